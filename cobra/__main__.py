@@ -1,0 +1,6 @@
+"""`python -m cobra`."""
+
+from cobra.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The `cobra` and `lightning` commands. Nothing heavy is imported before a verb is known."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+_TRAINER = {
+    "fit": "train a model",
+    "validate": "answer the validation questions",
+    "test": "answer the test questions, write and score the answers",
+    "predict": "answer the test questions and write the answers",
+}
+
+
+def main() -> None:
+    """The `cobra` command."""
+    if sys.argv[1:2] and sys.argv[1] in _TRAINER:
+        _run_trainer("cobra")
+        return
+    parser = _parser()
+    options = parser.parse_args()
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        # what the user gave does not fit: the message says what and the remedy, a traceback would bury it
+        parser.exit(1, f"cobra {options.verb}: {error}\n")
+
+
+def lightning() -> None:
+    """The `lightning` command: training verbs are ours, all others Lightning Fabric's."""
+    args = sys.argv[1:]
+    if args and args[0] in _TRAINER:
+        _run_trainer("lightning")
+        return
+    if not args or args[0] in ("-h", "--help"):
+        verbs = "\n".join(f"  {name:<10} {text}" for name, text in _TRAINER.items())
+        print(f"usage: lightning VERB ...\n\n{verbs}\n  other words go to Lightning Fabric, e.g. `run`, `consolidate`")
+        return
+    import cobra.torchvision_shim  # noqa: F401  (before lightning)
+    from lightning.fabric.cli import _main
+
+    _main()
+
+
+def _run_trainer(program: str) -> None:
+    from cobra.lightning_cli import main as run
+
+    sys.argv[0] = program  # what usage messages call it, however it was started
+    run()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cobra", description="Vision-language models on state-space backbones, from training to the phone."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, text in _TRAINER.items():
+        verbs.add_parser(name, help=f"{text} (options: cobra {name} --help)", add_help=False)
+    for name, text, arguments, run in _VERBS:
+        verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        arguments(verb)
+        verb.set_defaults(run=run)
+    return parser
+
+
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ckpt", type=Path, required=True, help="folder of a trained model, e.g. runs/tiny/model")
+    parser.add_argument("--image", type=Path, help="the picture; none asks about text alone")
+    parser.add_argument("--prompt", required=True, help="the question")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (default: 256)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
+    parser.add_argument("--top-k", type=int, default=0, help="sample from the k likeliest tokens (default: all)")
+    parser.add_argument("--top-p", type=float, default=1.0, help="sample from the likeliest that reach p (default: 1)")
+    parser.add_argument("--min-p", type=float, default=0.0, help="drop tokens less likely than this share of the best")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from cobra.answer import print_answer
+
+    print_answer(options)
+
+
+def _kernels_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="device type to explain for (default: cpu)")
+    parser.add_argument("--dtype", default="float32", help="dtype to explain for (default: float32)")
+
+
+def _kernels(options: argparse.Namespace) -> None:
+    from cobra.kernels.show import print_kernels
+
+    print_kernels(options.device, options.dtype)
+
+
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    sets = parser.add_subparsers(dest="set", required=True, metavar="SET")
+    shapes = sets.add_parser("shapes", help="write ShapesVQA as pictures and LLaVA-style JSON")
+    shapes.add_argument("--out", type=Path, required=True, help="folder to write to")
+    shapes.add_argument("--split", choices=("train", "test", "composition"), default="train")
+    shapes.add_argument("--size", type=int, default=2000, help="scenes (default: 2000)")
+    shapes.add_argument("--seed", type=int, default=0, help="of the scenes (default: 0)")
+
+
+def _data(options: argparse.Namespace) -> None:
+    from cobra.data.shapes.export import export_llava
+
+    export_llava(options.out, options.split, options.size, options.seed)
+
+
+def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", type=Path, action="append", required=True, help="yaml of the run")
+    parser.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data order (default: 0)")
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from cobra.eval.reproduce import reproduce
+
+    reproduce(options.config, options.out, options.seed)
+
+
+_Arguments = Callable[[argparse.ArgumentParser], None]
+_Run = Callable[[argparse.Namespace], None]
+_VERBS: list[tuple[str, str, _Arguments, _Run]] = [
+    ("generate", "answer a question about a picture", _generate_arguments, _generate),
+    ("data", "write or check a data set", _data_arguments, _data),
+    ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),
+    ("reproduce", "train a config and its blind twin, evaluate both, draw the results", _reproduce_arguments, _reproduce),
+]

@@ -1,0 +1,1 @@
+"""Records, processors and batches."""

@@ -1,0 +1,84 @@
+"""Text and tokens: a tokenizer with its chat template."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cobra.torchvision_shim  # noqa: F401  (before transformers)
+
+from transformers import AutoTokenizer  # isort: skip
+from transformers.utils.chat_template_utils import render_jinja_template
+
+# What a chat template writes where a picture goes.
+IMAGE_TEXT = "<image>"
+
+
+@dataclass
+class Segment:
+    """A stretch of rendered chat.
+
+    Attributes:
+        text: as rendered.
+        is_answer: whether the assistant says it, so that it carries loss.
+    """
+
+    text: str
+    is_answer: bool
+
+
+class Chat:
+    """A tokenizer and a chat template, both read from files.
+
+    Args:
+        path: directory with the tokenizer's files, or its name on the hub.
+        template: Jinja chat template; the tokenizer's own when left out. Assistant turns stand between
+            `{% generation %}` and `{% endgeneration %}`, pictures are written as `<image>`.
+    """
+
+    def __init__(self, path: str, template: str | None = None) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(_resolve(path))
+        if template is not None:
+            self.tokenizer.chat_template = Path(_resolve(template)).read_text(encoding="utf-8")
+        if not self.tokenizer.chat_template:
+            raise ValueError(f"tokenizer {path!r} has no chat template: name one with `template`")
+        if self.tokenizer.eos_token_id is None:
+            raise ValueError(f"tokenizer {path!r} has no end-of-text token, which stops an answer")
+        self.eos_id: int = self.tokenizer.eos_token_id
+        pad = self.tokenizer.pad_token_id
+        self.pad_id: int = self.eos_id if pad is None else pad
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    def segments(self, messages: list[dict[str, Any]], prompt: bool = False) -> list[Segment]:
+        """The rendered chat, cut where the assistant starts and stops; with `prompt`, ready for its next turn."""
+        texts, spans = render_jinja_template(
+            [messages],
+            chat_template=self.tokenizer.chat_template,
+            return_assistant_tokens_mask=True,
+            add_generation_prompt=prompt,
+            **self.tokenizer.special_tokens_map,
+        )
+        text, segments, at = texts[0], [], 0
+        for start, stop in spans[0]:
+            segments += [Segment(text[at:start], False), Segment(text[start:stop], True)]
+            at = stop
+        return [s for s in [*segments, Segment(text[at:], False)] if s.text]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a stretch of rendered text."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of an answer's ids, up to its end."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def save(self, directory: Path) -> None:
+        """Write the tokenizer's files and the template, for `Chat(directory)`."""
+        self.tokenizer.save_pretrained(directory)
+
+
+def _resolve(path: str) -> str:
+    """A path inside the package, written `cobra:data/...`, or the path as it is."""
+    package, _, inside = path.partition("cobra:")
+    return str(Path(__file__).parents[1] / inside) if inside and not package else path

@@ -1,0 +1,157 @@
+"""LLaVA-style JSON, which most published instruction data comes in."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from cobra.data.record import Message, Part, Record, Role
+
+logger = logging.getLogger(__name__)
+
+# Part of the key under which a converted table is found again: raise it with any change to `_rows`.
+_VERSION = 1
+
+_PLACEHOLDER = "<image>"
+_ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+
+
+class LlavaJson(Dataset[Record]):
+    """Chats from a file of `{"id", "image", "conversations": [{"from", "value"}, ...]}`, an array or lines.
+
+    The file is converted once to an Arrow table, which is mapped and not read, so that workers share it. Records
+    without a picture are text only. `<image>` keeps its place in the text; pictures that no text places come
+    first. Records that cannot be a chat are dropped, counted by reason in `dropped` and logged in one line.
+
+    Args:
+        json: the file.
+        image_root: folder that the file's image paths start from.
+        cache_dir: where the table is kept; the `datasets` library's own folder when left out.
+    """
+
+    def __init__(self, json: str | Path, image_root: str | Path, cache_dir: str | Path | None = None) -> None:
+        path = Path(json).absolute()
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {str(path)!r}: check `json`")
+        if not Path(image_root).is_dir():
+            raise FileNotFoundError(f"there is no folder {str(image_root)!r}: check `image_root`")
+        self.table = _convert(path, cache_dir)
+        self.source, self.image_root = path.stem, Path(image_root)
+        problems = self.table.data.column("problem").to_pylist()
+        self.kept = np.flatnonzero([not problem for problem in problems])
+        self.dropped = dict(Counter(problem for problem in problems if problem))
+        if not len(self.kept):
+            raise ValueError(
+                f"none of the {len(problems)} records of {path} is a LLaVA-style chat: {self.dropped}"
+            )
+        if self.dropped:
+            lost = len(problems) - len(self.kept)
+            logger.warning("dropped %d of %d records of %s: %s", lost, len(problems), path, self.dropped)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, index: int) -> Record:
+        row = self.table[int(self.kept[index])]
+        messages = [Message(turn["role"], _parts(turn["text"])) for turn in row["turns"]]
+        return Record(row["id"], messages, [self.image_root / name for name in row["images"]], self.source)
+
+
+def _convert(path: Path, cache_dir: str | Path | None) -> Any:
+    """The file as a mapped table; converted anew when it has changed since."""
+    from datasets import Dataset as Table
+    from datasets import Features, List, Value
+    from datasets.exceptions import DatasetGenerationError
+
+    text = Value("string")
+    turn = {"role": text, "text": text}
+    features = Features({"id": text, "images": List(text), "turns": List(turn), "problem": text})
+    stat = path.stat()
+    # a table is found again by these arguments
+    key = {"path": str(path), "size": stat.st_size, "changed": stat.st_mtime_ns, "version": _VERSION}
+    try:
+        return Table.from_generator(_rows, features, str(cache_dir) if cache_dir else None, gen_kwargs=key)
+    except DatasetGenerationError as error:
+        raise error.__cause__ or error from None
+
+
+def _rows(path: str, size: int, changed: int, version: int) -> Iterator[dict[str, Any]]:
+    """All records in one schema: ids become strings, `image` a list, roles ours; `problem` is why one is useless."""
+    for number, raw in enumerate(read_json_records(Path(path))):
+        try:
+            yield _row(raw, number)
+        except ValueError as problem:
+            yield {"id": str(number), "images": [], "turns": [], "problem": str(problem)}
+
+
+def read_json_records(path: Path) -> Iterator[Any]:
+    """The elements of a JSON array, or of a file with one value a line, without holding them all as objects.
+
+    Raises:
+        ValueError: where the file is no JSON or an array has no end, with the position.
+    """
+    text = path.read_text(encoding="utf-8-sig")
+    # a download may have stopped just after a record
+    if text[:100].lstrip().startswith("[") and not text[-100:].rstrip().endswith("]"):
+        raise ValueError(f"{path} is an array without an end at character {len(text)}: fetch it again")
+    decoder, at = json.JSONDecoder(), 0
+    while True:
+        while at < len(text) and text[at] in " \t\r\n,[]":
+            at += 1
+        if at == len(text):
+            return
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path} is no JSON at character {error.pos} ({error.msg}): fetch it again"
+            ) from error
+        yield value
+
+
+def _row(raw: Any, number: int) -> dict[str, Any]:
+    if not isinstance(raw, dict) or not isinstance(raw.get("conversations"), list):
+        raise ValueError("no conversations")
+    turns = [_turn(turn) for turn in raw["conversations"]]
+    if any(turn["role"] != ("assistant" if n % 2 else "user") for n, turn in enumerate(turns)):
+        raise ValueError("roles do not alternate")
+    if not turns or len(turns) % 2:
+        raise ValueError("ends on a human turn" if turns else "no turns")
+    images = raw.get("image") or raw.get("images") or []
+    images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list) or not all(isinstance(name, str) for name in images):
+        raise ValueError("image is no path")
+    placed = sum(turn["text"].count(_PLACEHOLDER) for turn in turns)
+    if images and not placed:
+        turns[0]["text"] = _PLACEHOLDER * len(images) + turns[0]["text"]
+    elif placed != len(images):
+        raise ValueError("<image> and pictures differ in number")
+    return {"id": str(raw.get("id", number)), "images": images, "turns": turns, "problem": ""}
+
+
+def _turn(turn: Any) -> dict[str, str]:
+    if not isinstance(turn, dict) or turn.get("from") not in _ROLES:
+        raise ValueError("unknown role")
+    role, text = _ROLES[turn["from"]], turn.get("value")
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("empty turn")
+    if role == "assistant" and _PLACEHOLDER in text:
+        raise ValueError("an answer contains <image>")
+    # half a surrogate pair is valid JSON but no UTF-8, which Arrow stores
+    return {"role": role, "text": text.encode("utf-8", "replace").decode()}
+
+
+def _parts(text: str) -> list[Part]:
+    """The text cut at its placeholders, without the space around them."""
+    parts: list[Part] = []
+    for number, piece in enumerate(text.split(_PLACEHOLDER)):
+        if number:
+            parts.append({"type": "image"})
+        if piece.strip():
+            parts.append({"type": "text", "text": piece.strip()})
+    return parts

@@ -1,0 +1,107 @@
+"""Records to examples to batches."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from cobra.data.batch import Batch
+from cobra.data.chat import IMAGE_TEXT, Chat
+from cobra.data.image import load_rgb
+from cobra.data.record import Record
+from cobra.models.vision.base import Pixels
+from cobra.models.vlm import IGNORE_ID, IMAGE_ID
+
+
+@dataclass
+class Example:
+    """One encoded record.
+
+    Attributes:
+        ids: token ids, IMAGE_ID repeated where a picture's tokens go.
+        labels: as ids in the assistant's turns, IGNORE_ID elsewhere.
+        pixels: one entry a picture.
+        record: where it came from.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    pixels: list[Pixels]
+    record: Record
+
+
+class Processor:
+    """Turns records into what a certain model is fed.
+
+    Args:
+        chat: tokenizer and chat template.
+        transform: RGB picture to the encoder's pixels.
+        num_image_tokens: image tokens a picture becomes.
+        max_length: longest sequence in training, image tokens included; what is longer is cut.
+        blind: feed zeros instead of pixels, to measure what can be answered without looking.
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        transform: Callable[[Image], Pixels],
+        num_image_tokens: int,
+        max_length: int = 2048,
+        blind: bool = False,
+    ) -> None:
+        self.chat = chat
+        self.transform = transform
+        self.num_image_tokens = num_image_tokens
+        self.max_length = max_length
+        self.blind = blind
+
+    def encode(self, record: Record, prompt: bool = False) -> Example:
+        """A training example; with `prompt`, all but the last answer, ready to be continued."""
+        messages = record.messages[:-1] if prompt and record.messages[-1].role == "assistant" else record.messages
+        ids: list[int] = []
+        labels: list[int] = []
+        for segment in self.chat.segments([m.as_dict() for m in messages], prompt):
+            # pieces are encoded apart, so that no token spans the border of a turn or of a picture
+            for number, piece in enumerate(segment.text.split(IMAGE_TEXT)):
+                new = [IMAGE_ID] * (self.num_image_tokens if number else 0) + self.chat.encode(piece)
+                ids += new
+                labels += new if segment.is_answer else [IGNORE_ID] * len(new)
+        if ids.count(IMAGE_ID) != len(record.images) * self.num_image_tokens:
+            raise ValueError(
+                f"record {record.id!r} has {len(record.images)} pictures but its text places "
+                f"{ids.count(IMAGE_ID) // self.num_image_tokens}: remove {IMAGE_TEXT!r} from the text"
+            )
+        if not prompt and len(ids) > self.max_length:
+            ids, labels = ids[: self.max_length], labels[: self.max_length]
+        return Example(ids, labels, [self._pixels(image) for image in record.images], record)
+
+    def collate(self, examples: list[Example], left: bool = False) -> Batch:
+        """Pad and stack; on the left before generation, on the right in training."""
+        ids = _pad([e.ids for e in examples], self.chat.pad_id, left)
+        pixels = [p for e in examples for p in e.pixels]
+        cells = [e.record.labels for e in examples if e.record.labels is not None]
+        return Batch(
+            ids=ids,
+            pixels=default_collate(pixels) if pixels else None,
+            mask=_pad([[1] * len(e.ids) for e in examples], 0, left).bool(),
+            labels=_pad([e.labels for e in examples], IGNORE_ID, left),
+            cells=torch.stack([torch.as_tensor(c) for c in cells]).long() if cells else None,
+            records=[e.record for e in examples] if left else [],
+        )
+
+    def _pixels(self, image: object) -> Pixels:
+        pixels = self.transform(load_rgb(image))  # type: ignore[arg-type]
+        return _zeros(pixels) if self.blind else pixels
+
+
+def _pad(rows: list[list[int]], value: int, left: bool) -> Tensor:
+    width = max(map(len, rows))
+    padded = [[value] * (width - len(r)) + r if left else r + [value] * (width - len(r)) for r in rows]
+    return torch.tensor(padded, dtype=torch.long)
+
+
+def _zeros(pixels: Pixels) -> Pixels:
+    return torch.zeros_like(pixels) if isinstance(pixels, Tensor) else tuple(_zeros(p) for p in pixels)

@@ -1,0 +1,135 @@
+"""ShapesVQA as data sets: the same scenes asked about, described, labelled and examined."""
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from cobra.data.record import Message, Record, assistant, user
+from cobra.data.shapes.build import Scenes
+from cobra.data.shapes.cache import load_scenes
+from cobra.data.shapes.questions import ANSWERS, MAX_TURNS, Question
+from cobra.data.shapes.scene import Split, caption
+
+DESCRIBE = "describe the image."
+
+
+class _Shapes(Dataset[Record]):
+    """One record a scene.
+
+    Args:
+        split: "train", "test" (other scenes, other writers' digits) or "composition" (colour-shape pairs that
+            "train" never shows).
+        size: scenes.
+        seed: of everything random.
+    """
+
+    def __init__(self, split: Split = "train", size: int = 20000, seed: int = 0) -> None:
+        self.split, self.size, self.seed = split, size, seed
+        # drawn now, not by every worker
+        load_scenes(size, seed, split)
+
+    @property
+    def scenes(self) -> Scenes:
+        """Looked up, not held, so that a worker is sent no pixels."""
+        return load_scenes(self.size, self.seed, self.split)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Record:
+        return self._record(range(len(self))[index])
+
+    def _record(self, scene: int) -> Record:
+        raise NotImplementedError
+
+    def _make(self, scene: int, messages: list[Message], name: str = "", **extra: object) -> Record:
+        image = np.asarray(self.scenes.images[scene])
+        number = f"{self.split}-{self.seed}-{scene}{name}"
+        return Record(number, messages, [image], f"shapes-{self.split}", **extra)  # type: ignore[arg-type]
+
+
+class ShapesQuestions(_Shapes):
+    """Chats of several questions about a picture.
+
+    Args:
+        split: "train", "test" (other scenes, other writers' digits) or "composition" (colour-shape pairs that
+            "train" never shows).
+        size: scenes.
+        seed: of everything random.
+        turns: most questions a scene, up to 6; a few scenes have as little as 3.
+    """
+
+    def __init__(
+        self, split: Split = "train", size: int = 20000, seed: int = 0, turns: int = MAX_TURNS
+    ) -> None:
+        if not 1 <= turns <= MAX_TURNS:
+            raise ValueError(f"turns {turns} must be 1 to {MAX_TURNS}: a scene has no more questions")
+        super().__init__(split, size, seed)
+        self.turns = turns
+
+    def _record(self, scene: int) -> Record:
+        return self._make(scene, _chat(self.scenes.questions[scene][: self.turns]))
+
+
+class ShapesCaptions(_Shapes):
+    """Pictures and their description, cell by cell: "a1 red circle, c3 digit seven"."""
+
+    def _record(self, scene: int) -> Record:
+        return self._make(scene, [user(DESCRIBE, images=1), assistant(caption(self.scenes.labels[scene]))])
+
+
+class ShapesCells(ShapesCaptions):
+    """Captions that also carry the classes of each cell (16, 3): of 9 colours, 8 shapes, 11 digits; 0 is nothing."""
+
+    def _record(self, scene: int) -> Record:
+        messages = [user(DESCRIBE, images=1), assistant(caption(self.scenes.labels[scene]))]
+        return self._make(scene, messages, labels=self.scenes.labels[scene])
+
+
+class ShapesEval(_Shapes):
+    """Single questions, equally many of each type and of each answer; `meta["type"]` says which.
+
+    Args:
+        split: "train", "test" (other scenes, other writers' digits) or "composition" (colour-shape pairs that
+            "train" never shows, asked about exclusively).
+        size: questions, rounded up to a multiple of the number of types (8; 7 in "composition").
+        seed: of everything random.
+    """
+
+    def __init__(self, split: Split = "test", size: int = 2000, seed: int = 0) -> None:
+        types = len(ANSWERS.get(split, ())) or 1
+        quota = -(-size // types)
+        super().__init__(split, max(size // 3, min(size, 1)), seed)
+        while len(picks := _picks(self.scenes, split, quota)) < quota * types:
+            self.size *= 2
+        self.picks = picks
+
+    def __len__(self) -> int:
+        return len(self.picks)
+
+    def __getitem__(self, index: int) -> Record:
+        scene, turn = self.picks[index]
+        question = self.scenes.questions[scene][turn]
+        return self._make(scene, _chat([question]), f"-{turn}", meta={"type": question.kind})
+
+
+def _picks(scenes: Scenes, split: Split, quota: int) -> list[tuple[int, int]]:
+    """Scene and turn of the first `quota` questions of each type, each answer as often as the others."""
+    room = {
+        (kind, answer): quota // len(answers) + (number < quota % len(answers))
+        for kind, answers in ANSWERS[split].items()
+        for number, answer in enumerate(answers)
+    }
+    picks = []
+    for scene, questions in enumerate(scenes.questions):
+        for turn, question in enumerate(questions):
+            if room[question.kind, question.answer]:
+                room[question.kind, question.answer] -= 1
+                picks.append((scene, turn))
+    return picks
+
+
+def _chat(questions: list[Question]) -> list[Message]:
+    turns = [
+        (user(q.text, images=int(number == 0)), assistant(q.answer)) for number, q in enumerate(questions)
+    ]
+    return [message for turn in turns for message in turn]

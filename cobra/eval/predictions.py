@@ -1,0 +1,72 @@
+"""Predictions: one JSON object a line, enough to score again without the model."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from cobra.data.record import Record
+
+
+@dataclass
+class Prediction:
+    """What a model answered to one question.
+
+    Attributes:
+        split: name of the source that the question comes from.
+        question_id: its id there.
+        kind: type of question, e.g. `count_color`; `all` where the source has none.
+        question: the last user turn.
+        prediction: the model's answer.
+        answers: the accepted answers.
+    """
+
+    split: str
+    question_id: str
+    kind: str
+    question: str
+    prediction: str
+    answers: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, record: Record, split: str, prediction: str) -> "Prediction":
+        """The prediction for a record whose last turn is the true answer."""
+        answers = [record.messages[-1].text] if record.messages[-1].role == "assistant" else []
+        question = [m.text for m in record.messages if m.role == "user"][-1]
+        return cls(split, record.id, record.meta.get("type", "all"), question, prediction, answers)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it equals an accepted answer, letter for letter."""
+        return self.prediction in self.answers
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write a JSON Lines file; an earlier one is replaced when the new one is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for prediction in predictions:
+            file.write(json.dumps(asdict(prediction), ensure_ascii=False) + "\n")
+    os.replace(temporary, path)
+
+
+def read_predictions(path: Path) -> Iterator[Prediction]:
+    """The predictions of a JSON Lines file."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield Prediction(**json.loads(line))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {number}: not a prediction ({error})") from error
+
+
+def accuracy(predictions: Iterable[Prediction]) -> dict[str, float]:
+    """Exact-match accuracy of each type of question, in alphabetical order, and `macro`, their mean."""
+    counts: dict[str, list[int]] = {}
+    for prediction in predictions:
+        right, total = counts.get(prediction.kind, [0, 0])
+        counts[prediction.kind] = [right + prediction.is_right, total + 1]
+    scores = {kind: right / total for kind, (right, total) in sorted(counts.items())}
+    return {**scores, "macro": sum(scores.values()) / len(scores)} if scores else {}

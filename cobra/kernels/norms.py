@@ -1,0 +1,81 @@
+"""Root mean square norms: plain, after a residual sum, and with Mamba-2's gate."""
+
+from torch import Tensor
+
+from cobra.kernels.checks import check, check_divides, check_floating
+from cobra.kernels.dispatch import resolve
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, in x's dtype.
+
+    Statistics in fp32 or fp64. Source: RMSNorm (arXiv 1910.07467), equation 4.
+
+    Args:
+        x: (..., D).
+        weight: (D,).
+        eps: added to the mean square.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit, naming the argument.
+    """
+    check_floating("x", x)
+    check("weight", weight, "D", x.shape[-1:], x)
+    return resolve("rms_norm", x.device.type, x.dtype)(x, weight, eps)
+
+
+def add_rms_norm(
+    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float = 1e-5, *, residual_in_fp32: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The norm of x + residual in x's dtype, and that sum in the residual's: the next block's residual.
+
+    Args:
+        x: output of the block before (..., D).
+        residual: sum of the blocks before it (..., D); None before the first.
+        weight: (D,).
+        eps: added to the mean square.
+        residual_in_fp32: keep the sum in fp32 even if the residual came in half precision or not at all.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit, naming the argument.
+    """
+    check_floating("x", x)
+    check("residual", residual, "x's shape", x.shape, x)
+    check("weight", weight, "D", x.shape[-1:], x)
+    return resolve("add_rms_norm", x.device.type, x.dtype)(
+        x, residual, weight, eps, residual_in_fp32=residual_in_fp32
+    )
+
+
+def rms_norm_gated(
+    x: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    eps: float = 1e-5,
+    *,
+    group_size: int | None = None,
+    norm_before_gate: bool = False,
+) -> Tensor:
+    """RMSNorm(x silu(z)) weight in x's dtype, the mean square taken over each group of channels by itself.
+
+    Source: state-spaces/mamba, `rmsnorm_fn`; Mamba-2 gates first and has d_inner / n_groups channels a group.
+
+    Args:
+        x: (..., D).
+        z: gate (..., D).
+        weight: (D,).
+        eps: added to the mean square.
+        group_size: channels of a group; None is all D.
+        norm_before_gate: RMSNorm(x) weight silu(z) instead.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit, naming the argument.
+    """
+    check_floating("x", x)
+    check("z", z, "x's shape", x.shape, x)
+    check("weight", weight, "D", x.shape[-1:], x)
+    if group_size is not None:
+        check_divides("group_size", group_size, "the width of x", x.shape[-1])
+    return resolve("rms_norm_gated", x.device.type, x.dtype)(
+        x, z, weight, eps, group_size=group_size, norm_before_gate=norm_before_gate
+    )

@@ -1,0 +1,51 @@
+"""Root mean square norms: plain, after a residual sum, and with Mamba-2's gate."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cobra.kernels.reference.precision import accumulator
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, in x's dtype."""
+    dtype = accumulator(x)
+    return (_normalise(x.to(dtype), eps) * weight.to(dtype)).to(x.dtype)
+
+
+def add_rms_norm(
+    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float = 1e-5, *, residual_in_fp32: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The norm of x + residual in x's dtype, and that sum in the residual's."""
+    dtype = accumulator(x)
+    total = x.to(dtype) if residual is None else x.to(dtype) + residual.to(dtype)
+    kept = x.dtype if residual is None else residual.dtype
+    if residual_in_fp32:
+        kept = torch.promote_types(kept, torch.float32)
+    normed = _normalise(total, eps) * weight.to(dtype)
+    return normed.to(x.dtype), total.to(kept)
+
+
+def rms_norm_gated(
+    x: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    eps: float = 1e-5,
+    *,
+    group_size: int | None = None,
+    norm_before_gate: bool = False,
+) -> Tensor:
+    """RMSNorm(x silu(z)) weight, or RMSNorm(x) weight silu(z), each group of channels by itself."""
+    dtype = accumulator(x)
+    y, gate = x.to(dtype), F.silu(z.to(dtype))
+    if not norm_before_gate:
+        y = y * gate
+    groups = y.unflatten(-1, (-1, group_size or y.shape[-1]))
+    y = _normalise(groups, eps).flatten(-2) * weight.to(dtype)
+    if norm_before_gate:
+        y = y * gate
+    return y.to(x.dtype)
+
+
+def _normalise(x: Tensor, eps: float) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)

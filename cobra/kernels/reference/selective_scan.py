@@ -1,0 +1,49 @@
+"""Mamba-1's selective scan (arXiv 2312.00752, algorithm 2), token by token."""
+
+import torch
+from torch import Tensor
+
+from cobra.kernels.reference.precision import accumulator, without_autocast
+from cobra.kernels.reference.time_step import skip_and_gate, time_step
+
+
+@without_autocast
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    *,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """y (B, L, D) and the final state (B, D, N); arguments as in `cobra.kernels.ops.selective_scan`."""
+    dtype, groups = accumulator(u), B.shape[2]
+    # 1. discretise: A exactly, B by Euler's step, as the published kernels do
+    dt = time_step(delta, delta_bias, delta_softplus, dtype, mask=mask)  # (B, L, D)
+    fed = (dt * u.to(dtype)).unflatten(2, (groups, -1)).unsqueeze(-1)  # (B, L, G, D / G, 1)
+    dt = dt.unflatten(2, (groups, -1)).unsqueeze(-1)
+    A = A.to(dtype).unflatten(0, (groups, -1))  # (G, D / G, N)
+    B, C = B.to(dtype).unsqueeze(3), C.to(dtype).unsqueeze(-1)  # (B, L, G, 1, N) and (B, L, G, N, 1)
+    state = u.new_zeros(u.shape[0], u.shape[2], A.shape[-1], dtype=dtype)
+    if initial_state is not None:
+        state = state + initial_state.to(dtype)
+    state = state.unflatten(1, (groups, -1))  # (B, G, D / G, N)
+
+    # 2. h = exp(dt A) h + dt B u,  y = C h; unbind, because its gradient is a single stack
+    outputs = []
+    for t, (dt_t, fed_t, B_t, C_t) in enumerate(zip(*(m.unbind(1) for m in (dt, fed, B, C)), strict=True)):
+        decay = torch.exp(dt_t * A)
+        if seq_idx is not None and t > 0:
+            decay = decay * (seq_idx[:, t] == seq_idx[:, t - 1])[:, None, None, None]
+        state = torch.addcmul(decay * state, fed_t, B_t)
+        outputs.append((state @ C_t).flatten(1))  # (B, D)
+    y = torch.stack(outputs, dim=1) if outputs else torch.empty_like(u, dtype=dtype)
+    # 3. y += D u,  y *= silu(z)
+    return skip_and_gate(y, u, D, z), state.flatten(1, 2)

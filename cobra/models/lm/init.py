@@ -1,0 +1,25 @@
+"""Initialisations that the Mamba family shares."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def inverse_softplus_dt(count: int, dt_range: tuple[float, float], floor: float = 1e-4) -> Tensor:
+    """Biases (count,) whose softplus is log-uniform in dt_range (Mamba, section 3.6)."""
+    low, high = math.log(dt_range[0]), math.log(dt_range[1])
+    dt = torch.exp(torch.rand(count) * (high - low) + low).clamp(min=floor)
+    return dt + torch.log(-torch.expm1(-dt))
+
+
+def scale_output(linear: nn.Linear, layers: int) -> None:
+    """Divide a residual branch's last weights by sqrt(layers), as GPT-2 does."""
+    with torch.no_grad():
+        linear.weight /= math.sqrt(layers)
+
+
+def without_weight_decay(parameter: nn.Parameter) -> nn.Parameter:
+    """The same parameter, marked: decaying it would change the time scales of the state."""
+    parameter._no_weight_decay = True  # type: ignore[attr-defined]
+    return parameter

@@ -1,0 +1,147 @@
+"""Mamba-2 (Dao & Gu 2024, arXiv 2405.21060)."""
+
+import torch
+from torch import Tensor, nn
+
+from cobra.kernels.ops import causal_conv1d, mamba2_step, rms_norm_gated, ssd_chunk_scan
+from cobra.models.lm.init import inverse_softplus_dt, scale_output, without_weight_decay
+from cobra.models.lm.state_space import Mixer, RMSNorm, SSMState, StateSpaceLM
+
+
+class Mamba2LM(StateSpaceLM):
+    """A Mamba-2 language model.
+
+    Args:
+        vocab_size: rows of the embedding, padding included.
+        d_model: width D.
+        n_layers: blocks.
+        d_state: state size N of a head channel.
+        head_dim: channels of a head, P.
+        expand: inner width as a multiple of d_model.
+        n_groups: groups of heads that share B and C, G.
+        d_conv: width of the causal convolution.
+        chunk_size: tokens a chunk of the scan; a hint, which changes speed and not results.
+        dt_range: time steps at initialisation. The published range suits long sequences; a model trained from nothing
+            on sequences of about 100 tokens needs (0.2, 1.0), or its state hardly contributes.
+        A_range: decay rates at initialisation, uniform. For such short sequences: (0.005, 0.5).
+        norm_eps: epsilon of the norms.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int,
+        n_layers: int,
+        d_state: int = 128,
+        head_dim: int = 64,
+        expand: int = 2,
+        n_groups: int = 1,
+        d_conv: int = 4,
+        chunk_size: int = 64,
+        dt_range: tuple[float, float] = (1e-3, 1e-1),
+        A_range: tuple[float, float] = (1.0, 16.0),
+        norm_eps: float = 1e-5,
+    ) -> None:
+        d_inner = expand * d_model
+        if d_inner % head_dim:
+            raise ValueError(f"d_inner {d_inner} must be a multiple of head_dim {head_dim}")
+        n_heads = d_inner // head_dim
+        if n_heads % n_groups:
+            raise ValueError(f"the number of heads {n_heads} must be a multiple of n_groups {n_groups}")
+        mixers: list[Mixer] = [
+            Mamba2Mixer(d_model, d_inner, n_heads, d_state, n_groups, d_conv, chunk_size, norm_eps)
+            for _ in range(n_layers)
+        ]
+        super().__init__(vocab_size, d_model, mixers, norm_eps)
+        for block in self.layers:
+            block.mixer.initialise(dt_range, A_range, n_layers)
+
+
+class Mamba2Mixer(Mixer):
+    """in_proj, causal convolution, state-space duality scan, gated norm, out_proj; names as in mamba_ssm."""
+
+    def __init__(
+        self,
+        d_model: int,
+        d_inner: int,
+        n_heads: int,
+        d_state: int,
+        n_groups: int,
+        d_conv: int,
+        chunk_size: int,
+        norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.n_heads, self.n_groups, self.chunk_size = n_heads, n_groups, chunk_size
+        channels = d_inner + 2 * n_groups * d_state
+        self.conv_shape = (channels, d_conv - 1)
+        self.ssm_shape = (n_heads, d_inner // n_heads, d_state)
+        self.splits = (d_inner, channels, n_heads)
+        self.group_size = d_inner // n_groups
+        self.in_proj = nn.Linear(d_model, sum(self.splits), bias=False)
+        self.conv1d = nn.Conv1d(channels, channels, d_conv, groups=channels)
+        self.dt_bias = without_weight_decay(nn.Parameter(torch.zeros(n_heads)))
+        self.A_log = without_weight_decay(nn.Parameter(torch.zeros(n_heads)))
+        self.D = without_weight_decay(nn.Parameter(torch.ones(n_heads)))
+        self.norm = RMSNorm(d_inner, norm_eps)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+
+    def initialise(self, dt_range: tuple[float, float], A_range: tuple[float, float], n_layers: int) -> None:
+        """Draw dt and A (Mamba-2's reference code, `Mamba2.__init__`) and scale the output."""
+        with torch.no_grad():
+            self.dt_bias.copy_(inverse_softplus_dt(self.n_heads, dt_range))
+            self.A_log.copy_(torch.empty(self.n_heads).uniform_(*A_range).log())
+        scale_output(self.out_proj, n_layers)
+
+    def forward(
+        self, x: Tensor, state: SSMState | None = None, mask: Tensor | None = None, seq_idx: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D); continues from `state` and updates it in place."""
+        z, xBC, dt = self.in_proj(x).split(self.splits, dim=-1)
+        xBC, conv_state = causal_conv1d(
+            xBC,
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            initial_state=None if state is None else state.conv,
+            seq_idx=seq_idx,
+            activation="silu",
+            mask=mask,
+        )
+        heads, head_dim, d_state = self.ssm_shape
+        x, B, C = xBC.split((heads * head_dim, self.n_groups * d_state, self.n_groups * d_state), dim=-1)
+        y, ssm_state = ssd_chunk_scan(
+            x.unflatten(-1, (heads, head_dim)),  # (B, T, H, P)
+            dt,
+            -torch.exp(self.A_log.float()),
+            B.unflatten(-1, (self.n_groups, d_state)),  # (B, T, G, N)
+            C.unflatten(-1, (self.n_groups, d_state)),
+            D=self.D,
+            dt_bias=self.dt_bias,
+            dt_softplus=True,
+            initial_state=None if state is None else state.ssm,
+            seq_idx=seq_idx,
+            mask=mask,
+            chunk_size=self.chunk_size,
+        )
+        if state is not None:
+            state.conv.copy_(conv_state)
+            state.ssm.copy_(ssm_state)
+        y = rms_norm_gated(y.flatten(-2), z, self.norm.weight, self.norm.eps, group_size=self.group_size)
+        return self.out_proj(y)
+
+    def step(self, x: Tensor, state: SSMState) -> Tensor:
+        """(B, D) to (B, D), one token; updates `state` in place."""
+        y = mamba2_step(
+            self.in_proj(x),
+            state.conv,
+            state.ssm,
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            self.dt_bias,
+            self.A_log,
+            self.D,
+            self.norm.weight,
+            n_groups=self.n_groups,
+            eps=self.norm.eps,
+        )
+        return self.out_proj(y)

@@ -1,0 +1,153 @@
+"""What Mamba-1 and Mamba-2 language models share: embedding, residual blocks, tied head, state."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cobra.kernels.ops import add_rms_norm, rms_norm
+from cobra.models.lm.base import LanguageModel
+
+
+@dataclass
+class SSMState:
+    """The state of every layer: constant in size, whatever the context.
+
+    Attributes:
+        conv: (layers, B, channels, d_conv - 1), the last inputs of each causal convolution.
+        ssm: (layers, B, ...), the recurrent state of each layer.
+    """
+
+    conv: Tensor
+    ssm: Tensor
+
+    def clone(self) -> "SSMState":
+        """An independent copy."""
+        return SSMState(self.conv.clone(), self.ssm.clone())
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.conv.zero_()
+        self.ssm.zero_()
+
+    def layer(self, index: int) -> "SSMState":
+        """The state of one layer, sharing memory with the whole."""
+        return SSMState(self.conv[index], self.ssm[index])
+
+
+class Mixer(nn.Module, ABC):
+    """The sequence mixer of a block.
+
+    Attributes:
+        conv_shape: (channels, d_conv - 1), one sequence's convolution state.
+        ssm_shape: one sequence's recurrent state.
+    """
+
+    conv_shape: tuple[int, ...]
+    ssm_shape: tuple[int, ...]
+
+    @abstractmethod
+    def forward(
+        self, x: Tensor, state: SSMState | None = None, mask: Tensor | None = None, seq_idx: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D); continues from `state` and updates it in place."""
+
+    @abstractmethod
+    def step(self, x: Tensor, state: SSMState) -> Tensor:
+        """(B, D) to (B, D), one token; updates `state` in place."""
+
+
+class Block(nn.Module):
+    """Residual block: the sum is kept in fp32, normalised, and mixed."""
+
+    def __init__(self, d_model: int, mixer: Mixer, norm_eps: float) -> None:
+        super().__init__()
+        self.norm = RMSNorm(d_model, norm_eps)
+        self.mixer = mixer
+
+    def forward(self, hidden: Tensor, residual: Tensor | None, *state: Any) -> tuple[Tensor, Tensor]:
+        """Mixer output and residual of the block before (B, T, D) to those of this one."""
+        normed, residual = self.norm.add(hidden, residual)
+        return self.mixer(normed, *state), residual
+
+    def step(self, hidden: Tensor, residual: Tensor | None, state: SSMState) -> tuple[Tensor, Tensor]:
+        """As forward for one token a sequence, (B, D)."""
+        normed, residual = self.norm.add(hidden, residual)
+        return self.mixer.step(normed, state), residual
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a learned scale."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) to (..., dim)."""
+        return rms_norm(x, self.weight, self.eps)
+
+    def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Norm of x + residual, and that sum, in fp32 whatever the dtype of x."""
+        if residual is None:
+            residual = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+        return add_rms_norm(x, residual, self.weight, self.eps)
+
+
+class StateSpaceLM(LanguageModel):
+    """Embedding, blocks, final norm and tied head; parameter names as in mamba_ssm's `backbone`."""
+
+    def __init__(self, vocab_size: int, d_model: int, mixers: list[Mixer], norm_eps: float) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.d_model = d_model
+        self.embedding = nn.Embedding(vocab_size, d_model)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.layers = nn.ModuleList(Block(d_model, mixer, norm_eps) for mixer in mixers)
+        self.norm_f = RMSNorm(d_model, norm_eps)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (B, T) to embeddings (B, T, D)."""
+        return self.embedding(ids)
+
+    def prefill(
+        self,
+        embeds: Tensor,
+        state: SSMState | None = None,
+        mask: Tensor | None = None,
+        seq_idx: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings (B, T, D) to hidden states (B, T, D); see `LanguageModel.prefill`."""
+        hidden, residual = embeds, None
+        for index, block in enumerate(self.layers):
+            layer_state = None if state is None else state.layer(index)
+            hidden, residual = block(hidden, residual, layer_state, mask, seq_idx)
+        return self.norm_f.add(hidden, residual)[0]
+
+    def step(self, embed: Tensor, state: SSMState) -> Tensor:
+        """One embedding a sequence (B, D) to its hidden state (B, D); updates `state` in place."""
+        hidden, residual = embed, None
+        for index, block in enumerate(self.layers):
+            hidden, residual = block.step(hidden, residual, state.layer(index))
+        return self.norm_f.add(hidden, residual)[0]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) to logits (..., vocab_size), with the embedding's weights."""
+        return F.linear(hidden, self.embedding.weight)
+
+    def allocate_state(
+        self, batch: int, max_length: int = 0, dtype: torch.dtype | None = None, device: torch.device | None = None
+    ) -> SSMState:
+        """An empty state; max_length does not matter. The recurrent state is fp32 unless dtype is fp64."""
+        weight = self.embedding.weight
+        mixer = self.layers[0].mixer
+        layers = len(self.layers)
+        dtype, device = dtype or weight.dtype, device or weight.device
+        wide = torch.promote_types(dtype, torch.float32)
+        conv = torch.zeros(layers, batch, *mixer.conv_shape, dtype=dtype, device=device)
+        ssm = torch.zeros(layers, batch, *mixer.ssm_shape, dtype=wide, device=device)
+        return SSMState(conv, ssm)

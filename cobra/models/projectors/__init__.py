@@ -1,0 +1,1 @@
+"""Projectors from patches to image tokens."""

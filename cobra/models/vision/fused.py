@@ -1,0 +1,40 @@
+"""Several encoders as one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from cobra.models.vision.base import Pixels, VisionEncoder
+
+
+class FusedEncoder(VisionEncoder):
+    """Concatenate the channels of encoders that cut a picture into the same number of patches.
+
+    Args:
+        encoders: in channel order (Cobra: DINOv2 first, then SigLIP).
+    """
+
+    def __init__(self, encoders: list[Callable[[], VisionEncoder]]) -> None:
+        super().__init__()
+        built = [encoder() for encoder in encoders]
+        counts = [encoder.num_patches for encoder in built]
+        if not built or len(set(counts)) > 1:
+            raise ValueError(f"fused encoders need one common number of patches, got {counts}")
+        self.encoders = nn.ModuleList(built)
+        self.embed_dim = sum(encoder.embed_dim for encoder in built)
+        self.num_patches = counts[0]
+
+    def transform(self, image: Image) -> Pixels:
+        """One picture to a tuple of pixels, one entry an encoder."""
+        return tuple(encoder.transform(image) for encoder in self.encoders)
+
+    def forward(self, pixels: Pixels) -> Tensor:
+        """Tuple of pixels, each of B images, to patches (B, N, sum of widths)."""
+        return torch.cat([encoder(p) for encoder, p in zip(self.encoders, pixels, strict=True)], dim=-1)
+
+    def arguments(self) -> dict[str, Any]:
+        """The encoders that were built."""
+        return {"encoders": self.encoders}

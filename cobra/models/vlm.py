@@ -1,0 +1,110 @@
+"""The model: a picture and text go in, text comes out."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cobra.models.component import Component
+from cobra.models.generate import decode
+from cobra.models.lm.base import DecodeState, LanguageModel
+from cobra.models.projectors.base import Projector
+from cobra.models.sampling import Sampler
+from cobra.models.vision.base import Pixels, VisionEncoder
+
+# Stands in token ids where an image token goes; each picture takes `num_image_tokens` of them.
+IMAGE_ID = -200
+# Marks positions that carry no loss.
+IGNORE_ID = -100
+
+
+class CobraVLM(Component):
+    """Vision encoder, projector and language model.
+
+    Args:
+        vision: the encoder, as a factory.
+        projector: called with the widths of the encoder and of the language model.
+        lm: the language backbone, as a factory.
+    """
+
+    def __init__(
+        self,
+        vision: Callable[[], VisionEncoder],
+        projector: Callable[[int, int], Projector],
+        lm: Callable[[], LanguageModel],
+    ) -> None:
+        super().__init__()
+        self.vision = vision()
+        self.lm = lm()
+        self.projector = projector(self.vision.embed_dim, self.lm.d_model)
+        self.num_image_tokens = self.projector.num_tokens(self.vision.num_patches)
+
+    def forward(
+        self,
+        ids: Tensor,
+        pixels: Pixels | None = None,
+        mask: Tensor | None = None,
+        seq_idx: Tensor | None = None,
+    ) -> Tensor:
+        """Token ids (B, T), IMAGE_ID where image tokens go, and pixels of all pictures to hidden states (B, T, D)."""
+        return self.lm.prefill(self.splice(ids, pixels), mask=mask, seq_idx=seq_idx)
+
+    def splice(self, ids: Tensor, pixels: Pixels | None = None) -> Tensor:
+        """Token ids (B, T) and pixels to embeddings (B, T, D), pictures in reading order over the batch."""
+        is_image = ids == IMAGE_ID
+        embeds = self.lm.embed(ids.masked_fill(is_image, 0))
+        if pixels is None:
+            return embeds
+        image_tokens = self.projector(self.vision(pixels))  # (pictures, M, D)
+        return embeds.masked_scatter(is_image[..., None], image_tokens.to(embeds.dtype))
+
+    def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of the next token, over labels (B, T) that are not IGNORE_ID.
+
+        The head runs only where there is a label: on a prompt of image tokens it would be most of the work.
+        """
+        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_ID)
+        labelled = targets != IGNORE_ID
+        return F.cross_entropy(self.lm.head(hidden[labelled]).float(), targets[labelled])
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        ids: Tensor,
+        pixels: Pixels | None = None,
+        mask: Tensor | None = None,
+        *,
+        max_new_tokens: int = 256,
+        eos_id: int | None = None,
+        sampler: Sampler | None = None,
+        state: DecodeState | None = None,
+    ) -> Iterator[Tensor]:
+        """New token ids (B,), one position at a time; see `cobra.models.generate.decode`.
+
+        Args:
+            ids: prompts (B, T), padded on the left where `mask` is False.
+            pixels: pixels of all pictures in the prompts.
+            mask: (B, T) bool, None when no row is padded.
+            max_new_tokens: positions to generate at most.
+            eos_id: stops a row; the loop ends when every row has stopped. None: never.
+            sampler: how to choose a token; greedy by default.
+            state: continue from here, and leave the state after the last token that was read.
+        """
+        if state is None:
+            state = self.lm.allocate_state(ids.shape[0], ids.shape[1] + max_new_tokens)
+        hidden = self.lm.prefill(self.splice(ids, pixels), state, mask)
+        yield from decode(self.lm, hidden[:, -1], state, max_new_tokens, eos_id, sampler or Sampler())
+
+    def generate(self, ids: Tensor, pixels: Pixels | None = None, mask: Tensor | None = None, **options: Any) -> Tensor:
+        """New token ids (B, L), L the longest answer; after its eos a row repeats eos. Options as for `stream`."""
+        return torch.stack(list(self.stream(ids, pixels, mask, **options)), dim=1)
+
+    def arguments(self) -> dict[str, Any]:
+        """The parts that were built."""
+        return {"vision": self.vision, "projector": self.projector, "lm": self.lm}
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts by name, in data order; a training stage names those that it trains."""
+        return {"vision": self.vision, "projector": self.projector, "lm": self.lm}

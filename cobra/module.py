@@ -1,0 +1,149 @@
+"""The only LightningModule: stages, loss, optimizer, answers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import cobra.torchvision_shim  # noqa: F401  (before lightning)
+
+import lightning as L  # isort: skip
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from cobra.data.batch import Batch
+from cobra.eval.predictions import Prediction
+from cobra.models.vlm import CobraVLM
+from cobra.stages import Plan, Stage
+
+
+class CobraModule(L.LightningModule):
+    """Trains and evaluates a vision-language model.
+
+    Args:
+        stages: set from the run's `stages`.
+        model: the model, as a factory: it is built when the strategy is ready for it.
+        betas: AdamW's momentum coefficients.
+        max_new_tokens: longest answer in validation, test and predict.
+    """
+
+    def __init__(
+        self,
+        stages: list[Stage],
+        model: Callable[[], CobraVLM],
+        betas: tuple[float, float] = (0.9, 0.999),
+        max_new_tokens: int = 16,
+    ) -> None:
+        super().__init__()
+        self.stages = stages
+        self.build = model
+        self.betas = betas
+        self.max_new_tokens = max_new_tokens
+        self.model: CobraVLM | None = None
+        self.entered: int | None = None
+
+    def configure_model(self) -> None:
+        """Build the model and the heads of the objectives, once."""
+        if self.model is not None:
+            return
+        self.model = self.build()
+        for stage in self.stages:
+            unknown = sorted(set(stage.train) - set(self.model.parts()))
+            if unknown:
+                raise ValueError(f"stage {stage.name!r} trains unknown parts {unknown}: {list(self.model.parts())}")
+        self.objectives = nn.ModuleList(stage.objective(self.model) for stage in self.stages)
+        trained = {part for stage in self.stages for part in stage.train}
+        for name, part in self.model.parts().items():
+            part.requires_grad_(name in trained)
+        # by name and before any sharding: a flattened parameter has neither its shape nor its marks
+        self.decayed = {name for name, p in self.named_parameters() if p.requires_grad and _decays(p)}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW over all that any stage trains; the schedule returns the learning rate itself."""
+        self.plan: Plan = self.trainer.datamodule.plan()
+        trained = {name.replace("_fsdp_wrapped_module.", ""): p for name, p in self.named_parameters()}
+        groups = [
+            {"params": [p for n, p in trained.items() if p.requires_grad and n in self.decayed], "decays": True},
+            {"params": [p for n, p in trained.items() if p.requires_grad and n not in self.decayed], "decays": False},
+        ]
+        optimizer = AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
+        schedule = LambdaLR(optimizer, self.plan.rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Enter the next stage when its first step comes."""
+        index = self.plan.index(self.global_step)
+        if index != self.entered:
+            self.enter(index)
+
+    def enter(self, index: int) -> None:
+        """Freeze and thaw parts, and set the weight decay, as a stage says."""
+        stage, self.entered = self.stages[index], index
+        assert self.model is not None
+        for name, part in self.model.parts().items():
+            part.requires_grad_(name in stage.train).train(name in stage.train)
+        for number, objective in enumerate(self.objectives):
+            objective.requires_grad_(number == index)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["weight_decay"] = stage.weight_decay if group["decays"] else 0.0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of the stage's objective."""
+        assert self.entered is not None
+        loss, logged = self.objectives[self.entered](self.model, batch)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_dict({"stage": float(self.entered), "lr": rate}, batch_size=1)
+        self.log_dict({"loss": loss.detach(), **logged}, prog_bar=True, batch_size=len(batch.ids))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Answer the questions and count the right answers of each type."""
+        for prediction in self.answer(batch, self._source("val", dataloader_idx)):
+            counts = self.counts.setdefault(prediction.kind, [0, 0])
+            counts[0] += prediction.is_right
+            counts[1] += 1
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self.counts: dict[str, list[int]] = {}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the accuracy of each type, and their mean."""
+        gathered: list[Any] = [self.counts]
+        if self.trainer.world_size > 1:
+            gathered = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.counts)
+        kinds = sorted({kind for counts in gathered for kind in counts})
+        accuracy = {}
+        for kind in kinds:
+            right, total = (sum(counts.get(kind, [0, 0])[i] for counts in gathered) for i in (0, 1))
+            accuracy[f"val/{kind}"] = right / total
+        if accuracy:
+            accuracy["val/macro"] = sum(accuracy.values()) / len(accuracy)
+            self.log_dict(accuracy, rank_zero_only=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, list[Prediction]]:
+        """The answers to a batch of questions; a callback writes them."""
+        return {"predictions": self.answer(batch, self._source("test", dataloader_idx))}
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, list[Prediction]]:
+        """The answers to a batch of questions; a callback writes and scores them."""
+        return {"predictions": self.answer(batch, self._source("test", dataloader_idx))}
+
+    def answer(self, batch: Batch, source: str) -> list[Prediction]:
+        """Generate greedily and decode."""
+        assert self.model is not None
+        chat = self.trainer.datamodule.chat
+        new = self.model.generate(
+            batch.ids, batch.pixels, batch.mask, max_new_tokens=self.max_new_tokens, eos_id=chat.eos_id
+        )
+        return [
+            Prediction.of(record, source, chat.decode(ids)) for record, ids in zip(batch.records, new.tolist(), strict=True)
+        ]
+
+    def _source(self, split: str, dataloader_idx: int) -> str:
+        return list(self.trainer.datamodule.datasets[split])[dataloader_idx]
+
+
+def _decays(parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and not getattr(parameter, "_no_weight_decay", False)

@@ -1,0 +1,19 @@
+"""The contract of a training objective."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from cobra.data.batch import Batch
+from cobra.models.vlm import CobraVLM
+
+
+class Objective(nn.Module, ABC):
+    """A loss, with whatever heads it needs (which are trained with it and saved in checkpoints).
+
+    Subclasses take the model first and read its widths; they do not keep it.
+    """
+
+    @abstractmethod
+    def forward(self, model: CobraVLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss (scalar) and what else to log, by name."""

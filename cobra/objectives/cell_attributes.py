@@ -1,0 +1,38 @@
+"""Teach a small vision tower what stands in each cell of a picture."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cobra.data.batch import Batch
+from cobra.models.projectors.pixel_unshuffle import pixel_unshuffle
+from cobra.models.vlm import CobraVLM
+from cobra.objectives.base import Objective
+
+
+class CellAttributes(Objective):
+    """Classify the attributes of every cell from the patches that cover it.
+
+    The miniature of what pretraining gives SigLIP or DINOv2: without it (or captions) a model that sees only
+    questions stays at chance.
+
+    Args:
+        factor: side of a cell in patches.
+        classes: classes of each attribute, the first of each being "nothing here".
+    """
+
+    def __init__(self, model: CobraVLM, factor: int = 2, classes: tuple[int, ...] = (9, 8, 11)) -> None:
+        super().__init__()
+        self.factor = factor
+        self.classes = list(classes)
+        self.head = nn.Linear(model.vision.embed_dim * factor**2, sum(classes))
+
+    def forward(self, model: CobraVLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum of the attributes' cross-entropies; logs the accuracy over what is really there."""
+        assert batch.cells is not None, "this objective needs records with cell labels"
+        cells = pixel_unshuffle(model.vision(batch.pixels), self.factor)  # (B, cells, embed_dim × factor²)
+        scores = self.head(cells).split(self.classes, dim=-1)
+        truth = batch.cells.unbind(-1)
+        loss = sum(F.cross_entropy(s.flatten(0, 1), t.flatten()) for s, t in zip(scores, truth, strict=True))
+        right = [(s.argmax(-1) == t)[t > 0].float().mean() for s, t in zip(scores, truth, strict=True)]
+        assert isinstance(loss, Tensor)
+        return loss, {"cell_accuracy": sum(right) / len(right)}  # type: ignore[dict-item]

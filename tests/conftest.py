@@ -1,0 +1,12 @@
+"""Shared set-up: few threads, and no network."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+import cobra.torchvision_shim  # noqa: F401  (before timm, lightning and transformers)
+
+import torch  # isort: skip
+
+torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))

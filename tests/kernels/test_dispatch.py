@@ -1,0 +1,140 @@
+"""Which backend runs an op, and what is said when none does."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cobra.kernels import dispatch, reference
+from cobra.kernels.dispatch import Backend, explain, resolve, use_backend
+from cobra.kernels.ops import rms_norm
+
+
+def doubled(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return 2.0 * x
+
+
+@pytest.fixture
+def add_backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a backend named "fast" before the reference; it runs rms_norm on the CPU in fp32."""
+
+    def add(reason: str | None = None) -> None:
+        ops: dict[str, Callable[..., Any]] = {"rms_norm": doubled}
+        fast = Backend("fast", ("cpu",), (torch.float32,), ops, lambda: reason)
+        monkeypatch.setattr(dispatch, "BACKENDS", (fast, *dispatch.BACKENDS))
+
+    monkeypatch.setattr(dispatch, "_decided", {})
+    monkeypatch.setattr(dispatch, "_asked", None)
+    return add
+
+
+X, WEIGHT = torch.ones(2, 4), torch.ones(4)
+
+
+def test_the_first_backend_that_accepts_runs(add_backend: Callable[..., None]) -> None:
+    add_backend()
+    assert (rms_norm(X, WEIGHT) == 2.0).all()
+    assert (rms_norm(X.double(), WEIGHT) < 2.0).all()
+    assert resolve("ssd_chunk_scan", "cpu", torch.float32) is reference.OPS["ssd_chunk_scan"]
+
+
+def test_an_unavailable_backend_is_passed_over(add_backend: Callable[..., None]) -> None:
+    add_backend("no compiler was found at install time")
+    assert (rms_norm(X, WEIGHT) < 2.0).all()
+
+
+def test_a_backend_asked_for_never_falls_back(add_backend: Callable[..., None]) -> None:
+    add_backend("no compiler was found at install time")
+    with use_backend("fast"), pytest.raises(RuntimeError, match="fast: no compiler was found"):
+        rms_norm(X, WEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("op", "device", "dtype", "reason"),
+    [
+        ("rms_norm", "cuda", torch.float32, "runs on cpu, not on cuda"),
+        ("rms_norm", "cpu", torch.float64, "takes torch.float32, not torch.float64"),
+        ("mamba_step", "cpu", torch.float32, "has no mamba_step"),
+    ],
+)
+def test_a_refusal_says_why(
+    add_backend: Callable[..., None], op: str, device: str, dtype: torch.dtype, reason: str
+) -> None:
+    add_backend()
+    with use_backend("fast"), pytest.raises(RuntimeError, match=reason):
+        resolve(op, device, dtype)
+
+
+def test_use_backend_ends_with_its_block(add_backend: Callable[..., None]) -> None:
+    add_backend()
+    with use_backend("reference"):
+        assert (rms_norm(X, WEIGHT) < 2.0).all()
+        with use_backend(None):
+            assert (rms_norm(X, WEIGHT) == 2.0).all()
+        assert (rms_norm(X, WEIGHT) < 2.0).all()
+    assert (rms_norm(X, WEIGHT) == 2.0).all()
+
+
+def test_an_unknown_backend_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'tritn'.*reference"), use_backend("tritn"):
+        pass
+
+
+def test_an_integer_input_is_refused_by_all() -> None:
+    with pytest.raises(RuntimeError, match=r"no backend runs rms_norm on cpu in torch.int32 \(reference: takes"):
+        resolve("rms_norm", "cpu", torch.int32)
+
+
+@pytest.mark.parametrize(("name", "word"), [("reference", "done"), ("tritn", "no backend is called 'tritn'")])
+def test_the_environment_chooses(name: str, word: str) -> None:
+    code = "import torch; from cobra.kernels.ops import rms_norm; rms_norm(torch.ones(1), torch.ones(1)); print('done')"
+    environment = os.environ | {"COBRA_BACKEND": name}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert word in run.stdout + run.stderr
+
+
+def test_explain_lists_every_op_on_every_backend(add_backend: Callable[..., None]) -> None:
+    add_backend()
+    rows = {(row.op, row.backend): row for row in explain()}
+    assert len(rows) == 2 * len(reference.OPS)
+    assert rows["rms_norm", "fast"].chosen
+    assert rows["rms_norm", "reference"].reason == "ok"
+    assert not rows["rms_norm", "reference"].chosen
+    assert rows["mamba_step", "fast"].reason == "has no mamba_step"
+    assert rows["mamba_step", "reference"].chosen
+
+
+def test_explain_follows_the_choice(add_backend: Callable[..., None]) -> None:
+    add_backend()
+    with use_backend("reference"):
+        assert {row.backend for row in explain() if row.chosen} == {"reference"}
+    with use_backend("fast"):
+        assert [row.op for row in explain() if row.chosen] == ["rms_norm"]
+
+
+def test_export_takes_the_reference_only(add_backend: Callable[..., None]) -> None:
+    add_backend()
+
+    class Norm(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return rms_norm(x, WEIGHT)
+
+    exported = torch.export.export(Norm(), (X,)).module()
+    torch.testing.assert_close(exported(X), reference.OPS["rms_norm"](X, WEIGHT))
+    with use_backend("fast"), pytest.raises(RuntimeError, match="exported graph holds only the reference"):
+        torch.export.export(Norm(), (X,))
+
+
+def test_a_compiled_call_follows_the_choice(add_backend: Callable[..., None]) -> None:
+    add_backend()
+    torch.compiler.reset()
+    compiled = torch.compile(rms_norm, fullgraph=True, backend="eager")
+    assert (compiled(X, WEIGHT) == 2.0).all()
+    with use_backend("reference"):
+        assert (compiled(X, WEIGHT) < 2.0).all()
+    assert (compiled(X, WEIGHT) == 2.0).all()

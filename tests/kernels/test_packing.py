@@ -1,0 +1,73 @@
+"""Several sequences in one row, and padding before one, against each alone: convolution and scan together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cobra.kernels.ops import causal_conv1d, selective_scan, ssd_chunk_scan
+
+Mix = Callable[..., tuple[Tensor, Tensor, Tensor]]
+LENGTHS = (3, 20, 1, 9)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def mix2(tokens: Tensor, **rows: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Mamba-2 between its linears without norm: (B, L, 20) to y (B, L, 4, 2) and both states."""
+    xbc, dt = tokens.split([16, 4], dim=-1)
+    xbc, conv_state = causal_conv1d(xbc, normal(16, 4, seed=1), normal(16, seed=2), activation="silu", **rows)
+    x, B, C = xbc.split([8, 4, 4], dim=-1)
+    x, B, C = x.unflatten(2, (4, 2)), B.unflatten(2, (2, 2)), C.unflatten(2, (2, 2))
+    y, state = ssd_chunk_scan(
+        x, dt, -normal(4, seed=3).exp(), B, C, dt_bias=normal(4, seed=4), dt_softplus=True, chunk_size=8, **rows
+    )
+    return y, conv_state, state
+
+
+def mix1(tokens: Tensor, **rows: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Mamba-1 between its linears, all projections taken from the tokens: (B, L, 20) to y (B, L, 6)."""
+    x, conv_state = causal_conv1d(tokens[..., :6], normal(6, 4, seed=1), activation="silu", **rows)
+    delta, B, C = tokens[..., 6:12], tokens[..., None, 12:16], tokens[..., None, 16:20]
+    y, state = selective_scan(x, delta, -normal(6, 4, seed=2).exp(), B, C, delta_softplus=True, **rows)
+    return y, conv_state, state
+
+
+@pytest.mark.parametrize("mix", [mix1, mix2])
+def test_packed_sequences_equal_separate_ones(mix: Mix) -> None:
+    parts = [normal(1, length, 20, seed=length) for length in LENGTHS]
+    ids = torch.cat([torch.full((1, len(part[0])), i, dtype=torch.int32) for i, part in enumerate(parts)], dim=1)
+    packed, conv_state, state = mix(torch.cat(parts, dim=1), seq_idx=ids)
+    alone = [mix(part) for part in parts]
+    torch.testing.assert_close(packed, torch.cat([y for y, _, _ in alone], dim=1))
+    torch.testing.assert_close(conv_state, alone[-1][1])
+    torch.testing.assert_close(state, alone[-1][2])
+
+
+@pytest.mark.parametrize("mix", [mix1, mix2])
+def test_left_padding_changes_nothing(mix: Mix) -> None:
+    parts = [normal(1, length, 20, seed=length) for length in LENGTHS]
+    longest = max(LENGTHS)
+    padding = [1e3 * normal(1, longest - length, 20, seed=9) for length in LENGTHS]
+    batch = torch.cat([torch.cat(pair, dim=1) for pair in zip(padding, parts, strict=True)])
+    mask = torch.arange(longest) >= longest - torch.tensor(LENGTHS).unsqueeze(1)
+    y, conv_state, state = mix(batch, mask=mask)
+    for row, part in enumerate(parts):
+        expected, expected_conv, expected_state = mix(part)
+        torch.testing.assert_close(y[row, longest - LENGTHS[row] :], expected[0])
+        torch.testing.assert_close(conv_state[row], expected_conv[0])
+        torch.testing.assert_close(state[row], expected_state[0])
+
+
+def test_the_given_state_reaches_the_first_sequence_only() -> None:
+    x, dt, B = normal(1, 10, 2, 3), normal(1, 10, 2, seed=1).abs(), normal(1, 10, 1, 4, seed=2)
+    ids = torch.tensor([[5] * 6 + [7] * 4])
+    arguments = (x, dt, -torch.ones(2).double(), B, B)
+    with_state, _ = ssd_chunk_scan(*arguments, seq_idx=ids, initial_state=normal(1, 2, 3, 4, seed=3), chunk_size=4)
+    without, _ = ssd_chunk_scan(*arguments, seq_idx=ids, chunk_size=4)
+    assert not torch.isclose(with_state[:, :6], without[:, :6]).any()
+    torch.testing.assert_close(with_state[:, 6:], without[:, 6:])

@@ -1,0 +1,143 @@
+"""The whole model: every projector with every encoder, splicing, loss, generation."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import default_collate
+
+from cobra.models.sampling import Sampler
+from cobra.models.vision.base import Pixels
+from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM
+from tests.models.builders import ENCODERS, LMS, PROJECTORS, VOCAB
+
+
+def build(encoder: str = "small_vit", projector: str = "linear", lm: str = "mamba2") -> CobraVLM:
+    torch.manual_seed(0)
+    return CobraVLM(ENCODERS[encoder], PROJECTORS[projector], LMS[lm]).eval()
+
+
+def pixels_of(model: CobraVLM, count: int) -> Pixels:
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(count)]
+    return default_collate([model.vision.transform(picture) for picture in pictures])
+
+
+def prompt(model: CobraVLM, text: list[int]) -> list[int]:
+    return [text[0]] + [IMAGE_ID] * model.num_image_tokens + text[1:]
+
+
+@pytest.mark.parametrize("projector", sorted(PROJECTORS))
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_every_projector_runs_forward_and_backward_on_every_encoder(encoder: str, projector: str) -> None:
+    if encoder == "fused":  # the two towers must agree on the number of patches
+        pytest.importorskip("timm")
+    model = build(encoder, projector)
+    ids = torch.tensor([prompt(model, [1, 2, 3]), prompt(model, [4, 5, 6])])
+    model.loss(model(ids, pixels_of(model, 2)), ids.masked_fill(ids == IMAGE_ID, IGNORE_ID)).backward()
+    without = {name for name, p in model.named_parameters() if p.grad is None and not name.startswith("vision")}
+    assert not without
+    assert any(p.grad is not None for p in model.vision.parameters())
+
+
+def test_image_tokens_replace_placeholders_in_reading_order() -> None:
+    model = build()
+    ids = torch.tensor([prompt(model, [1, 2]), prompt(model, [3, 4])])
+    pixels = pixels_of(model, 2)
+    assert isinstance(pixels, torch.Tensor)
+    spliced = model.splice(ids, pixels)
+    expected = model.projector(model.vision(pixels))
+    torch.testing.assert_close(spliced[:, 1:-1], expected)
+    torch.testing.assert_close(spliced[:, -1], model.lm.embed(torch.tensor([2, 4])))
+
+
+def test_loss_counts_labelled_positions_only() -> None:
+    model = build()
+    ids = torch.tensor([[1, 2, 3, 4]])
+    labels = torch.tensor([[IGNORE_ID, IGNORE_ID, 3, 4]])
+    hidden = model(ids)
+    expected = torch.nn.functional.cross_entropy(model.lm.head(hidden[0, 1:3]), torch.tensor([3, 4]))
+    torch.testing.assert_close(model.loss(hidden, labels), expected)
+
+
+@pytest.mark.parametrize("lm", sorted(LMS))
+def test_a_ragged_batch_answers_like_its_single_prompts(lm: str) -> None:
+    model = build(lm=lm)
+    rows = [prompt(model, [1, 2, 3, 7, 9]), prompt(model, [4, 5])]
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(r)) + r for r in rows])
+    mask = torch.tensor([[False] * (width - len(r)) + [True] * len(r) for r in rows])
+    pixels = pixels_of(model, 2)
+    assert isinstance(pixels, torch.Tensor)
+    together = model.generate(ids, pixels, mask, max_new_tokens=6)
+    apart = [
+        model.generate(torch.tensor([row]), pixels[i : i + 1], max_new_tokens=6) for i, row in enumerate(rows)
+    ]
+    assert together.tolist() == torch.cat(apart).tolist()
+    with torch.no_grad():
+        logits = model.lm.head(model.lm.prefill(model.splice(ids, pixels), mask=mask)[:, -1])
+        for i, row in enumerate(rows):
+            single = model.lm.head(model(torch.tensor([row]), pixels[i : i + 1])[:, -1])
+            torch.testing.assert_close(logits[i : i + 1], single, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lm", sorted(LMS))
+def test_greedy_decoding_equals_rereading_the_whole_sequence(lm: str) -> None:
+    model = build(lm=lm)
+    ids, pixels = torch.tensor([prompt(model, [1, 2, 3])]), pixels_of(model, 1)
+    answer = model.generate(ids, pixels, max_new_tokens=5)
+    for _ in range(5):
+        with torch.no_grad():
+            best = model.lm.head(model(ids, pixels)[:, -1]).argmax(-1)
+        ids = torch.cat([ids, best[:, None]], 1)
+    assert answer.tolist() == ids[:, -5:].tolist()
+
+
+def test_generation_stops_when_every_row_has_ended() -> None:
+    model = build()
+    ids = torch.tensor([[1, 2], [3, 4]])
+    free = model.generate(ids, max_new_tokens=8)
+    eos = int(free[0, 2])
+    stopped = model.generate(ids, max_new_tokens=8, eos_id=eos)
+    ends = [row.index(eos) if eos in row else 8 for row in free.tolist()]
+    assert stopped.shape[1] == min(8, max(ends) + 1)
+    for row, end in zip(stopped.tolist(), ends, strict=True):
+        assert set(row[end:]) <= {eos}
+
+
+def test_a_stream_can_be_continued_from_its_state() -> None:
+    model = build()
+    ids = torch.tensor([[1, 2, 3]])
+    whole = model.generate(ids, max_new_tokens=6)
+    state = model.lm.allocate_state(1, 16)
+    first = torch.stack(list(model.stream(ids, max_new_tokens=3, state=state)), 1)
+    # the last token has been produced but not read
+    rest = torch.stack(list(model.stream(first[:, -1:], max_new_tokens=3, state=state)), 1)
+    assert torch.cat([first, rest], 1).tolist() == whole.tolist()
+
+
+def test_filters_keep_what_they_promise() -> None:
+    logits = torch.tensor([[4.0, 3.0, 2.0, 1.0, -5.0]]).repeat(2, 1)
+    sampler = partial(Sampler, temperature=1.0)
+    probs = logits.softmax(-1)[0]
+    assert (sampler(top_k=2).filtered(logits) > 0).sum(-1).tolist() == [2, 2]
+    nucleus = int((probs.cumsum(0) < 0.9).sum()) + 1
+    assert (sampler(top_p=0.9).filtered(logits) > 0).sum(-1).tolist() == [nucleus] * 2
+    assert (sampler(min_p=0.2).filtered(logits) > 0).sum(-1).tolist() == [int((probs >= 0.2 * probs[0]).sum())] * 2
+    draws = sampler(generator=torch.Generator().manual_seed(0))
+    counts = torch.bincount(torch.cat([draws(logits) for _ in range(2000)]), minlength=5) / 4000
+    torch.testing.assert_close(counts, probs, rtol=0, atol=0.03)
+    assert Sampler()(logits).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="top_p"):
+        Sampler(top_p=0.0)
+
+
+def test_the_description_of_a_model_rebuilds_it() -> None:
+    from cobra.pretrained import build as rebuild
+
+    model = build("fused", "pixel_unshuffle", "transformer")
+    again = rebuild(model.config())()
+    assert again.config() == model.config()
+    assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
