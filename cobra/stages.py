@@ -18,8 +18,8 @@ class Stage:
         data: names of training sources and the share of the batches that each provides.
         batch_size: examples a batch on each device.
         lr: peak learning rate.
-        steps: optimizer steps; give this or epochs.
-        epochs: passes over as many examples as the sources hold.
+        steps: optimizer steps.
+        epochs: passes over as many examples as the sources hold; only where steps are left out.
         warmup: share of the steps in which the rate rises from 0.
         hold: share of the steps after which the rate starts to fall.
         decay: shape of the fall, `cosine` or `linear`.
@@ -43,8 +43,8 @@ class Stage:
     objective: Callable[[object], Objective] = NextToken  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"stage {self.name!r} needs steps or epochs, one of the two")
+        if self.steps is None and self.epochs is None:
+            raise ValueError(f"stage {self.name!r} needs steps or epochs")
         if self.decay not in ("cosine", "linear"):
             raise ValueError(f"stage {self.name!r}: decay must be cosine or linear, got {self.decay!r}")
         if not self.data or min(self.data.values()) <= 0:

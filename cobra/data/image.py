@@ -21,7 +21,7 @@ def load_rgb(image: ImageSource | Image.Image) -> Image.Image:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is truncated, no picture, too large or of a kind without one reading; names the file.
+        ValueError: if it is truncated, no picture, too large or has no one reading as RGB; names the file.
     """
     if isinstance(image, np.ndarray):
         return Image.fromarray(_check_array(image))

@@ -24,9 +24,9 @@ _ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", 
 class LlavaJson(Dataset[Record]):
     """Chats from a file of `{"id", "image", "conversations": [{"from", "value"}, ...]}`, an array or lines.
 
-    The file is converted once to an Arrow table, which is mapped and not read, so that workers share it. Records
-    without a picture are text only. `<image>` keeps its place in the text; pictures that no text places come
-    first. Records that cannot be a chat are dropped, counted by reason in `dropped` and logged in one line.
+    The file is converted once to an Arrow table, which is mapped and not read, so that workers share it.
+    Records without a picture are text only. `<image>` keeps its place in the text; pictures that no text
+    places come first. Records that are no chat are dropped, counted in `dropped` and logged in one line.
 
     Args:
         json: the file.
@@ -81,12 +81,15 @@ def _convert(path: Path, cache_dir: str | Path | None) -> Any:
 
 
 def _rows(path: str, size: int, changed: int, version: int) -> Iterator[dict[str, Any]]:
-    """All records in one schema: ids become strings, `image` a list, roles ours; `problem` is why one is useless."""
+    """All records in one schema: ids are strings, `image` a list, roles ours; `problem` is what is wrong."""
+    number = -1
     for number, raw in enumerate(read_json_records(Path(path))):
         try:
             yield _row(raw, number)
         except ValueError as problem:
             yield {"id": str(number), "images": [], "turns": [], "problem": str(problem)}
+    if number < 0:
+        raise ValueError(f"{path} holds no records: fetch it again")
 
 
 def read_json_records(path: Path) -> Iterator[Any]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-# A picture: its file, the bytes of a file, or pixels (H, W, 3) uint8; `cobra.data.image.load_rgb` opens them all.
+# A picture: its file, the bytes of a file, or pixels (H, W, 3) uint8; see `cobra.data.image.load_rgb`.
 ImageSource = str | Path | bytes | np.ndarray
 
 # {"type": "image"} or {"type": "text", "text": ...}, as chat templates take them.
@@ -80,7 +80,8 @@ def _kind(part: Part, record: str) -> str:
     kind = part.get("type", "")
     if kind != "image" and not (kind == "text" and isinstance(part.get("text"), str)):
         raise ValueError(
-            f"part {part!r} of record {record!r} is neither {{'type': 'image'}} nor {{'type': 'text', 'text': ...}}"
+            f"part {part!r} of record {record!r} must be {{'type': 'image'}} or "
+            "{'type': 'text', 'text': a string}"
         )
     return kind
 

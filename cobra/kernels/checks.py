@@ -23,9 +23,7 @@ def check_first(name: str, x: Tensor, letters: str) -> None:
 
 
 def check_floating(name: str, x: Tensor) -> None:
-    """Raises:
-    ValueError: if x is not a floating tensor.
-    """
+    """Refuse a tensor that is not floating, with a ValueError."""
     if x.dtype not in FLOATS:
         raise ValueError(f"{name} is {x.dtype} but must be floating: cast it with .float()")
 
@@ -61,9 +59,7 @@ def check(
 
 
 def check_divides(divisor_name: str, divisor: int, name: str, value: int) -> None:
-    """Raises:
-    ValueError: if `divisor` parts of equal size do not make `value`.
-    """
+    """Refuse a `value` that does not fall into `divisor` equal parts, with a ValueError."""
     if divisor < 1 or value % divisor:
         raise ValueError(
             f"{name} {value} must be a multiple of {divisor_name} {divisor}: change one of the two"
@@ -71,9 +67,7 @@ def check_divides(divisor_name: str, divisor: int, name: str, value: int) -> Non
 
 
 def check_activation(activation: str | None) -> None:
-    """Raises:
-    ValueError: if the convolutions do not have this activation.
-    """
+    """Refuse an activation that the convolutions do not have, with a ValueError."""
     if activation not in (None, "silu"):
         raise ValueError(
             f"activation is {activation!r} but must be None or 'silu': apply another one outside"

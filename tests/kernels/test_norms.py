@@ -61,5 +61,9 @@ def test_gated_norm_is_its_formula(groups: int) -> None:
 def test_gradients_are_those_of_finite_differences() -> None:
     leaves = [normal(2, WIDTH, seed=seed).requires_grad_() for seed in range(2)]
     weight = normal(WIDTH, seed=2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, z, w: rms_norm_gated(x, z, w, group_size=4), (*leaves, weight))
-    assert torch.autograd.gradcheck(add_rms_norm, (*leaves, weight))
+
+    def gated(x: Tensor, z: Tensor, w: Tensor) -> Tensor:
+        return rms_norm_gated(x, z, w, group_size=4)
+
+    assert torch.autograd.gradcheck(gated, (*leaves, weight), fast_mode=True)
+    assert torch.autograd.gradcheck(add_rms_norm, (*leaves, weight), fast_mode=True)

@@ -12,7 +12,7 @@ from cobra.kernels.reference.ssd import ssd_recurrence
 BATCH, CHANNELS, STATE = 2, 6, 5
 
 
-def make_inputs(length: int, groups: int = 1, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def make_inputs(length: int, groups: int = 1, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
     rng = torch.Generator().manual_seed(length + groups)
 
     def normal(*shape: int) -> Tensor:
@@ -79,7 +79,9 @@ def test_each_state_decays_at_its_own_rate() -> None:
 
 def test_gradients_are_those_of_finite_differences() -> None:
     inputs = make_inputs(4, groups=2) | {
-        name: value for name, value in every_option(4).items() if name in ("D", "z", "delta_bias", "initial_state")
+        name: value
+        for name, value in every_option(4).items()
+        if name in ("D", "z", "delta_bias", "initial_state")
     }
     names = list(inputs)
 

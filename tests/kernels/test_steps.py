@@ -1,6 +1,7 @@
 """Decoding token by token against the same tokens in one prefill, for both mixers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -143,7 +144,9 @@ def test_steps_after_a_prefill_equal_one_prefill(mixer: Mixer1 | Mixer2, prompt:
     torch.testing.assert_close(state, last_state)
 
 
-@pytest.mark.parametrize("mixer", [Mixer1(torch.bfloat16), Mixer2(2, dtype=torch.bfloat16)], ids=["mamba", "mamba2"])
+@pytest.mark.parametrize(
+    "mixer", [Mixer1(torch.bfloat16), Mixer2(2, dtype=torch.bfloat16)], ids=["mamba", "mamba2"]
+)
 def test_bf16_steps_stay_near_the_prefill(mixer: Mixer1 | Mixer2) -> None:
     tokens = mixer.projected(9)
     whole, _, _ = mixer.prefill(tokens)
@@ -173,10 +176,15 @@ def test_a_mamba1_update_is_one_token_of_the_scan(groups: int) -> None:
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_a_mamba2_update_is_one_token_of_the_scan(groups: int) -> None:
     x, z = (normal(BATCH, 1, 4, 3, seed=seed) for seed in range(2))
-    dt, A, D, bias = normal(BATCH, 1, 4, seed=2), -normal(4, seed=3).exp(), normal(4, 3, seed=4), normal(4, seed=5)
+    dt, A, D, bias = (
+        normal(BATCH, 1, 4, seed=2),
+        -normal(4, seed=3).exp(),
+        normal(4, 3, seed=4),
+        normal(4, seed=5),
+    )
     B, C = (normal(BATCH, 1, groups, STATE, seed=seed) for seed in (6, 7))
     state = normal(BATCH, 4, 3, STATE, seed=8)
-    options = {"D": D, "dt_bias": bias, "dt_softplus": True, "dt_limit": (0.2, 0.9)}
+    options: dict[str, Any] = {"D": D, "dt_bias": bias, "dt_softplus": True, "dt_limit": (0.2, 0.9)}
     expected, after = ssd_chunk_scan(x, dt, A, B, C, z=z, initial_state=state, **options)
     y = selective_state_update(state, x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], z=z[:, 0], **options)
     torch.testing.assert_close(y, expected[:, 0])

@@ -1,1 +1,1 @@
-"""ShapesVQA, the embedded data set: procedural scenes with real digits, balanced so that only looking helps."""
+"""ShapesVQA, the embedded data set: drawn scenes with real digits, balanced so that only looking helps."""

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @cache
 def load_scenes(n: int, seed: int, split: Split) -> Scenes:
-    """As `build_scenes`, from memory or the cache folder ($COBRA_CACHE or ~/.cache/cobra) if they are there."""
+    """As `build_scenes`, from memory or the cache folder ($COBRA_CACHE or ~/.cache/cobra) if there."""
     path = cache_folder() / f"v{VERSION}-{split}-{n}-{seed}.npz"
     try:
         return _read(path, n)

@@ -1,5 +1,7 @@
 """ShapesVQA as data sets: the same scenes asked about, described, labelled and examined."""
 
+from dataclasses import replace
+
 import numpy as np
 from torch.utils.data import Dataset
 
@@ -41,10 +43,9 @@ class _Shapes(Dataset[Record]):
     def _record(self, scene: int) -> Record:
         raise NotImplementedError
 
-    def _make(self, scene: int, messages: list[Message], name: str = "", **extra: object) -> Record:
+    def _make(self, scene: int, messages: list[Message]) -> Record:
         image = np.asarray(self.scenes.images[scene])
-        number = f"{self.split}-{self.seed}-{scene}{name}"
-        return Record(number, messages, [image], f"shapes-{self.split}", **extra)  # type: ignore[arg-type]
+        return Record(f"{self.split}-{self.seed}-{scene}", messages, [image], f"shapes-{self.split}")
 
 
 class ShapesQuestions(_Shapes):
@@ -78,11 +79,10 @@ class ShapesCaptions(_Shapes):
 
 
 class ShapesCells(ShapesCaptions):
-    """Captions that also carry the classes of each cell (16, 3): of 9 colours, 8 shapes, 11 digits; 0 is nothing."""
+    """Captions with the classes of each cell (16, 3), of 9 colours, 8 shapes, 11 digits; 0 is nothing."""
 
     def _record(self, scene: int) -> Record:
-        messages = [user(DESCRIBE, images=1), assistant(caption(self.scenes.labels[scene]))]
-        return self._make(scene, messages, labels=self.scenes.labels[scene])
+        return replace(super()._record(scene), labels=self.scenes.labels[scene])
 
 
 class ShapesEval(_Shapes):
@@ -109,7 +109,8 @@ class ShapesEval(_Shapes):
     def __getitem__(self, index: int) -> Record:
         scene, turn = self.picks[index]
         question = self.scenes.questions[scene][turn]
-        return self._make(scene, _chat([question]), f"-{turn}", meta={"type": question.kind})
+        record = self._make(scene, _chat([question]))
+        return replace(record, id=f"{record.id}-{turn}", meta={"type": question.kind})
 
 
 def _picks(scenes: Scenes, split: Split, quota: int) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ _COMPOSITION = {
     "count_shape": NUMBERS[1:5],
     "color": tuple(color for color in COLORS if any(color == pair[0] for pair in HELD_OUT)),
 }
-# Possible answers of each type: a guess is right once in that many times, 0.255 on average ("train" and "test").
+# Possible answers of each type: a guess is right once in that many times, 0.255 on average in "test".
 ANSWERS: dict[Split, dict[str, tuple[str, ...]]] = {"train": _ALL, "test": _ALL, "composition": _COMPOSITION}
 
 # Most questions kept of a scene, and fewest: with less it is drawn again.
@@ -47,7 +47,7 @@ class Question(NamedTuple):
 
 
 class Balance:
-    """Asks types and answers equally often, over all scenes of a split.
+    """Asks types and answers equally often over all scenes of a split, and wordings with all their answers.
 
     Args:
         split: decides which answers there are.
@@ -55,44 +55,61 @@ class Balance:
 
     def __init__(self, split: Split) -> None:
         self.answers = ANSWERS[split]
-        self.asked: Counter[str] = Counter()
-        self.given: Counter[tuple[str, str]] = Counter()
+        # by type, type and answer, wording, wording and answer
+        self.asked: Counter[tuple[str, ...]] = Counter()
 
     def choose(self, questions: list[Question], rng: Random) -> list[Question]:
-        """MIN_TURNS to MAX_TURNS questions, the least-served types and answers first; none if that fails."""
-        # counted on copies, since the questions of a refused scene must leave no trace
-        asked, given = self.asked.copy(), self.given.copy()
+        """MIN_TURNS to MAX_TURNS questions, each of another type or answer, the least-served first.
+
+        None if the scene has too few; it then leaves no trace in the counts.
+        """
         open_types: dict[str, list[Question]] = {}
         for question in questions:
             open_types.setdefault(question.kind, []).append(question)
         chosen: list[Question] = []
         while open_types and len(chosen) < MAX_TURNS:
-            kind = min(open_types, key=lambda kind: asked[kind] + rng.random())
-            question = min(open_types[kind], key=lambda q: given[kind, q.answer] + rng.random())
-            left = [other for other in open_types[kind] if other.text != question.text]
-            if given[kind, question.answer] > asked[kind] / len(self.answers[kind]) + _SLACK:
-                left = []
-            else:
-                asked[kind] += 1
-                given[kind, question.answer] += 1
-                chosen.append(question)
-            open_types[kind] = left
-            if not left:
+            kind = min(open_types, key=lambda kind: self.asked[kind,] + rng.random())
+            question = min(open_types[kind], key=lambda question: (*self._service(question), rng.random()))
+            if self._is_over_asked(question):
+                del open_types[kind]
+                continue
+            chosen.append(question)
+            self._count(question, 1)
+            open_types[kind] = [
+                q for q in open_types[kind] if q.answer != question.answer and q.text != question.text
+            ]
+            if not open_types[kind]:
                 del open_types[kind]
         if len(chosen) < MIN_TURNS:
+            for question in chosen:
+                self._count(question, -1)
             return []
-        self.asked, self.given = asked, given
         # otherwise the rare types would always come first
         rng.shuffle(chosen)
         return chosen
 
+    def _service(self, question: Question) -> tuple[int, int]:
+        """How often the answer was given, and how much more often than others to this wording."""
+        kind, text, answer = question
+        here, others = self.asked[kind, text, answer], self.asked[kind, text]
+        return self.asked[kind, answer], here * len(self.answers[kind]) - others
+
+    def _is_over_asked(self, question: Question) -> bool:
+        share = self.asked[question.kind,] / len(self.answers[question.kind])
+        return self.asked[question.kind, question.answer] > share + _SLACK
+
+    def _count(self, question: Question, by: int) -> None:
+        kind, text, answer = question
+        for key in ((kind,), (kind, answer), (kind, text), (kind, text, answer)):
+            self.asked[key] += by
+
 
 def feasible_questions(scene: Scene, split: Split, rng: Random) -> list[Question]:
-    """Questions of all types that the scene answers without doubt; in "composition" about held-out pairs only."""
+    """Questions that the scene answers without doubt, of all types; in "composition" about held-out pairs."""
     held_out = split == "composition"
     questions = [
         *_exist(scene, HELD_OUT if held_out else ALLOWED, rng),
-        *_count(scene, held_out, rng),
+        *_count(scene, held_out),
         *_attributes(scene, held_out),
         *_relations(scene, held_out, rng),
     ]
@@ -110,31 +127,27 @@ def _exist(scene: Scene, pairs: tuple[tuple[str, str], ...], rng: Random) -> Ite
     there = {obj.pair for obj in scene.objects}
     colors = {obj.color for obj in scene.objects}
     shapes = {obj.shape for obj in scene.objects}
-    present = [pair for pair in pairs if pair in there]
     absent = [pair for pair in pairs if pair not in there]
     # half of the absent pairs are adversarial: the colour is there, and the shape, but not together
     adversarial = [(color, shape) for color, shape in absent if color in colors and shape in shapes]
     if adversarial and rng.random() < 0.5:
         absent = adversarial
-    for candidates, answer in ((present, "yes"), (absent, "no")):
-        if candidates:
-            color, shape = rng.choice(candidates)
-            article = "an" if color[0] in "aeiou" else "a"
-            yield Question("exist", f"is there {article} {color} {shape}?", answer)
+    # a choice of a few lets wordings be balanced; all 42 would take longer than the rest of the scene
+    candidates = [pair for pair in pairs if pair in there] + rng.sample(absent, min(len(absent), 4))
+    for color, shape in candidates:
+        article = "an" if color[0] in "aeiou" else "a"
+        yield Question(
+            "exist", f"is there {article} {color} {shape}?", "yes" if (color, shape) in there else "no"
+        )
 
 
-def _count(scene: Scene, held_out: bool, rng: Random) -> Iterator[Question]:
-    known = [obj for obj in scene.objects if obj.pair in HELD_OUT] if held_out else []
+def _count(scene: Scene, held_out: bool) -> Iterator[Question]:
+    known = [obj.pair for obj in scene.objects if obj.pair in HELD_OUT]
     for kind, place, names in (("count_color", 0, tuple(COLORS)), ("count_shape", 1, SHAPES)):
         values = [obj.pair[place] for obj in scene.objects]
-        allowed = [obj.pair[place] for obj in known] if held_out else names
-        numbers: dict[int, list[str]] = {}
         for name in names:
-            if name in allowed:
-                numbers.setdefault(values.count(name), []).append(name)
-        for number, candidates in numbers.items():
-            if number < len(_ALL[kind]):
-                name = rng.choice(candidates)
+            number = values.count(name)
+            if number < len(_ALL[kind]) and (not held_out or name in [pair[place] for pair in known]):
                 what = f"{name} objects" if kind == "count_color" else plural(name)
                 yield Question(kind, f"how many {what} are there?", NUMBERS[number])
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 # Part of every seed and cache key: raise it with any change to what is generated.
-VERSION = 1
+VERSION = 2
 
 Split = Literal["train", "test", "composition"]
 SPLITS: tuple[Split, ...] = ("train", "test", "composition")
@@ -101,7 +101,7 @@ def _draw_pair(rng: Random, split: Split, color: str | None, shape: str | None) 
 
 
 def cell_labels(scene: Scene) -> np.ndarray:
-    """Classes of each cell (16, 3) int8: colour 1–8, shape 1–6 or 7 (digit), digit's value + 1; 0 is nothing."""
+    """Classes of each cell (16, 3) int8: colour 1–8, shape 1–6 or 7 (digit), digit + 1; 0 is nothing."""
     labels = np.zeros((GRID**2, 3), np.int8)
     for color, shape, cell in scene.objects:
         labels[cell, :2] = 1 + _COLOR_NAMES.index(color), 1 + SHAPES.index(shape)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,15 +16,16 @@ def accumulator(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def without_autocast(op: Callable[Concatenate[Tensor, P], R]) -> Callable[Concatenate[Tensor, P], R]:
+def without_autocast(op: Callable[P, R]) -> Callable[P, R]:
     """`op` with autocast switched off, which would run its float32 matrix products in half precision."""
 
     @functools.wraps(op)
-    def run(x: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = next(value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         # asked first, because entering the context leaves a trace in exported graphs
-        if not torch.is_autocast_enabled(x.device.type):
-            return op(x, *args, **kwargs)
-        with torch.autocast(x.device.type, enabled=False):
-            return op(x, *args, **kwargs)
+        if not torch.is_autocast_enabled(device):
+            return op(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return op(*args, **kwargs)
 
     return run

@@ -119,7 +119,8 @@ def _scan_chunk(
 def _running_sums(decay: Tensor) -> tuple[Tensor, Tensor]:
     """Two parts (B, H, Q) of the running sum of `decay`, whose differences lose nothing to cancellation.
 
-    The first is of multiples of 2^-11, so exact in fp32 up to 8192 (102 of the longest decays); the rest is small.
+    The first sums multiples of 2^-11, so it is exact in fp32 up to 8192 (102 of the longest decays); the
+    second is small.
     """
     coarse = (decay.detach() * 2048.0).round() / 2048.0
     return coarse.cumsum(-1), (decay - coarse).cumsum(-1)

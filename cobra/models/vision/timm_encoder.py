@@ -1,8 +1,11 @@
 """Towers from timm: SigLIP, DINOv2, CLIP and any other plain ViT."""
 
+from typing import Any
+
 import cobra.torchvision_shim  # noqa: F401  (before timm)
 
 import timm  # isort: skip
+import torch
 from torch import Tensor
 
 from cobra.models.vision.base import Pixels, VisionEncoder
@@ -23,7 +26,9 @@ class TimmEncoder(VisionEncoder):
 
     def __init__(self, name: str, image_size: int, pretrained: bool = True) -> None:
         super().__init__()
-        self.tower = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
+        # on the meta device there is nothing to load into
+        load = pretrained and not torch.empty(0).is_meta
+        self.tower = timm.create_model(name, pretrained=load, num_classes=0, img_size=image_size)
         data = timm.data.resolve_model_data_config(self.tower)
         self.layer = len(self.tower.blocks) - 2
         self.embed_dim = self.tower.embed_dim
@@ -36,3 +41,7 @@ class TimmEncoder(VisionEncoder):
             pixels, indices=[self.layer], norm=False, stop_early=True, output_fmt="NLC", intermediates_only=True
         )
         return patches
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments; a saved model holds the tower's weights, so timm's are not loaded again."""
+        return {**self.init_args, "pretrained": False}

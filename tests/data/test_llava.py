@@ -1,0 +1,168 @@
+import json
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cobra.data.image import load_rgb
+from cobra.data.llava import LlavaJson
+from cobra.data.shapes.dataset import ShapesQuestions
+from cobra.data.shapes.export import export_llava
+
+
+def chat(*values: str) -> list[dict[str, str]]:
+    """Turns that alternate, the human's first."""
+    return [{"from": ("human", "gpt")[n % 2], "value": value} for n, value in enumerate(values)]
+
+
+def records(dataset: Any) -> list[Any]:
+    return [dataset[index] for index in range(len(dataset))]
+
+
+def load(folder: Path, rows: list[Any] | str) -> LlavaJson:
+    text = rows if isinstance(rows, str) else json.dumps(rows)
+    (folder / "data.json").write_text(text, encoding="utf-8")
+    return LlavaJson(folder / "data.json", folder, folder / "cache")
+
+
+def test_export_and_import_give_the_same_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COBRA_CACHE", str(tmp_path / "cobra"))
+    source = ShapesQuestions("test", 12, 1)
+    path = export_llava(tmp_path / "out", "test", 12, 1)
+    loaded = LlavaJson(path, path.parent, tmp_path / "cache")
+    assert path.name == "test.json"
+    assert len(loaded) == len(source)
+    assert loaded.dropped == {}
+    for ours, theirs in zip(records(source), records(loaded), strict=True):
+        assert (ours.id, ours.messages) == (theirs.id, theirs.messages)
+        assert np.array_equal(ours.images[0], np.asarray(load_rgb(theirs.images[0])))
+
+
+def test_placeholder_keeps_its_place(tmp_path: Path) -> None:
+    data = load(
+        tmp_path,
+        [
+            {"id": "front", "image": "a/b.jpg", "conversations": chat("<image>\nwhat?", "this")},
+            {"id": "back", "image": "a/b.jpg", "conversations": chat("what?\n<image>", "this")},
+            {
+                "id": "between",
+                "image": ["a.jpg", "b.jpg"],
+                "conversations": chat("is <image> like <image>?", "no"),
+            },
+            {"id": "later", "image": "a.jpg", "conversations": chat("hi", "hello", "<image>", "nice")},
+            {"id": "unplaced", "image": "a.jpg", "conversations": chat("what?", "this")},
+        ],
+    )
+    picture, what = {"type": "image"}, {"type": "text", "text": "what?"}
+    contents = [[message.content for message in data[n].messages] for n in range(5)]
+    assert contents[0][0] == contents[4][0] == [picture, what]
+    assert contents[1][0] == [what, picture]
+    assert [part.get("text") for part in contents[2][0]] == ["is", None, "like", None, "?"]
+    assert contents[3][2] == [picture]
+    assert data[0].images == [tmp_path / "a/b.jpg"]
+    assert len(data[2].images) == 2
+    assert data[0].source == "data"
+
+
+def test_ids_may_mix_types_and_repeat_and_pictures_may_be_missing(tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"id": 7, "conversations": chat("hi", "hello"), "model": "x"},
+        {"id": "7", "image": "a.jpg", "conversations": chat("<image>hi", "hello", "and?", "so")},
+        {"conversations": chat("hi", "hello"), "image": None},
+    ]
+    data = load(tmp_path, rows)
+    assert [record.id for record in records(data)] == ["7", "7", "2"]
+    assert [len(record.images) for record in records(data)] == [0, 1, 0]
+    assert [len(record.messages) for record in records(data)] == [2, 4, 2]
+
+
+def test_bad_records_are_dropped_counted_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = {"id": "good", "conversations": chat("hi", "hello")}
+    bad: dict[str, list[Any]] = {
+        "roles do not alternate": [
+            [*chat("a", "b"), {"from": "gpt", "value": "c"}],
+            list(reversed(chat("a", "b"))),
+        ],
+        "ends on a human turn": [chat("a"), chat("a", "b", "c")],
+        "no turns": [[]],
+        "empty turn": [chat("a", " "), chat("", "b"), [{"from": "human"}, {"from": "gpt", "value": "b"}]],
+        "unknown role": [[{"from": "narrator", "value": "a"}], ["a", "b"]],
+        "an answer contains <image>": [chat("a", "<image>")],
+        "<image> and pictures differ in number": [chat("<image>", "b")],
+        "no conversations": [None, "a"],
+    }
+    rows: list[Any] = [
+        good,
+        *({"id": 1, "conversations": turns} for cases in bad.values() for turns in cases),
+        3,
+    ]
+    rows.append({"id": 1, "image": 5, "conversations": chat("a", "b")})
+    expected = {reason: len(cases) for reason, cases in bad.items()}
+    expected["no conversations"] += 1
+    expected["image is no path"] = 1
+    with caplog.at_level(logging.WARNING, "cobra.data.llava"):
+        data = load(tmp_path, rows)
+    assert [record.id for record in records(data)] == ["good"]
+    assert data.dropped == expected
+    assert len(caplog.records) == 1
+    assert f"dropped {len(rows) - 1} of {len(rows)}" in caplog.text
+
+
+def test_lines_are_read_like_an_array(tmp_path: Path) -> None:
+    rows = [{"id": n, "conversations": chat("[hi, ü]", "{hello}")} for n in range(3)]
+    assert [record.id for record in records(load(tmp_path, "\n".join(map(json.dumps, rows))))] == [
+        "0",
+        "1",
+        "2",
+    ]
+
+
+def test_half_a_surrogate_pair_does_not_stop_the_import(tmp_path: Path) -> None:
+    data = load(tmp_path, '[{"id": 1, "conversations": [{"from": "human", "value": "a\\ud83d"}, '
+                          '{"from": "gpt", "value": "\\ud83d\\ude00"}]}]')  # fmt: skip
+    assert [message.text for message in data[0].messages] == ["a?", "\N{GRINNING FACE}"]
+
+
+def test_table_is_reused_until_the_file_changes(tmp_path: Path) -> None:
+    rows = [{"id": n, "conversations": chat("hi", "hello")} for n in range(3)]
+    first = load(tmp_path, rows)
+    again = LlavaJson(tmp_path / "data.json", tmp_path, tmp_path / "cache")
+    assert first.table.cache_files == again.table.cache_files != []
+    (tmp_path / "data.json").write_text(json.dumps(rows[:2]))
+    os.utime(tmp_path / "data.json", ns=(1, 1))
+    assert len(LlavaJson(tmp_path / "data.json", tmp_path, tmp_path / "cache")) == 2
+
+
+def test_workers_are_sent_no_data(tmp_path: Path) -> None:
+    data = load(tmp_path, [{"id": n, "conversations": chat("hi" * 500, "hello")} for n in range(100)])
+    pickled = pickle.dumps(data)
+    assert len(pickled) < 10_000
+    assert pickle.loads(pickled)[99].id == "99"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[{"id": 1}, {"id": x}]', "no JSON at character 19"),
+        ('[{"id": 1},', "without an end"),
+        ('[{"id": 1}]', "none of the 1 records"),
+        ("[]", "holds no records"),
+    ],
+)
+def test_broken_file_is_refused(text: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=problem):
+        load(tmp_path, text)
+
+
+def test_missing_file_or_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text("[]")
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        LlavaJson(tmp_path / "none.json", tmp_path)
+    with pytest.raises(FileNotFoundError, match="image_root"):
+        LlavaJson(tmp_path / "data.json", tmp_path / "none")

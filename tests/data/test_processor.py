@@ -1,0 +1,115 @@
+"""From records to batches: labels, pictures, padding, templates."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cobra.data.chat import Chat
+from cobra.data.processor import Processor
+from cobra.data.record import Record, assistant, user
+from cobra.models.vision.transform import SquashTransform
+from cobra.models.vlm import IGNORE_ID, IMAGE_ID
+
+TOKENIZER = "cobra:data/shapes/tokenizer"
+PICTURE = np.zeros((9, 7, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def processor() -> Processor:
+    return Processor(Chat(TOKENIZER), SquashTransform(8, (0.5,) * 3, (0.5,) * 3), num_image_tokens=4)
+
+
+def chat_record(name: str = "r", turns: int = 2) -> Record:
+    words = ["red", "blue", "top left"]
+    messages = [m for i in range(turns) for m in (user(f"what is {i}?", images=int(i == 0)), assistant(words[i]))]
+    return Record(name, messages, [PICTURE])
+
+
+def test_labels_are_the_answers_and_their_ends(processor: Processor) -> None:
+    example = processor.encode(chat_record())
+    chat = processor.chat
+    spans: list[list[int]] = [[]]
+    for label in example.labels:
+        if label == IGNORE_ID:
+            spans.append([])
+        else:
+            spans[-1].append(label)
+    said = [chat.tokenizer.decode(span) for span in spans if span]
+    assert [text.strip() for text in said] == ["red<|endoftext|>", "blue<|endoftext|>"]
+    assert all(label in (IGNORE_ID, token) for label, token in zip(example.labels, example.ids, strict=True))
+
+
+def test_image_tokens_stand_where_the_record_puts_the_picture(processor: Processor) -> None:
+    parts = [{"type": "text", "text": "look"}, {"type": "image"}, {"type": "text", "text": "well"}]
+    record = Record("r", [user("x"), assistant("y")], [])
+    record.messages[0].content[:] = parts
+    record.images.append(PICTURE)
+    ids = processor.encode(record).ids
+    first = ids.index(IMAGE_ID)
+    assert ids[first : first + 4] == [IMAGE_ID] * 4
+    assert ids.count(IMAGE_ID) == 4
+    assert "look" in processor.chat.tokenizer.decode(ids[:first])
+    assert "well" in processor.chat.tokenizer.decode(ids[first + 4 :])
+
+
+def test_a_prompt_is_the_training_text_up_to_the_last_answer(processor: Processor) -> None:
+    example, prompt = processor.encode(chat_record()), processor.encode(chat_record(), prompt=True)
+    answer = sum(label != IGNORE_ID for label in processor.encode(chat_record(turns=1)).labels)
+    assert prompt.ids == example.ids[: len(example.ids) - answer]
+
+
+def test_batches_are_padded_on_the_side_that_is_asked_for(processor: Processor) -> None:
+    examples = [processor.encode(chat_record(turns=1)), processor.encode(chat_record(turns=3))]
+    lengths = [len(e.ids) for e in examples]
+    for left in (False, True):
+        batch = processor.collate(examples, left)
+        assert batch.mask.sum(1).tolist() == lengths
+        for row, example in enumerate(examples):
+            assert batch.ids[row][batch.mask[row]].tolist() == example.ids
+            assert (batch.labels[row][~batch.mask[row]] == IGNORE_ID).all()
+        assert bool(batch.mask[0, 0]) != left
+        assert isinstance(batch.pixels, torch.Tensor)
+        assert batch.pixels.shape == (2, 3, 8, 8)
+
+
+def test_text_that_pretends_to_be_a_picture_is_refused(processor: Processor) -> None:
+    with pytest.raises(ValueError, match="remove '<image>'"):
+        processor.encode(Record("bad", [user("see <image> here"), assistant("no")], []))
+
+
+def test_a_blind_processor_shows_nothing_and_says_the_same() -> None:
+    transform = SquashTransform(8, (0.5,) * 3, (0.5,) * 3)
+    seeing, blind = (Processor(Chat(TOKENIZER), transform, 4, blind=b) for b in (False, True))
+    assert seeing.encode(chat_record()).ids == blind.encode(chat_record()).ids
+    assert (seeing.encode(chat_record()).pixels[0] == -1).all()  # type: ignore[union-attr]
+    assert (blind.encode(chat_record()).pixels[0] == 0).all()  # type: ignore[union-attr]
+
+
+def test_long_sequences_are_cut_in_training_and_prompts_are_not() -> None:
+    short = Processor(Chat(TOKENIZER), SquashTransform(8, (0.5,) * 3, (0.5,) * 3), 4, max_length=10)
+    assert len(short.encode(chat_record()).ids) == 10
+    assert len(short.encode(chat_record(), prompt=True).ids) > 10
+
+
+def test_zephyr_template_is_cobras_format_to_the_letter() -> None:
+    chat = Chat(TOKENIZER, "cobra:data/templates/zephyr.jinja")
+    record = Record("r", [user(" Hi? ", images=1), assistant("Yes"), user("More"), assistant("")], [PICTURE])
+    segments = chat.segments([m.as_dict() for m in record.messages])
+    assert [(s.text, s.is_answer) for s in segments] == [
+        ("<image><|user|>\nHi?<|endoftext|>\n<|assistant|>\n", False),
+        ("Yes<|endoftext|>", True),
+        ("\n<|user|>\nMore<|endoftext|>\n<|assistant|>\n", False),
+        (" <|endoftext|>", True),
+    ]
+
+
+def test_the_squash_transform_equals_timms_evaluation_transform(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+    theirs = timm.data.create_transform((3, 32, 32), interpolation="bicubic", mean=mean, std=std, crop_mode="squash",
+                                        crop_pct=1.0)  # fmt: skip
+    torch.testing.assert_close(SquashTransform(32, mean, std)(picture), theirs(picture), rtol=0, atol=1e-6)

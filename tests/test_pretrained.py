@@ -1,0 +1,91 @@
+"""Saving and loading: bit-equal, atomic, and nothing foreign is run."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cobra.data.chat import Chat
+from cobra.models.vlm import CobraVLM
+from cobra.pretrained import from_pretrained, save_pretrained
+from tests.models.builders import ENCODERS, LMS, PROJECTORS
+
+TOKENIZER = "cobra:data/shapes/tokenizer"
+
+
+def tiny(lm: str = "mamba2") -> CobraVLM:
+    torch.manual_seed(0)
+    return CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS[lm])
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_pretrained(tiny(), Chat(TOKENIZER), tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("lm", sorted(LMS))
+def test_a_saved_model_comes_back_bit_for_bit(lm: str, tmp_path: Path) -> None:
+    model = tiny(lm)
+    save_pretrained(model, Chat(TOKENIZER), tmp_path)
+    loaded, processor = from_pretrained(tmp_path)
+    assert loaded.config() == model.config()
+    for (name, one), (_, other) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
+        assert torch.equal(one, other), name
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.equal(loaded.generate(ids, max_new_tokens=4), model.eval().generate(ids, max_new_tokens=4))
+    assert processor.chat.encode("where is the red circle?") == Chat(TOKENIZER).encode("where is the red circle?")
+
+
+@pytest.mark.parametrize(
+    "path", ["os.system", "subprocess.Popen", "antigravity.x", "cobra.cli.sys.exit", "torch.hub.load"]
+)
+def test_a_foreign_class_in_config_is_neither_imported_nor_called(saved: Path, path: str) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["model"]["init_args"]["projector"] = {"class_path": path, "init_args": {"command": "false"}}
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"not allowed|does not fit"):
+        from_pretrained(saved)
+    assert "antigravity" not in sys.modules
+
+
+def test_an_allowed_class_of_the_wrong_kind_is_refused(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["model"]["init_args"]["projector"] = {"class_path": "cobra.models.lm.mamba2.Mamba2LM"}
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="does not fit"):
+        from_pretrained(saved)
+
+
+def test_weights_of_another_size_are_named(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["model"]["init_args"]["lm"]["init_args"]["n_layers"] = 3
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"missing \['lm\.layers\.2"):
+        from_pretrained(saved)
+
+
+def test_a_missing_or_broken_file_is_named(saved: Path) -> None:
+    (saved / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
+        from_pretrained(saved)
+    (saved / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ValueError, match="another project"):
+        from_pretrained(saved)
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
+        from_pretrained(saved)
+
+
+def test_a_failed_save_leaves_the_old_model_whole(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def full_disk(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cobra.pretrained.save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_pretrained(tiny("mamba"), Chat(TOKENIZER), saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
