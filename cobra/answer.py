@@ -31,7 +31,9 @@ def stream_answer(
     record = Record("prompt", [user(prompt, len(images))], images)
     batch = processor.collate([processor.encode(record, prompt=True)], left=True)
     device = next(model.parameters()).device
-    ids, pixels = tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, (batch.ids, batch.pixels))
+    ids, pixels = tree_map(
+        lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, (batch.ids, batch.pixels)
+    )
     new: list[int] = []
     shown = ""
     stream = model.stream(

@@ -1,8 +1,9 @@
 """Which classes a yaml or a config.json may name.
 
-jsonargparse imports whatever a class path says and calls it. Everything is denied here but this project, the parts of
-torch and Lightning that belong in a training yaml, and packages that the user allows by name in COBRA_ALLOW
-(comma-separated). jsonargparse checks a path before it imports it, and that the class fits its contract after.
+jsonargparse imports whatever a class path says and calls it. Everything is denied here but this project, the
+parts of torch and Lightning that belong in a training yaml, and packages that the user allows by name in
+COBRA_ALLOW (comma-separated). jsonargparse checks a path before it imports it, and after that whether the
+class fits its contract.
 """
 
 import os
@@ -28,8 +29,8 @@ def check_class_paths(tree: Any) -> None:
         path = tree.get("class_path")
         if path is not None and not _is_allowed(path):
             raise ValueError(
-                f"class path {path!r} is not allowed: expected one under {', '.join(ALLOWED)}; if you trust its "
-                f"package, name it in the environment variable COBRA_ALLOW"
+                f"class path {path!r} is not allowed: expected one under {', '.join(ALLOWED)}; if you trust "
+                f"its package, name it in the environment variable COBRA_ALLOW"
             )
     children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
     for child in children:

@@ -35,10 +35,14 @@ def lightning() -> None:
         return
     if not args or args[0] in ("-h", "--help"):
         verbs = "\n".join(f"  {name:<10} {text}" for name, text in _TRAINER.items())
-        print(f"usage: lightning VERB ...\n\n{verbs}\n  other words go to Lightning Fabric, e.g. `run`, `consolidate`")
+        print(
+            f"usage: lightning VERB ...\n\n{verbs}\n"
+            "  other words go to Lightning Fabric, e.g. `run`, `consolidate`"
+        )
         return
-    import cobra.torchvision_shim  # noqa: F401  (before lightning)
     from lightning.fabric.cli import _main
+
+    import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
     _main()
 
@@ -52,7 +56,8 @@ def _run_trainer(program: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="cobra", description="Vision-language models on state-space backbones, from training to the phone."
+        prog="cobra",
+        description="Vision-language models on state-space backbones, from training to the phone.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, text in _TRAINER.items():
@@ -65,14 +70,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ckpt", type=Path, required=True, help="folder of a trained model, e.g. runs/tiny/model")
+    parser.add_argument(
+        "--ckpt", type=Path, required=True, help="folder of a trained model, e.g. runs/tiny/model"
+    )
     parser.add_argument("--image", type=Path, help="the picture; none asks about text alone")
     parser.add_argument("--prompt", required=True, help="the question")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (default: 256)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
-    parser.add_argument("--top-k", type=int, default=0, help="sample from the k likeliest tokens (default: all)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="sample from the likeliest that reach p (default: 1)")
-    parser.add_argument("--min-p", type=float, default=0.0, help="drop tokens less likely than this share of the best")
+    parser.add_argument(
+        "--top-k", type=int, default=0, help="sample from the k likeliest tokens (default: all)"
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, help="sample from the likeliest that reach p (default: 1)"
+    )
+    parser.add_argument(
+        "--min-p", type=float, default=0.0, help="drop tokens less likely than this share of the best"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
 
@@ -127,5 +140,10 @@ _VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("generate", "answer a question about a picture", _generate_arguments, _generate),
     ("data", "write or check a data set", _data_arguments, _data),
     ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),
-    ("reproduce", "train a config and its blind twin, evaluate both, draw the results", _reproduce_arguments, _reproduce),
+    (
+        "reproduce",
+        "train a config and its blind twin, evaluate both, draw the results",
+        _reproduce_arguments,
+        _reproduce,
+    ),
 ]

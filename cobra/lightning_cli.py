@@ -62,7 +62,9 @@ class CobraCLI(LightningCLI):
         checkpoint = self._get(self.config, "ckpt_path")
         last = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         if checkpoint == "last" and not last.is_file():
-            raise FileNotFoundError(f"--ckpt_path last: there is no {last}; leave --ckpt_path out to start afresh")
+            raise FileNotFoundError(
+                f"--ckpt_path last: there is no {last}; leave --ckpt_path out to start afresh"
+            )
 
     def _checkpointing(self, root: Path) -> list[Callback]:
         every = self._get(self.config, "checkpoint_every")
@@ -81,13 +83,15 @@ class SavePretrained(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the weights (a sharded model is whole only here) and write them on one device."""
         state = trainer.strategy.lightning_module_state_dict()
-        weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+        weights = {
+            key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")
+        }
         if trainer.is_global_zero:
             save_pretrained(pl_module.model, trainer.datamodule.chat, self.directory, weights)
 
 
 class WriteAnswers(Callback):
-    """Collect the answers of test and predict, write them as JSON Lines, score them and draw a contact sheet."""
+    """Collect the answers of test and predict, write them as JSON Lines, score them, draw some."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -106,7 +110,9 @@ class WriteAnswers(Callback):
         """Write the answers, log their accuracy, draw some of them."""
         for split, answered in self._write(trainer):
             scores = accuracy(prediction for _, prediction in answered)
-            pl_module.log_dict({f"{split}/{kind}": value for kind, value in scores.items()}, rank_zero_only=True)
+            pl_module.log_dict(
+                {f"{split}/{kind}": value for kind, value in scores.items()}, rank_zero_only=True
+            )
             if trainer.is_global_zero:
                 draw_contact_sheet(pick(answered), self.directory / f"contact_sheet-{split}.png")
 

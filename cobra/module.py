@@ -50,7 +50,9 @@ class CobraModule(L.LightningModule):
         for stage in self.stages:
             unknown = sorted(set(stage.train) - set(self.model.parts()))
             if unknown:
-                raise ValueError(f"stage {stage.name!r} trains unknown parts {unknown}: {list(self.model.parts())}")
+                raise ValueError(
+                    f"stage {stage.name!r} trains unknown parts {unknown}: {list(self.model.parts())}"
+                )
         self.objectives = nn.ModuleList(stage.objective(self.model) for stage in self.stages)
         trained = {part for stage in self.stages for part in stage.train}
         for name, part in self.model.parts().items():
@@ -63,8 +65,14 @@ class CobraModule(L.LightningModule):
         self.plan: Plan = self.trainer.datamodule.plan()
         trained = {name.replace("_fsdp_wrapped_module.", ""): p for name, p in self.named_parameters()}
         groups = [
-            {"params": [p for n, p in trained.items() if p.requires_grad and n in self.decayed], "decays": True},
-            {"params": [p for n, p in trained.items() if p.requires_grad and n not in self.decayed], "decays": False},
+            {
+                "params": [p for n, p in trained.items() if p.requires_grad and n in self.decayed],
+                "decays": True,
+            },
+            {
+                "params": [p for n, p in trained.items() if p.requires_grad and n not in self.decayed],
+                "decays": False,
+            },
         ]
         optimizer = AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
         schedule = LambdaLR(optimizer, self.plan.rate)
@@ -122,7 +130,9 @@ class CobraModule(L.LightningModule):
             accuracy["val/macro"] = sum(accuracy.values()) / len(accuracy)
             self.log_dict(accuracy, rank_zero_only=True)
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, list[Prediction]]:
+    def predict_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, list[Prediction]]:
         """The answers to a batch of questions; a callback writes them."""
         return {"predictions": self.answer(batch, self._source("test", dataloader_idx))}
 
@@ -138,7 +148,8 @@ class CobraModule(L.LightningModule):
             batch.ids, batch.pixels, batch.mask, max_new_tokens=self.max_new_tokens, eos_id=chat.eos_id
         )
         return [
-            Prediction.of(record, source, chat.decode(ids)) for record, ids in zip(batch.records, new.tolist(), strict=True)
+            Prediction.of(record, source, chat.decode(ids))
+            for record, ids in zip(batch.records, new.tolist(), strict=True)
         ]
 
     def _source(self, split: str, dataloader_idx: int) -> str:

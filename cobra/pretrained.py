@@ -25,7 +25,9 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _MAX_CONFIG_BYTES = 1 << 20
 
 
-def save_pretrained(model: CobraVLM, chat: Chat, directory: Path, weights: dict[str, Tensor] | None = None) -> None:
+def save_pretrained(
+    model: CobraVLM, chat: Chat, directory: Path, weights: dict[str, Tensor] | None = None
+) -> None:
     """Write a model and its tokenizer; each file appears whole or not at all.
 
     Args:
@@ -59,7 +61,9 @@ def from_pretrained(
     """
     for name in (CONFIG, WEIGHTS):
         if not (directory / name).is_file():
-            raise FileNotFoundError(f"{directory / name} is missing: expected a folder that save_pretrained wrote")
+            raise FileNotFoundError(
+                f"{directory / name} is missing: expected a folder that save_pretrained wrote"
+            )
     factory = build(_read_config(directory / CONFIG))
     # not on the meta device: buffers that are computed and not saved would stay there
     with no_init_weights():
@@ -90,7 +94,9 @@ def _read_config(path: Path) -> dict:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): restore it from the run that wrote it") from error
+        raise ValueError(
+            f"{path} is not valid JSON ({error}): restore it from the run that wrote it"
+        ) from error
     if not isinstance(config, dict) or config.get("model_type") != "cobra_vlm" or "model" not in config:
         raise ValueError(f"{path} does not describe a cobra_vlm model: another project's checkpoint?")
     return config["model"]

@@ -1,9 +1,9 @@
 """Keeps `import torchvision` alive beside a torch that its binary was not built for.
 
-torchvision's Python files register fake kernels for operators that its compiled library defines. When that library
-cannot load (a CUDA wheel beside a CPU torch, or any other mismatched pair), the import dies with "operator
-torchvision::nms does not exist", and timm, lightning and transformers die with it although none of them needs the
-operator here. Declaring the schemas first is enough: this project never calls a torchvision operator.
+torchvision's Python files register fake kernels for operators that its compiled library defines. When that
+library cannot load (a CUDA wheel beside a CPU torch, or any other mismatched pair), the import dies with
+"operator torchvision::nms does not exist", and timm, lightning and transformers die with it although none of
+them needs the operator here. Declaring the schemas first is enough: this project never calls one of them.
 
 Import this module before timm, lightning or transformers.
 """

@@ -14,23 +14,21 @@ from cobra.lightning_cli import main as lightning_main
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
 
+ON_CPU = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.devices", "1"]
 # the smallest instance of each part, as a user would override it on the command line
-TINY_28B = """
---model.model.init_args.lm.init_args.d_model 32
---model.model.init_args.lm.init_args.n_layers 2
---model.model.init_args.lm.init_args.vocab_size 512
---data.tokenizer cobra:data/shapes/tokenizer
---data.num_workers 0
---trainer.accelerator cpu
---trainer.precision 32-true
---trainer.devices 1
---trainer.limit_train_batches 1
-""".split()
+_LM = "--model.model.init_args.lm.init_args"
+TINY_28B = [
+    *(f"{_LM}.d_model", "32", f"{_LM}.n_layers", "2", f"{_LM}.vocab_size", "512"),
+    *("--data.tokenizer", "cobra:data/shapes/tokenizer", "--data.num_workers", "0"),
+    *ON_CPU,
+]
 
 
 def run(*args: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run([sys.executable, *args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        [sys.executable, *args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+    )
 
 
 def instantiate(monkeypatch: pytest.MonkeyPatch, *args: str) -> CobraCLI:
@@ -43,7 +41,8 @@ def instantiate(monkeypatch: pytest.MonkeyPatch, *args: str) -> CobraCLI:
 
 
 def test_help_is_there_without_loading_torch() -> None:
-    code = "import sys; sys.argv[1:] = ['--help']\nfrom cobra.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv[1:] = ['--help']\nfrom cobra.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
     result = run("-c", code + "assert 'torch' not in sys.modules and 'lightning' not in sys.modules")
     assert result.returncode == 0, result.stderr
     for verb in ("fit", "validate", "test", "predict", "generate", "data", "kernels", "reproduce"):
@@ -53,8 +52,8 @@ def test_help_is_there_without_loading_torch() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_can_be_instantiated(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cli = instantiate(
-        monkeypatch, "fit", "-c", str(ROOT / "configs" / name), "--trainer.default_root_dir", str(tmp_path),
-        "--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.devices", "1",
+        monkeypatch, "fit", "-c", str(ROOT / "configs" / name), *ON_CPU,
+        "--trainer.default_root_dir", str(tmp_path),
     )  # fmt: skip
     with torch.device("meta"):
         cli.model.configure_model()
@@ -72,30 +71,37 @@ def test_cobra_2_8b_has_the_published_number_of_parameters(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cli = instantiate(
-        monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_2.8b.yaml"), "--trainer.default_root_dir", str(tmp_path),
-        "--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.devices", "1",
+        monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_2.8b.yaml"), *ON_CPU,
+        "--trainer.default_root_dir", str(tmp_path),
     )  # fmt: skip
     with torch.device("meta"):
         cli.model.configure_model()
-    count = {name: sum(p.numel() for p in part.parameters()) for name, part in cli.model.model.parts().items()}
+    count = {
+        name: sum(p.numel() for p in part.parameters()) for name, part in cli.model.model.parts().items()
+    }
     # section 1 of the Cobra checkpoint's arithmetic: towers whole, tied embedding once
     assert count == {"vision": 303_715_328 + 428_225_600, "projector": 47_789_568, "lm": 2_768_345_600}
     assert sum(count.values()) == 3_548_076_096
     assert cli.model.model.num_image_tokens == 729
 
 
-def test_cobra_2_8b_takes_a_training_step_at_tiny_dimensions(tmp_path: Path) -> None:
-    made = run("-m", "cobra", "data", "shapes", "--out", str(tmp_path / "data"), "--size", "4", COBRA_CACHE=str(tmp_path))
+def test_cobra_2_8b_trains_at_tiny_dimensions_on_a_folder_of_pictures(tmp_path: Path) -> None:
+    shapes = ["data", "shapes", "--out", str(tmp_path / "data"), "--size", "4"]
+    made = run("-m", "cobra", *shapes, COBRA_CACHE=str(tmp_path))
     assert made.returncode == 0, made.stderr
     data = "--data.train.instruct.init_args"
     source = [f"{data}.json", str(tmp_path / "data/train.json"), f"{data}.image_root", str(tmp_path / "data")]
-    encoder = "{class_path: cobra.models.vision.timm_encoder.TimmEncoder, init_args: {name: test_vit.r160_in1k, "
+    encoder = (
+        "{class_path: cobra.models.vision.timm_encoder.TimmEncoder, init_args: {name: test_vit.r160_in1k, "
+    )
     encoder += "image_size: 64, pretrained: false}}"
     encoders = ["--model.model.init_args.vision.init_args.encoders", f"[{encoder}, {encoder}]"]
-    stages = "[{name: instruct, train: [projector, lm], data: {instruct: 1.0}, steps: 1, batch_size: 2, lr: 1.0e-4}]"
+    stage = (
+        "{name: instruct, train: [projector, lm], data: {instruct: 1.0}, steps: 3, batch_size: 2, lr: 1.0e-4}"
+    )
     result = run(
-        "-m", "cobra", "fit", "-c", "configs/cobra_2.8b.yaml", *TINY_28B, *encoders, *source, "--stages", stages,
-        "--trainer.default_root_dir", str(tmp_path / "run"),
+        "-m", "cobra", "fit", "-c", "configs/cobra_2.8b.yaml", *TINY_28B, *encoders, *source,
+        "--stages", f"[{stage}]", "--trainer.default_root_dir", str(tmp_path / "run"),
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     assert (tmp_path / "run/model/model.safetensors").is_file()

@@ -36,7 +36,9 @@ def test_a_saved_model_comes_back_bit_for_bit(lm: str, tmp_path: Path) -> None:
         assert torch.equal(one, other), name
     ids = torch.tensor([[1, 2, 3]])
     assert torch.equal(loaded.generate(ids, max_new_tokens=4), model.eval().generate(ids, max_new_tokens=4))
-    assert processor.chat.encode("where is the red circle?") == Chat(TOKENIZER).encode("where is the red circle?")
+    assert processor.chat.encode("where is the red circle?") == Chat(TOKENIZER).encode(
+        "where is the red circle?"
+    )
 
 
 @pytest.mark.parametrize(

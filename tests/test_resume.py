@@ -12,27 +12,33 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STAGES = """[
-{name: tower, train: [vision], data: {cells: 1.0}, steps: 6, batch_size: 4, lr: 1.0e-3, weight_decay: 0.0,
+{name: tower, train: [vision], data: {cells: 1.0}, steps: 6, batch_size: 4, lr: 1.0e-3,
  objective: {class_path: cobra.objectives.cell_attributes.CellAttributes}},
 {name: align, train: [projector, lm], data: {captions: 1.0}, steps: 6, batch_size: 4, lr: 1.0e-3},
-{name: instruct, train: [projector, lm], data: {questions: 0.5, captions: 0.5}, steps: 18, batch_size: 4, lr: 1.0e-3}]
+{name: instruct, train: [projector, lm], data: {questions: 0.5, captions: 0.5}, steps: 18, batch_size: 4,
+ lr: 1.0e-3}]
 """
-OVERRIDES = """
---model.model.init_args.lm.init_args.d_model 32
---model.model.init_args.lm.init_args.head_dim 16
---model.model.init_args.lm.init_args.n_groups 1
---data.train.cells.init_args.size 40
---data.train.captions.init_args.size 40
---data.train.questions.init_args.size 40
---data.val.val.init_args.size 16
---trainer.val_check_interval 7
---trainer.log_every_n_steps 1
---checkpoint_every 4
-""".split()
+_LM = "--model.model.init_args.lm.init_args"
+_SOURCES = [f"--data.train.{name}.init_args.size=40" for name in ("cells", "captions", "questions")]
+OVERRIDES = [
+    *(f"{_LM}.d_model", "32", f"{_LM}.head_dim", "16", f"{_LM}.n_groups", "1"),
+    *_SOURCES,
+    *("--data.val.val.init_args.size", "16", "--trainer.val_check_interval", "7"),
+    *("--trainer.log_every_n_steps", "1", "--checkpoint_every", "4"),
+]
 
 
 def command(out: Path, *options: str) -> list[str]:
-    fit = [sys.executable, "-m", "cobra", "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"), "--stages", STAGES]
+    fit = [
+        sys.executable,
+        "-m",
+        "cobra",
+        "fit",
+        "-c",
+        str(ROOT / "configs/cobra_tiny.yaml"),
+        "--stages",
+        STAGES,
+    ]
     return [*fit, *OVERRIDES, "--trainer.default_root_dir", str(out), *options]
 
 
@@ -43,7 +49,9 @@ def test_a_killed_run_is_resumed_bit_for_bit(tmp_path: Path, kill_after: int) ->
     subprocess.run(command(tmp_path / "whole"), env=environment, check=True, capture_output=True, timeout=200)
 
     killed = tmp_path / "killed"
-    process = subprocess.Popen(command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     checkpoint = killed / "checkpoints/last.ckpt"
     saves, seen, deadline = 0, 0.0, time.monotonic() + 120
     while saves < kill_after // 4 and time.monotonic() < deadline and process.poll() is None:

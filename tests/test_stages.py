@@ -8,7 +8,14 @@ from cobra.stages import Plan, Stage
 
 
 def stage(**changes: object) -> Stage:
-    defaults: dict = {"name": "s", "train": ["lm"], "data": {"a": 1.0}, "batch_size": 1, "lr": 2.0, "steps": 100}
+    defaults: dict = {
+        "name": "s",
+        "train": ["lm"],
+        "data": {"a": 1.0},
+        "batch_size": 1,
+        "lr": 2.0,
+        "steps": 100,
+    }
     return Stage(**{**defaults, **changes})
 
 

@@ -51,7 +51,7 @@ class Chat:
         return len(self.tokenizer)
 
     def segments(self, messages: list[dict[str, Any]], prompt: bool = False) -> list[Segment]:
-        """The rendered chat, cut where the assistant starts and stops; with `prompt`, ready for its next turn."""
+        """The rendered chat, cut where the assistant starts and stops; `prompt`: ready for its next turn."""
         texts, spans = render_jinja_template(
             [messages],
             chat_template=self.tokenizer.chat_template,

@@ -24,8 +24,8 @@ class DataModule(L.LightningDataModule):
 
     Args:
         stages: set from the run's `stages`.
-        tokenizer: directory with the tokenizer's files, or its name on the hub; `cobra:` starts a path inside the
-            package.
+        tokenizer: directory with the tokenizer's files, or its name on the hub; `cobra:` starts a path inside
+            the package.
         template: chat template file; the tokenizer's own when left out.
         train: training sources by name; stages say how much of each they use.
         val: sources that are answered during training, by name.
@@ -75,7 +75,9 @@ class DataModule(L.LightningDataModule):
     def plan(self) -> Plan:
         """The stages with their lengths in optimizer steps."""
         assert self.trainer is not None
-        return make_plan(self.stages, self.sizes, self.trainer.world_size * self.trainer.accumulate_grad_batches)
+        return make_plan(
+            self.stages, self.sizes, self.trainer.world_size * self.trainer.accumulate_grad_batches
+        )
 
     def processor(self) -> Processor:
         """The processor for the model that is being trained or evaluated."""
@@ -83,9 +85,12 @@ class DataModule(L.LightningDataModule):
         model = self.trainer.lightning_module.model
         if len(self.chat) > model.lm.vocab_size:
             raise ValueError(
-                f"the tokenizer has {len(self.chat)} tokens but the model's vocab_size is {model.lm.vocab_size}"
+                f"the tokenizer has {len(self.chat)} tokens, vocab_size is {model.lm.vocab_size}: "
+                f"raise it, or use the tokenizer that the model was made for"
             )
-        return Processor(self.chat, model.vision.transform, model.num_image_tokens, self.max_length, self.blind)
+        return Processor(
+            self.chat, model.vision.transform, model.num_image_tokens, self.max_length, self.blind
+        )
 
     def train_dataloader(self) -> ResumableLoader:
         """The batches of the whole run."""

@@ -60,7 +60,9 @@ class Processor:
 
     def encode(self, record: Record, prompt: bool = False) -> Example:
         """A training example; with `prompt`, all but the last answer, ready to be continued."""
-        messages = record.messages[:-1] if prompt and record.messages[-1].role == "assistant" else record.messages
+        messages = (
+            record.messages[:-1] if prompt and record.messages[-1].role == "assistant" else record.messages
+        )
         ids: list[int] = []
         labels: list[int] = []
         for segment in self.chat.segments([m.as_dict() for m in messages], prompt):

@@ -19,13 +19,15 @@ def make_plan(stages: list[Stage], sizes: dict[str, int], examples_per_size: int
     Args:
         stages: in order.
         sizes: examples of each source.
-        examples_per_size: examples that one optimizer step takes, for a batch size of 1 (devices × accumulation).
+        examples_per_size: examples an optimizer step takes at a batch size of 1 (devices × accumulation).
     """
     steps = []
     for stage in stages:
         unknown = sorted(set(stage.data) - set(sizes))
         if unknown:
-            raise ValueError(f"stage {stage.name!r} names unknown sources {unknown}; there are {sorted(sizes)}")
+            raise ValueError(
+                f"stage {stage.name!r} names unknown sources {unknown}; there are {sorted(sizes)}"
+            )
         examples = sum(sizes[name] for name in stage.data) * (stage.epochs or 0)
         steps.append(stage.steps or math.ceil(examples / (stage.batch_size * examples_per_size)))
     return Plan(stages, steps)
@@ -34,8 +36,9 @@ def make_plan(stages: list[Stage], sizes: dict[str, int], examples_per_size: int
 class StageSampler(Sampler[list[Pick]]):
     """The batches of a whole run, one after the other.
 
-    Batch k is the same whatever came before it, so a run that is resumed sees what the uninterrupted one would
-    have seen. Each source is walked through in a new random order every epoch; devices take disjoint slices.
+    Batch k is the same whatever came before it, so a run that is resumed sees what the uninterrupted one
+    would have seen. Each source is walked through in a new random order every epoch; devices take disjoint
+    slices.
 
     Args:
         plan: the stages and their lengths.
@@ -47,7 +50,13 @@ class StageSampler(Sampler[list[Pick]]):
     """
 
     def __init__(
-        self, plan: Plan, sizes: dict[str, int], accumulate: int = 1, rank: int = 0, world: int = 1, seed: int = 0
+        self,
+        plan: Plan,
+        sizes: dict[str, int],
+        accumulate: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
     ) -> None:
         self.plan, self.sizes = plan, sizes
         self.accumulate, self.rank, self.world, self.seed = accumulate, rank, world, seed
@@ -94,7 +103,7 @@ class ResumableLoader(DataLoader):
         """Start after the batches that were taken."""
         self._start = state["batches"]
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator:  # type: ignore[override]  # a generator around the parent's iterator
         sampler = self.batch_sampler
         assert isinstance(sampler, StageSampler)
         sampler.start = self._taken = self._start

@@ -1,5 +1,6 @@
 """Teach a small vision tower what stands in each cell of a picture."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ class CellAttributes(Objective):
         cells = pixel_unshuffle(model.vision(batch.pixels), self.factor)  # (B, cells, embed_dim × factor²)
         scores = self.head(cells).split(self.classes, dim=-1)
         truth = batch.cells.unbind(-1)
-        loss = sum(F.cross_entropy(s.flatten(0, 1), t.flatten()) for s, t in zip(scores, truth, strict=True))
-        right = [(s.argmax(-1) == t)[t > 0].float().mean() for s, t in zip(scores, truth, strict=True)]
-        assert isinstance(loss, Tensor)
-        return loss, {"cell_accuracy": sum(right) / len(right)}  # type: ignore[dict-item]
+        pairs = list(zip(scores, truth, strict=True))
+        loss = torch.stack([F.cross_entropy(s.flatten(0, 1), t.flatten()) for s, t in pairs]).sum()
+        right = torch.stack([(s.argmax(-1) == t)[t > 0].float().mean() for s, t in pairs])
+        return loss, {"cell_accuracy": right.mean()}

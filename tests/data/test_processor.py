@@ -24,7 +24,9 @@ def processor() -> Processor:
 
 def chat_record(name: str = "r", turns: int = 2) -> Record:
     words = ["red", "blue", "top left"]
-    messages = [m for i in range(turns) for m in (user(f"what is {i}?", images=int(i == 0)), assistant(words[i]))]
+    messages = [
+        m for i in range(turns) for m in (user(f"what is {i}?", images=int(i == 0)), assistant(words[i]))
+    ]
     return Record(name, messages, [PICTURE])
 
 
@@ -110,6 +112,7 @@ def test_the_squash_transform_equals_timms_evaluation_transform(tmp_path: Path) 
     timm = pytest.importorskip("timm")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
-    theirs = timm.data.create_transform((3, 32, 32), interpolation="bicubic", mean=mean, std=std, crop_mode="squash",
-                                        crop_pct=1.0)  # fmt: skip
+    theirs = timm.data.create_transform(
+        (3, 32, 32), interpolation="bicubic", mean=mean, std=std, crop_mode="squash", crop_pct=1.0
+    )
     torch.testing.assert_close(SquashTransform(32, mean, std)(picture), theirs(picture), rtol=0, atol=1e-6)

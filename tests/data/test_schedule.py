@@ -12,7 +12,14 @@ SIZES = {"a": 10, "b": 7}
 
 
 def stage(**changes: object) -> Stage:
-    defaults: dict = {"name": "s", "train": ["lm"], "data": {"a": 1.0}, "batch_size": 3, "lr": 1.0, "steps": 4}
+    defaults: dict = {
+        "name": "s",
+        "train": ["lm"],
+        "data": {"a": 1.0},
+        "batch_size": 3,
+        "lr": 1.0,
+        "steps": 4,
+    }
     return Stage(**{**defaults, **changes})
 
 

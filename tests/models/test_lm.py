@@ -6,7 +6,10 @@ import torch
 from cobra.models.lm.base import LanguageModel
 from tests.models.builders import LMS, VOCAB
 
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(params=sorted(LMS))
@@ -26,7 +29,7 @@ def test_prefill_in_parts_and_steps_equal_one_prefill(lm: LanguageModel, embeds:
     state = lm.allocate_state(2, 19)
     parts = [lm.prefill(embeds[:, :9], state), lm.prefill(embeds[:, 9:13], state)]
     steps = [lm.step(embeds[:, i], state)[:, None] for i in range(13, 19)]
-    torch.testing.assert_close(torch.cat([*parts, *steps], 1), lm.prefill(embeds), **CLOSE)
+    assert_close(torch.cat([*parts, *steps], 1), lm.prefill(embeds))
 
 
 @torch.no_grad()
@@ -35,11 +38,11 @@ def test_left_padding_changes_nothing(lm: LanguageModel, embeds: torch.Tensor) -
     mask[0, :6] = False
     state = lm.allocate_state(2, 20)
     padded = lm.prefill(embeds, state, mask)
-    torch.testing.assert_close(padded[:1, 6:], lm.prefill(embeds[:1, 6:]), **CLOSE)
-    torch.testing.assert_close(lm.prefill(embeds, mask=mask)[:1, 6:], padded[:1, 6:], **CLOSE)
+    assert_close(padded[:1, 6:], lm.prefill(embeds[:1, 6:]))
+    assert_close(lm.prefill(embeds, mask=mask)[:1, 6:], padded[:1, 6:])
     after = lm.step(embeds[:, 0], state)[:1]
     longer = torch.cat([embeds[:1, 6:], embeds[:1, :1]], 1)
-    torch.testing.assert_close(after, lm.prefill(longer)[:, -1], **CLOSE)
+    assert_close(after, lm.prefill(longer)[:, -1])
 
 
 def test_packed_sequences_equal_separate_ones_in_values_and_gradients(
@@ -51,7 +54,7 @@ def test_packed_sequences_equal_separate_ones_in_values_and_gradients(
         torch.cat([lm.prefill(embeds[row : row + 1, :cut]), lm.prefill(embeds[row : row + 1, cut:])], 1)
         for row, cut in enumerate((7, 1))
     ]
-    torch.testing.assert_close(packed, torch.cat(apart), **CLOSE)
+    assert_close(packed, torch.cat(apart))
     weights = torch.randn(packed.shape, generator=torch.Generator().manual_seed(2))
     parameters = [p for p in lm.parameters() if p.requires_grad]
     together = torch.autograd.grad((packed * weights).sum(), parameters, allow_unused=True)
@@ -69,7 +72,7 @@ def test_a_cloned_state_lives_its_own_life(lm: LanguageModel, embeds: torch.Tens
     lm.step(embeds[:, 1], state)
     torch.testing.assert_close(lm.step(embeds[:, 0], copy), first, rtol=0, atol=0)
     state.reset()
-    torch.testing.assert_close(lm.prefill(embeds, state), lm.prefill(embeds), **CLOSE)
+    assert_close(lm.prefill(embeds, state), lm.prefill(embeds))
 
 
 @torch.no_grad()

@@ -38,12 +38,12 @@ class MambaLM(StateSpaceLM):
         norm_eps: float = 1e-5,
     ) -> None:
         rank = dt_rank or math.ceil(d_model / 16)
-        mixers: list[Mixer] = [
+        mixers = [
             MambaMixer(d_model, expand * d_model, d_state, rank, d_conv) for _ in range(n_layers)
         ]
+        for mixer in mixers:
+            mixer.initialise(dt_range, n_layers)
         super().__init__(vocab_size, d_model, mixers, norm_eps)
-        for block in self.layers:
-            block.mixer.initialise(dt_range, n_layers)
 
 
 class MambaMixer(Mixer):

@@ -48,13 +48,13 @@ class Mamba2LM(StateSpaceLM):
         n_heads = d_inner // head_dim
         if n_heads % n_groups:
             raise ValueError(f"the number of heads {n_heads} must be a multiple of n_groups {n_groups}")
-        mixers: list[Mixer] = [
+        mixers = [
             Mamba2Mixer(d_model, d_inner, n_heads, d_state, n_groups, d_conv, chunk_size, norm_eps)
             for _ in range(n_layers)
         ]
+        for mixer in mixers:
+            mixer.initialise(dt_range, A_range, n_layers)
         super().__init__(vocab_size, d_model, mixers, norm_eps)
-        for block in self.layers:
-            block.mixer.initialise(dt_range, A_range, n_layers)
 
 
 class Mamba2Mixer(Mixer):

@@ -1,8 +1,9 @@
 """What Mamba-1 and Mamba-2 language models share: embedding, residual blocks, tied head, state."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,7 @@ class Block(nn.Module):
     def __init__(self, d_model: int, mixer: Mixer, norm_eps: float) -> None:
         super().__init__()
         self.norm = RMSNorm(d_model, norm_eps)
-        self.mixer = mixer
+        self.mixer: Mixer = mixer
 
     def forward(self, hidden: Tensor, residual: Tensor | None, *state: Any) -> tuple[Tensor, Tensor]:
         """Mixer output and residual of the block before (B, T, D) to those of this one."""
@@ -101,7 +102,7 @@ class RMSNorm(nn.Module):
 class StateSpaceLM(LanguageModel):
     """Embedding, blocks, final norm and tied head; parameter names as in mamba_ssm's `backbone`."""
 
-    def __init__(self, vocab_size: int, d_model: int, mixers: list[Mixer], norm_eps: float) -> None:
+    def __init__(self, vocab_size: int, d_model: int, mixers: Sequence[Mixer], norm_eps: float) -> None:
         super().__init__()
         self.vocab_size = vocab_size
         self.d_model = d_model
@@ -109,6 +110,11 @@ class StateSpaceLM(LanguageModel):
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.layers = nn.ModuleList(Block(d_model, mixer, norm_eps) for mixer in mixers)
         self.norm_f = RMSNorm(d_model, norm_eps)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The layers, by their type."""
+        return cast(list[Block], list(self.layers))
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (B, T) to embeddings (B, T, D)."""
@@ -123,7 +129,7 @@ class StateSpaceLM(LanguageModel):
     ) -> Tensor:
         """Embeddings (B, T, D) to hidden states (B, T, D); see `LanguageModel.prefill`."""
         hidden, residual = embeds, None
-        for index, block in enumerate(self.layers):
+        for index, block in enumerate(self.blocks):
             layer_state = None if state is None else state.layer(index)
             hidden, residual = block(hidden, residual, layer_state, mask, seq_idx)
         return self.norm_f.add(hidden, residual)[0]
@@ -131,7 +137,7 @@ class StateSpaceLM(LanguageModel):
     def step(self, embed: Tensor, state: SSMState) -> Tensor:
         """One embedding a sequence (B, D) to its hidden state (B, D); updates `state` in place."""
         hidden, residual = embed, None
-        for index, block in enumerate(self.layers):
+        for index, block in enumerate(self.blocks):
             hidden, residual = block.step(hidden, residual, state.layer(index))
         return self.norm_f.add(hidden, residual)[0]
 
@@ -144,7 +150,7 @@ class StateSpaceLM(LanguageModel):
     ) -> SSMState:
         """An empty state; max_length does not matter. The recurrent state is fp32 unless dtype is fp64."""
         weight = self.embedding.weight
-        mixer = self.layers[0].mixer
+        mixer = self.blocks[0].mixer
         layers = len(self.layers)
         dtype, device = dtype or weight.dtype, device or weight.device
         wide = torch.promote_types(dtype, torch.float32)

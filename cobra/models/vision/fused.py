@@ -1,7 +1,7 @@
 """Several encoders as one."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 from PIL.Image import Image
@@ -29,7 +29,7 @@ class FusedEncoder(VisionEncoder):
 
     def transform(self, image: Image) -> Pixels:
         """One picture to a tuple of pixels, one entry an encoder."""
-        return tuple(encoder.transform(image) for encoder in self.encoders)
+        return tuple(encoder.transform(image) for encoder in cast(Iterable[VisionEncoder], self.encoders))
 
     def forward(self, pixels: Pixels) -> Tensor:
         """Tuple of pixels, each of B images, to patches (B, N, sum of widths)."""
