@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from cobra.class_paths import restrict_imports
 from cobra.data.batch import Batch
+from cobra.data.image import load_rgb
 from cobra.data.module import DataModule
 from cobra.eval.contact_sheet import Answered, draw_contact_sheet, pick
 from cobra.eval.predictions import accuracy, write_predictions
@@ -51,34 +52,35 @@ class CobraCLI(LightningCLI):
         if config["logger"] is None:
             # a new folder every launch: a CSV that is opened again loses its first part
             kwargs["logger"] = CSVLogger(root, name="logs") if self.subcommand == "fit" else False
-        trainer = super().instantiate_trainer(default_root_dir=str(root), **kwargs)
-        trainer.callbacks = trainer._callback_connector._reorder_callbacks(
-            [*trainer.callbacks, WriteAnswers(root), *self._checkpointing(root)]
-        )
-        return trainer
+        callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._checkpointing(root)]
+        return super().instantiate_trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
 
     def before_fit(self) -> None:
         """Refuse to start afresh where the user asked to go on."""
         checkpoint = self._get(self.config, "ckpt_path")
         last = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         if checkpoint == "last" and not last.is_file():
-            raise FileNotFoundError(
-                f"--ckpt_path last: there is no {last}; leave --ckpt_path out to start afresh"
+            sys.exit(
+                f"cobra fit: --ckpt_path last: there is no {last}; leave --ckpt_path out to start afresh"
             )
 
     def _checkpointing(self, root: Path) -> list[Callback]:
         every = self._get(self.config, "checkpoint_every")
-        last = ModelCheckpoint(
-            root / "checkpoints", "last", every_n_train_steps=every, enable_version_counter=False
-        )
-        return [last, SavePretrained(root / "model")]
+        folder = root / "checkpoints"
+        regular = ModelCheckpoint(folder, "last", every_n_train_steps=every, enable_version_counter=False)
+        return [regular, SaveResult(folder / "last.ckpt", root / "model")]
 
 
-class SavePretrained(Callback):
-    """Write the trained model for `from_pretrained` when training ends."""
+class SaveResult(Callback):
+    """When training ends, write the last checkpoint and the model for `from_pretrained`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, checkpoint: Path, directory: Path) -> None:
+        self.checkpoint = checkpoint
         self.directory = directory
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what was trained since the last regular checkpoint."""
+        trainer.save_checkpoint(self.checkpoint)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the weights (a sharded model is whole only here) and write them on one device."""
@@ -115,6 +117,9 @@ class WriteAnswers(Callback):
             )
             if trainer.is_global_zero:
                 draw_contact_sheet(pick(answered), self.directory / f"contact_sheet-{split}.png")
+                first = next((record for record, _ in answered if record.images), None)
+                if first is not None:
+                    load_rgb(first.images[0]).save(self.directory / f"picture-{split}.png")
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the answers."""

@@ -113,7 +113,7 @@ def test_last_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:
         "--ckpt_path", "last",
     )  # fmt: skip
     assert result.returncode != 0
-    assert "last.ckpt" in result.stderr
+    assert "last.ckpt; leave --ckpt_path out" in result.stderr
 
 
 @pytest.mark.parametrize(

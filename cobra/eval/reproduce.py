@@ -97,7 +97,7 @@ def reproduce(configs: list[Path], out: Path, seed: int) -> None:
 
 def _ask(out: Path, console: Console) -> None:
     """Put three questions to the trained model, through the command that a user would type."""
-    picture = out / "picture.png"
+    picture = out / "picture-test.png"
     for question in _QUESTIONS:
         console.print(f"[bold]{question}[/bold] ", end="")
         command = ["generate", "--ckpt", str(out / "model"), "--image", str(picture), "--prompt", question]
