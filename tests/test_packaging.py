@@ -1,0 +1,57 @@
+"""Every module imports on its own, and the wheel holds what the package needs."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "cobra").rglob("*.py")
+    if path.name != "__main__.py"
+)
+
+# torch is imported once, and every module in a fork of that process: fresh, and 2 seconds less each
+_IMPORT_APART = """
+import os, sys, importlib, torch
+for name in sys.argv[1:]:
+    if os.fork() == 0:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            print(f"{name}: {type(error).__name__}: {error}")
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.slow
+def test_every_module_imports_alone_in_a_fresh_process() -> None:
+    command = [sys.executable, "-c", _IMPORT_APART, *MODULES]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+
+
+def test_the_folders_at_the_root_are_links_and_no_packages() -> None:
+    for name in ("models", "kernels", "eval", "export"):
+        link = ROOT / name
+        assert link.is_symlink()
+        assert os.readlink(link) == f"cobra/{name}"
+        assert not (link / "__init__.py").exists(), "it would shadow other packages of that name"
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, timeout=280)
+    (wheel,) = tmp_path.glob("cobra_vlm-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    tracked = subprocess.run(["git", "ls-files", "cobra"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(tracked.stdout.split()) <= names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"cobra", "cobra_vlm"}
