@@ -52,6 +52,8 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(tmp_path: Pa
     subprocess.run(command, check=True, timeout=280)
     (wheel,) = tmp_path.glob("cobra_vlm-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    tracked = subprocess.run(["git", "ls-files", "cobra"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tracked = subprocess.run(
+        ["git", "ls-files", "cobra"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert set(tracked.stdout.split()) <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"cobra", "cobra_vlm"}

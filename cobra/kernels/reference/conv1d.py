@@ -24,14 +24,17 @@ def causal_conv1d(
         x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
     if initial_state is None:
         initial_state = x.new_zeros(x.shape[0], channels, taps - 1)
-    padded = torch.cat([initial_state.to(x.dtype), x.transpose(1, 2)], dim=2)  # (B, C, K - 1 + L)
+    # channel-last in memory, as it came: the convolution then reads and writes without a transpose
+    padded = torch.cat([initial_state.to(x.dtype).transpose(1, 2), x], dim=1).transpose(1, 2)  # (B, C, K - 1 + L)
     final_state = padded[..., x.shape[1] :].clone()
     if x.shape[1] == 0:
         return torch.empty_like(x), final_state
     kernel = weight.to(dtype)
     offset = None if bias is None else bias.to(dtype)
     if seq_idx is None:
-        y = F.conv1d(padded.to(dtype), kernel.unsqueeze(1), offset, groups=channels)  # (B, C, L)
+        # as a picture one pixel high: only for those is channel-last a layout that torch knows
+        picture, taps_2d = padded.to(dtype).unsqueeze(2), kernel[:, None, None]
+        y = F.conv2d(picture, taps_2d, offset, groups=channels).squeeze(2)  # (B, C, L)
     else:
         y, kept = _conv_within_sequences(padded.to(dtype), kernel, offset, seq_idx)
         final_state = final_state * kept.unsqueeze(1)
