@@ -1,6 +1,8 @@
 """fit, validate, test and predict: LightningCLI with this project's defaults."""
 
+import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,7 +82,7 @@ class SaveResult(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what was trained since the last regular checkpoint."""
-        trainer.save_checkpoint(self.checkpoint)
+        trainer.save_checkpoint(self.checkpoint, weights_only=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the weights (a sharded model is whole only here) and write them on one device."""
@@ -138,6 +140,10 @@ class WriteAnswers(Callback):
 def main() -> None:
     """Run the subcommand of LightningCLI that sys.argv names."""
     restrict_imports()
+    for handler in logging.getLogger("lightning.pytorch").handlers:
+        handler.addFilter(lambda record: "💡 Tip" not in record.getMessage())
+    # said by lightning of its own code
+    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
     CobraCLI(
         CobraModule,
         DataModule,
