@@ -6,7 +6,7 @@ import pytest
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 from cobra.data.record import assistant, user
 from cobra.data.shapes.build import build_scenes
-from cobra.data.shapes.scene import caption
+from cobra.data.shapes.scene import CELL_NAMES, caption
 from cobra.data.shapes.tokenizer import FOLDER, SPECIAL_TOKENS, VOCAB_SIZE, corpus, save_tokenizer
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast  # isort: skip
@@ -32,11 +32,8 @@ def test_special_tokens_come_first(tokenizer: PreTrainedTokenizerFast) -> None:
 
 def test_every_word_is_one_token(tokenizer: PreTrainedTokenizerFast) -> None:
     words = {word.strip("?,.") for phrase in corpus() for word in phrase.split()}
-    cells = {word for word in words if word[-1].isdigit()}
-    assert len(cells) == 16
-    assert {
-        word: n for word in words if (n := len(tokenizer.encode(f" {word}"))) != 1 + (word in cells)
-    } == {}
+    assert set(CELL_NAMES) <= words
+    assert {word: n for word in words if (n := len(tokenizer.encode(f" {word}"))) != 1} == {}
 
 
 def test_corpus_has_every_word_that_is_asked_or_said(tokenizer: PreTrainedTokenizerFast) -> None:

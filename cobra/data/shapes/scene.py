@@ -12,6 +12,9 @@ Split = Literal["train", "test", "composition"]
 SPLITS: tuple[Split, ...] = ("train", "test", "composition")
 
 GRID = 4
+# Names of the cells in reading order. Letters alone: "a1" would be two tokens, and a model that has to put a key
+# together before it can look it up learns captions several times slower.
+CELL_NAMES = "abcdefghijklmnop"
 COLORS = {
     "red": (220, 40, 40),
     "green": (40, 180, 60),
@@ -110,12 +113,12 @@ def cell_labels(scene: Scene) -> np.ndarray:
 
 
 def caption(labels: np.ndarray) -> str:
-    """What the cells (16, 3) hold, in reading order: "a1 red circle, c3 digit seven"."""
+    """What the cells (16, 3) hold, in reading order: "a red circle, k digit seven"."""
     phrases = []
     for cell, (color, shape, digit) in enumerate(labels.tolist()):
         if shape:
             what = (
                 f"digit {NUMBERS[digit - 1]}" if digit else f"{_COLOR_NAMES[color - 1]} {SHAPES[shape - 1]}"
             )
-            phrases.append(f"{'abcd'[cell // GRID]}{cell % GRID + 1} {what}")
+            phrases.append(f"{CELL_NAMES[cell]} {what}")
     return ", ".join(phrases)

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from cobra.data.shapes.dataset import DESCRIBE
 from cobra.data.shapes.questions import ANSWERS, plural
-from cobra.data.shapes.scene import COLORS, GRID, NUMBERS, SHAPES
+from cobra.data.shapes.scene import CELL_NAMES, COLORS, NUMBERS, SHAPES
 
 # Ids 0 to 4, in this order.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|user|>", "<|assistant|>", "<image>")
@@ -37,7 +37,7 @@ def train_tokenizer() -> Tokenizer:
 def corpus() -> Iterator[str]:
     """Phrases that hold every word of the task."""
     yield DESCRIBE
-    yield from (f"{'abcd'[row]}{column + 1}" for row in range(GRID) for column in range(GRID))
+    yield from CELL_NAMES
     for shape in SHAPES:
         yield f"what color is the {shape}?"
         yield f"how many {plural(shape)} are there?"
