@@ -12,8 +12,8 @@ Split = Literal["train", "test", "composition"]
 SPLITS: tuple[Split, ...] = ("train", "test", "composition")
 
 GRID = 4
-# Names of the cells in reading order. Letters alone: "a1" would be two tokens, and a model that has to put a key
-# together before it can look it up learns captions several times slower.
+# Names of the cells in reading order. Letters alone: "a1" would be two tokens, and a model that has to put a
+# key together before it can look it up learns captions several times slower.
 CELL_NAMES = "abcdefghijklmnop"
 COLORS = {
     "red": (220, 40, 40),
