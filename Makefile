@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PRESET ?= full
 SEED ?= 0
+OUT ?= runs/$(if $(filter smoke,$(PRESET)),smoke,tiny)$(if $(filter-out 0,$(SEED)),-seed$(SEED))
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ help:  ## list the targets
 
 demo: .venv/installed  ## train the tiny Cobra and its blind twin, evaluate, draw (PRESET=smoke for a quick look)
 	$(BIN)/cobra reproduce -c configs/cobra_tiny.yaml $(if $(filter smoke,$(PRESET)),-c configs/presets/smoke.yaml) \
-		--out runs/tiny --seed $(SEED)
+		--out $(OUT) --seed $(SEED)
 
 test: .venv/installed  ## the unmarked tests, under 4 minutes
 	$(BIN)/python -m pytest

@@ -15,8 +15,11 @@ from cobra.pretrained import from_pretrained
 
 def print_answer(options: argparse.Namespace) -> None:
     """Load the model, and print the answer while it is generated."""
+    try:
+        generator = torch.Generator(options.device).manual_seed(options.seed)
+    except RuntimeError as error:
+        raise ValueError(f"--device {options.device}: not on this machine ({error})") from error
     model, processor = from_pretrained(options.ckpt, options.device)
-    generator = torch.Generator(options.device).manual_seed(options.seed)
     sampler = Sampler(options.temperature, options.top_k, options.top_p, options.min_p, generator)
     images = [options.image] if options.image else []
     for text in stream_answer(model, processor, options.prompt, images, options.max_new_tokens, sampler):
@@ -46,3 +49,4 @@ def stream_answer(
         if not text.endswith("\ufffd"):
             yield text[len(shown) :]
             shown = text
+    yield processor.chat.decode(new)[len(shown) :]

@@ -40,9 +40,9 @@ def lightning() -> None:
             "  other words go to Lightning Fabric, e.g. `run`, `consolidate`"
         )
         return
-    from lightning.fabric.cli import _main
-
     import cobra.torchvision_shim  # noqa: F401  (before lightning)
+
+    from lightning.fabric.cli import _main  # isort: skip
 
     _main()
 
@@ -91,6 +91,9 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
+    filtered = options.top_k or options.top_p < 1 or options.min_p
+    if filtered and not options.temperature:
+        raise ValueError("--top-k, --top-p and --min-p filter what is sampled: give a --temperature above 0")
     from cobra.answer import print_answer
 
     print_answer(options)
@@ -138,7 +141,7 @@ _Arguments = Callable[[argparse.ArgumentParser], None]
 _Run = Callable[[argparse.Namespace], None]
 _VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("generate", "answer a question about a picture", _generate_arguments, _generate),
-    ("data", "write or check a data set", _data_arguments, _data),
+    ("data", "write a data set to disk", _data_arguments, _data),
     ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),
     (
         "reproduce",

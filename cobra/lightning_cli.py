@@ -3,26 +3,26 @@
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
-from lightning.pytorch import LightningModule, Trainer  # isort: skip
+import torch  # isort: skip
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from cobra.class_paths import restrict_imports
-from cobra.data.batch import Batch
-from cobra.data.image import load_rgb
+from cobra.answers import WriteAnswers
+from cobra.class_paths import refuse_functions, restrict_imports
 from cobra.data.module import DataModule
-from cobra.eval.contact_sheet import Answered, draw_contact_sheet, pick
-from cobra.eval.predictions import accuracy, write_predictions
 from cobra.module import CobraModule
-from cobra.pretrained import save_pretrained
+from cobra.save_result import SaveResult
 from cobra.stages import Stage
+
+# where a run writes that no yaml gives a place
+_UNNAMED = "runs/unnamed"
 
 
 class CobraCLI(LightningCLI):
@@ -50,91 +50,45 @@ class CobraCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to CSV, saves checkpoints and writes what it answers."""
         config = self._get(self.config_init, "trainer")
-        root = Path(config["default_root_dir"] or "runs/unnamed")
+        root = Path(config["default_root_dir"] or _UNNAMED)
         if config["logger"] is None:
             # a new folder every launch: a CSV that is opened again loses its first part
             kwargs["logger"] = CSVLogger(root, name="logs") if self.subcommand == "fit" else False
+        if config["strategy"] == "auto" and self._several_devices(config):
+            # parts that a stage freezes, and the encoder in a batch of text, take no part in a step
+            kwargs["strategy"] = "ddp_find_unused_parameters_true"
         callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._checkpointing(root)]
         return super().instantiate_trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
 
-    def before_fit(self) -> None:
-        """Refuse to start afresh where the user asked to go on."""
-        checkpoint = self._get(self.config, "ckpt_path")
-        last = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        if checkpoint == "last" and not last.is_file():
-            sys.exit(
-                f"cobra fit: --ckpt_path last: there is no {last}; leave --ckpt_path out to start afresh"
-            )
+    def before_instantiate_classes(self) -> None:
+        """Refuse a configuration that would call functions, and a checkpoint that is not there."""
+        try:
+            refuse_functions(self.config.as_dict())
+        except ValueError as error:
+            sys.exit(f"cobra {self.subcommand}: {error}")
+        root = Path(self._get(self.config, "trainer.default_root_dir") or _UNNAMED)
+        checkpoint, verb = self._get(self.config, "ckpt_path"), self.subcommand
+        last = root / "checkpoints" / "last.ckpt"
+        if checkpoint is None and verb != "fit":
+            sys.exit(f"cobra {verb}: say which weights to use, e.g. --ckpt_path {last}")
+        path = last if checkpoint == "last" else Path(checkpoint or root)
+        if checkpoint is not None and not path.exists():
+            remedy = "leave --ckpt_path out to start afresh" if verb == "fit" else "train first"
+            sys.exit(f"cobra {verb}: --ckpt_path {checkpoint}: there is no {path}; {remedy}")
+
+    @staticmethod
+    def _several_devices(config: dict[str, Any]) -> bool:
+        devices = config["devices"]
+        if devices in ("auto", -1, "-1"):
+            devices = torch.cuda.device_count()
+        count = len(devices) if isinstance(devices, list) else int(devices)
+        return count * config["num_nodes"] > 1
 
     def _checkpointing(self, root: Path) -> list[Callback]:
         every = self._get(self.config, "checkpoint_every")
         folder = root / "checkpoints"
         regular = ModelCheckpoint(folder, "last", every_n_train_steps=every, enable_version_counter=False)
         return [regular, SaveResult(folder / "last.ckpt", root / "model")]
-
-
-class SaveResult(Callback):
-    """When training ends, write the last checkpoint and the model for `from_pretrained`."""
-
-    def __init__(self, checkpoint: Path, directory: Path) -> None:
-        self.checkpoint = checkpoint
-        self.directory = directory
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what was trained since the last regular checkpoint."""
-        trainer.save_checkpoint(self.checkpoint, weights_only=False)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather the weights (a sharded model is whole only here) and write them on one device."""
-        state = trainer.strategy.lightning_module_state_dict()
-        weights = {
-            key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")
-        }
-        if trainer.is_global_zero:
-            save_pretrained(pl_module.model, trainer.datamodule.chat, self.directory, weights)
-
-
-class WriteAnswers(Callback):
-    """Collect the answers of test and predict, write them as JSON Lines, score them, draw some."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.answered: list[Answered] = []
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *rest: Any
-    ) -> None:
-        """Keep the answers of a batch."""
-        self.answered += zip(batch.records, outputs["predictions"], strict=True)
-
-    # predict hands over the same outputs
-    on_predict_batch_end = on_test_batch_end
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the answers, log their accuracy, draw some of them."""
-        for split, answered in self._write(trainer):
-            scores = accuracy(prediction for _, prediction in answered)
-            pl_module.log_dict(
-                {f"{split}/{kind}": value for kind, value in scores.items()}, rank_zero_only=True
-            )
-            if trainer.is_global_zero:
-                draw_contact_sheet(pick(answered), self.directory / f"contact_sheet-{split}.png")
-                first = next((record for record, _ in answered if record.images), None)
-                if first is not None:
-                    load_rgb(first.images[0]).save(self.directory / f"picture-{split}.png")
-
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the answers."""
-        list(self._write(trainer))
-
-    def _write(self, trainer: Trainer) -> Iterator[tuple[str, list[Answered]]]:
-        for split in sorted({prediction.split for _, prediction in self.answered}):
-            answered = [pair for pair in self.answered if pair[1].split == split]
-            suffix = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-            path = self.directory / f"predictions-{split}{suffix}.jsonl"
-            write_predictions(path, (prediction for _, prediction in answered))
-            yield split, answered
-        self.answered = []
 
 
 def main() -> None:

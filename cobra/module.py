@@ -1,5 +1,6 @@
 """The only LightningModule: stages, loss, optimizer, answers."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -61,9 +62,14 @@ class CobraModule(L.LightningModule):
         self.decayed = {name for name, p in self.named_parameters() if p.requires_grad and _decays(p)}
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW over all that any stage trains; the schedule returns the learning rate itself."""
+        """AdamW over all that any stage trains; the schedule returns the learning rate itself.
+
+        What is trained in two stages keeps its moments from one to the next.
+        """
         self.plan: Plan = self.trainer.datamodule.plan()
-        trained = {name.replace("_fsdp_wrapped_module.", ""): p for name, p in self.named_parameters()}
+        trained = {_WRAPPERS.sub("", name): p for name, p in self.named_parameters()}
+        unknown = sorted(self.decayed - set(trained))
+        assert not unknown, f"parameters were renamed: {unknown[:3]}"
         groups = [
             {
                 "params": [p for n, p in trained.items() if p.requires_grad and n in self.decayed],
@@ -154,6 +160,10 @@ class CobraModule(L.LightningModule):
 
     def _source(self, split: str, dataloader_idx: int) -> str:
         return list(self.trainer.datamodule.datasets[split])[dataloader_idx]
+
+
+# what sharding, checkpointing and compiling put into parameter names
+_WRAPPERS = re.compile(r"_(fsdp_wrapped_module|checkpoint_wrapped_module|orig_mod)\.")
 
 
 def _decays(parameter: nn.Parameter) -> bool:

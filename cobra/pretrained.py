@@ -1,23 +1,26 @@
 """Save and load a model as a folder: config.json, model.safetensors, tokenizer files."""
 
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
 import torch  # isort: skip
-from jsonargparse import ArgumentError, ArgumentParser
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
-from cobra.class_paths import check_class_paths, restrict_imports
+from cobra.class_paths import MODELS, check_class_paths
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
+from cobra.models.component import Component
 from cobra.models.vlm import CobraVLM
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -53,7 +56,8 @@ def from_pretrained(
     Args:
         directory: what `save_pretrained` wrote.
         device: where the model goes.
-        dtype: of its floating-point weights; as built (fp32) when left out.
+        dtype: of its weights, but for A_log, D and the time steps' biases, which stay fp32; None keeps all
+            in fp32.
 
     Raises:
         FileNotFoundError: where the folder or one of its files is missing.
@@ -66,26 +70,55 @@ def from_pretrained(
             )
     factory = build(_read_config(directory / CONFIG))
     # not on the meta device: buffers that are computed and not saved would stay there
-    with no_init_weights():
-        model = factory()
+    try:
+        with no_init_weights():
+            model = factory()
+    except TypeError as error:
+        raise ValueError(f"{directory / CONFIG} has arguments that do not fit: {error}") from error
     weights = load_file(directory / WEIGHTS)
     _check_fit(model, weights, directory / WEIGHTS)
     model.load_state_dict(weights, strict=False)
+    if dtype is not None:
+        _cast(model, dtype)
     chat = Chat(str(directory))
     processor = Processor(chat, model.vision.transform, model.num_image_tokens)
-    return model.to(device=device, dtype=dtype).eval(), processor
+    return model.to(device).eval(), processor
 
 
-def build(tree: dict) -> Callable[[], CobraVLM]:
-    """The model factory that a class_path tree describes; checked before anything is imported."""
-    check_class_paths(tree)
-    restrict_imports()
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--model", type=Callable[[], CobraVLM])
+def build(tree: dict) -> Callable[..., CobraVLM]:
+    """The model factory that a class_path tree describes; the whole tree is checked before any import.
+
+    Raises:
+        ValueError: where a class is foreign, unknown or no component.
+    """
+    check_class_paths(tree, (MODELS,))
+    return _factory(tree)
+
+
+def _factory(tree: dict) -> Callable[..., Any]:
+    """A component's constructor with its arguments; nested components are factories in turn."""
+    module, _, name = str(tree.get("class_path")).rpartition(".")
     try:
-        return parser.instantiate(parser.parse_object({"model": tree})).model
-    except ArgumentError as error:
-        raise ValueError(f"the model's configuration does not fit: {error}") from error
+        made = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{tree.get('class_path')!r} cannot be found ({error}): a newer version's?"
+        ) from error
+    if not (isinstance(made, type) and issubclass(made, Component)):
+        raise ValueError(f"{module}.{name} is not allowed: it is no component of a model")
+    return partial(made, **{key: _argument(value) for key, value in tree.get("init_args", {}).items()})
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, dict) and "class_path" in value:
+        return _factory(value)
+    return [_argument(item) for item in value] if isinstance(value, list) else value
+
+
+def _cast(model: CobraVLM, dtype: torch.dtype) -> None:
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and not getattr(parameter, "_no_weight_decay", False):
+            parameter.data = parameter.data.to(dtype)
 
 
 def _read_config(path: Path) -> dict:
@@ -135,7 +168,8 @@ def _replacing(directory: Path) -> Iterator[Path]:
     with TemporaryDirectory(dir=directory, prefix=".saving-") as name:
         temporary = Path(name)
         yield temporary
-        for path in sorted(temporary.iterdir()):
+        # the configuration comes last: where it is, the weights it describes are
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == CONFIG):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(path, directory / path.name)

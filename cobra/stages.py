@@ -45,6 +45,11 @@ class Stage:
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
             raise ValueError(f"stage {self.name!r} needs steps or epochs")
+        if self.batch_size < 1 or self.lr <= 0 or (self.steps is not None and self.steps < 1):
+            raise ValueError(
+                f"stage {self.name!r}: batch_size {self.batch_size}, lr {self.lr} and steps {self.steps} "
+                "must be positive"
+            )
         if self.decay not in ("cosine", "linear"):
             raise ValueError(f"stage {self.name!r}: decay must be cosine or linear, got {self.decay!r}")
         if not self.data or min(self.data.values()) <= 0:

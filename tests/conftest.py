@@ -3,10 +3,9 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
 import cobra.torchvision_shim  # noqa: F401  (before timm, lightning and transformers)
 
 import torch  # isort: skip
 
-torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
+torch.set_num_threads(min(2, torch.get_num_threads()))

@@ -4,13 +4,15 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from cobra.data.chat import Chat
+from cobra.data.record import Record, user
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import from_pretrained, save_pretrained
-from tests.models.builders import ENCODERS, LMS, PROJECTORS
+from tests.models.builders import ENCODERS, LMS, PROJECTORS, VOCAB
 
 TOKENIZER = "cobra:data/shapes/tokenizer"
 
@@ -55,10 +57,42 @@ def test_a_foreign_class_in_config_is_neither_imported_nor_called(saved: Path, p
 
 def test_an_allowed_class_of_the_wrong_kind_is_refused(saved: Path) -> None:
     config = json.loads((saved / "config.json").read_text())
-    config["model"]["init_args"]["projector"] = {"class_path": "cobra.models.lm.mamba2.Mamba2LM"}
+    config["model"]["init_args"]["projector"] = {"class_path": "cobra.models.vision.small_vit.SmallViT"}
     (saved / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="projector must make a Projector"):
         from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    "path", ["cobra.data.shapes.export.export_llava", "cobra.models.lm.init.scale_output"]
+)
+def test_a_function_of_this_project_in_config_is_not_called(saved: Path, tmp_path: Path, path: str) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["model"]["init_args"]["lm"] = {"class_path": path, "init_args": {"out": str(tmp_path / "written")}}
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="not allowed"):
+        from_pretrained(saved)
+    assert not (tmp_path / "written").exists()
+
+
+def test_code_beside_a_tokenizer_is_not_run(saved: Path) -> None:
+    config = json.loads((saved / "tokenizer_config.json").read_text())
+    config["auto_map"] = {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    (saved / "tokenizer_config.json").write_text(json.dumps(config))
+    (saved / "evil.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
+    from_pretrained(saved)
+    assert not (saved / "ran").exists()
+
+
+def test_half_precision_keeps_the_time_scales_in_fp32_and_still_sees(saved: Path) -> None:
+    model, processor = from_pretrained(saved, dtype=torch.bfloat16)
+    kinds = {name: p.dtype for name, p in model.named_parameters()}
+    wide = {name.rpartition(".")[2] for name, dtype in kinds.items() if dtype == torch.float32}
+    assert wide == {"A_log", "D", "dt_bias"}
+    record = Record("r", [user("see?", images=1)], [np.zeros((32, 32, 3), dtype=np.uint8)])
+    batch = processor.collate([processor.encode(record, prompt=True)], left=True)
+    ids = batch.ids.where(batch.ids < VOCAB, 1)  # the tiny model knows fewer tokens than the tokenizer
+    assert model.generate(ids, batch.pixels, max_new_tokens=2).shape == (1, 2)
 
 
 def test_weights_of_another_size_are_named(saved: Path) -> None:
@@ -87,7 +121,9 @@ def test_a_failed_save_leaves_the_old_model_whole(saved: Path, monkeypatch: pyte
     def full_disk(*args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cobra.pretrained.save_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        save_pretrained(tiny("mamba"), Chat(TOKENIZER), saved)
-    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    for step in ("save_file", "json.dumps", "os.fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"cobra.pretrained.{step}", full_disk)
+            with pytest.raises(OSError, match="No space left"):
+                save_pretrained(tiny("mamba"), Chat(TOKENIZER), saved)
+        assert {path.name: path.read_bytes() for path in saved.iterdir()} == before

@@ -17,7 +17,6 @@ class Batch:
         pixels: pixels of all pictures, in reading order over the batch; None without pictures.
         mask: (B, T) bool, False on padding.
         labels: (B, T) token ids, IGNORE_ID where there is no loss; only in training.
-        seq_idx: (B, T) int32, number of the packed sequence; None where rows are single sequences.
         cells: (B, cells, attributes) class of every cell; only for sources that have them.
         records: where the examples came from; only in evaluation.
     """
@@ -26,6 +25,5 @@ class Batch:
     pixels: Pixels | None
     mask: Tensor
     labels: Tensor
-    seq_idx: Tensor | None = None
     cells: Tensor | None = None
     records: list[Record] = field(default_factory=list)

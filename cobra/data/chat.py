@@ -6,7 +6,7 @@ from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
-from transformers import AutoTokenizer  # isort: skip
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast  # isort: skip
 from transformers.utils.chat_template_utils import render_jinja_template
 
 # What a chat template writes where a picture goes.
@@ -36,7 +36,7 @@ class Chat:
     """
 
     def __init__(self, path: str, template: str | None = None) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(_resolve(path))
+        self.tokenizer = _load_tokenizer(_resolve(path))
         if template is not None:
             self.tokenizer.chat_template = Path(_resolve(template)).read_text(encoding="utf-8")
         if not self.tokenizer.chat_template:
@@ -76,6 +76,14 @@ class Chat:
     def save(self, directory: Path) -> None:
         """Write the tokenizer's files and the template, for `Chat(directory)`."""
         self.tokenizer.save_pretrained(directory)
+
+
+def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or a hub name; a file in it may describe a tokenizer, never run as code."""
+    if (Path(path) / "tokenizer.json").is_file():
+        # the file is the whole tokenizer: nothing has to be guessed from a model's configuration
+        return PreTrainedTokenizerFast.from_pretrained(path)
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
 
 
 def _resolve(path: str) -> str:

@@ -64,6 +64,8 @@ class DataModule(L.LightningDataModule):
         self.chat = Chat(self.tokenizer, self.template)
         for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
             self.datasets[split] = {name: source() for name, source in self.sources[split].items()}
+        if stage == "fit" and not self.stages:
+            raise ValueError("no stages: say in `stages` what is trained, on what and for how long")
         if stage == "fit" and not self.datasets["train"]:
             raise ValueError("no training data: set data.train, e.g. to a cobra.data.llava.LlavaJson")
 
@@ -133,10 +135,12 @@ class DataModule(L.LightningDataModule):
 
     def _questions(self, split: str) -> list[DataLoader]:
         processor = self.processor()
+        assert self.trainer is not None
+        rank, world = self.trainer.global_rank, self.trainer.world_size
         return [
             DataLoader(
                 Encoded({name: source}, processor, prompt=True),
-                sampler=[(name, i) for i in range(len(source))],  # type: ignore[arg-type]
+                sampler=[(name, i) for i in range(rank, len(source), world)],  # type: ignore[arg-type]
                 batch_size=self.eval_batch_size,
                 collate_fn=partial(processor.collate, left=True),
                 num_workers=self.num_workers,

@@ -77,6 +77,10 @@ class Processor:
                 f"{ids.count(IMAGE_ID) // self.num_image_tokens}: remove {IMAGE_TEXT!r} from the text"
             )
         if not prompt and len(ids) > self.max_length:
+            if IMAGE_ID in ids[self.max_length :]:
+                raise ValueError(
+                    f"record {record.id!r}: max_length {self.max_length} cuts a picture: raise it"
+                )
             ids, labels = ids[: self.max_length], labels[: self.max_length]
         return Example(ids, labels, [self._pixels(image) for image in record.images], record)
 

@@ -14,7 +14,7 @@ Answered = tuple[Record, Prediction]
 
 
 def pick(answered: Sequence[Answered], per_kind: int = 3) -> list[Answered]:
-    """The first few of each type of question, types in alphabetical order: chosen before anyone saw the answers."""
+    """The first few of each type of question: chosen before anyone saw the answers."""
     kinds = sorted({prediction.kind for _, prediction in answered})
     return [pair for kind in kinds for pair in [p for p in answered if p[1].kind == kind][:per_kind]]
 

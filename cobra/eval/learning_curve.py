@@ -57,7 +57,9 @@ def draw_learning_curve(rows: list[Row], path: Path, stages: list[tuple[str, int
     axes.set(ylim=(0, 1.02), xlabel="optimizer step", ylabel="accuracy on held-out scenes")
     start = 0
     for name, end in stages:
-        loss_axes.text((start + end) / 2, 1.01, name, ha="center", va="bottom", transform=loss_axes.get_xaxis_transform())
+        loss_axes.text(
+            (start + end) / 2, 1.01, name, ha="center", va="bottom", transform=loss_axes.get_xaxis_transform()
+        )
         for each in (loss_axes, axes):
             each.axvline(end, color="#d0d7de", zorder=0)
         start = end

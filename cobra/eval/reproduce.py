@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import yaml
 from rich.console import Console
 from rich.markdown import Markdown
@@ -38,6 +39,7 @@ class Run:
 
     def train(self) -> None:
         """Train, or go on where an earlier launch was stopped; nothing to do when it had finished."""
+        self._claim()
         if (self.folder / "model" / "config.json").is_file():
             return
         resumed = (self.folder / "checkpoints" / "last.ckpt").is_file()
@@ -51,6 +53,17 @@ class Run:
         """Wall seconds of a verb, over all launches."""
         return self._times().get(verb, 0.0)
 
+    def _claim(self) -> None:
+        """Refuse a folder that holds another recipe's run: its weights would pass for this one's."""
+        recipe = [f"seed {self.seed}", *(path.read_text(encoding="utf-8") for path in self.configs)]
+        path = self.folder / "recipe.json"
+        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != recipe:
+            raise ValueError(
+                f"{self.folder} holds a run of another seed or recipe: name another --out or remove it"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(recipe), encoding="utf-8")
+
     def _launch(self, verb: str, *options: str) -> None:
         configs = [word for config in self.configs for word in ("-c", str(config))]
         common = ["--trainer.default_root_dir", str(self.folder), "--seed_everything", str(self.seed)]
@@ -61,7 +74,6 @@ class Run:
         finally:
             times = self._times()
             times[verb] = times.get(verb, 0.0) + time.monotonic() - start
-            self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "seconds.json").write_text(json.dumps(times))
 
     def _times(self) -> dict[str, float]:
@@ -84,7 +96,7 @@ def reproduce(configs: list[Path], out: Path, seed: int) -> None:
         run.test()
     rows = read_metrics(out / "logs")
     write_metrics(rows, out / "metrics.csv")
-    summary = _summary(seeing, blind, rows, load_before)
+    summary = _summary(seeing, blind, load_before)
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     table = _table(summary)
     (out / "summary.md").write_text(table)
@@ -104,18 +116,20 @@ def _ask(out: Path, console: Console) -> None:
         subprocess.run([sys.executable, "-m", "cobra", *command], check=True)
 
 
-def _summary(seeing: Run, blind: Run, rows: list[dict[str, float]], load_before: float) -> dict:
+def _summary(seeing: Run, blind: Run, load_before: float) -> dict:
     scores = {
-        name: {split: accuracy(read_predictions(run.folder / f"predictions-{split}.jsonl")) for split in SPLITS}
+        name: {
+            split: accuracy(read_predictions(run.folder / f"predictions-{split}.jsonl")) for split in SPLITS
+        }
         for name, run in (("model", seeing), ("blind", blind))
     }
     model, twin = scores["model"], scores["blind"]
     return {
         "seconds": round(seeing.seconds("fit"), 1),
         "seconds_blind": round(blind.seconds("fit"), 1),
-        "steps": int(max(row["step"] for row in rows)) + 1,
+        "steps": _steps(seeing.folder / "checkpoints" / "last.ckpt"),
         "load": {"before": load_before, "after": os.getloadavg()[0]},
-        "machine": {"cpus": len(os.sched_getaffinity(0)), "processor": _processor()},
+        "machine": {"threads": torch.get_num_threads(), "processor": _processor()},
         "seed": seeing.seed,
         "chance": _chance(seeing.folder / "predictions-test.jsonl"),
         "macro": model["test"]["macro"],
@@ -123,9 +137,12 @@ def _summary(seeing: Run, blind: Run, rows: list[dict[str, float]], load_before:
         "macro_composition": model["composition"]["macro"],
         "model": model,
         "blind": twin,
-        "loss_first": rows[0]["loss"],
-        "loss_last": [row["loss"] for row in rows if "loss" in row][-1],
     }
+
+
+def _steps(checkpoint: Path) -> int:
+    """Optimizer steps that a checkpoint has behind it."""
+    return torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")["global_step"]
 
 
 def _chance(predictions: Path) -> float:
@@ -149,13 +166,13 @@ def _table(summary: dict) -> str:
             for kind in kinds
         ],
     ]
-    machine = summary["machine"]
+    machine, load = summary["machine"], summary["load"]
     notes = (
-        f"Exact-match accuracy on held-out scenes, seed {summary['seed']}; guessing gives {_percent(summary['chance'])}. "
-        f"{summary['steps']} steps in {summary['seconds']:.0f} s (blind twin: {summary['seconds_blind']:.0f} s) on "
-        f"{machine['cpus']} cores ({machine['processor']}), load {summary['load']['before']:.1f} before and "
-        f"{summary['load']['after']:.1f} after. The vision tower was trained on cell labels in a first stage and then "
-        f"frozen: the miniature of a pretrained tower."
+        f"Exact-match accuracy on held-out scenes, seed {summary['seed']}; guessing gives "
+        f"{_percent(summary['chance'])}. {summary['steps']} steps in {summary['seconds']:.0f} s (blind twin: "
+        f"{summary['seconds_blind']:.0f} s) on {machine['threads']} threads ({machine['processor']}), load "
+        f"{load['before']:.1f} before and {load['after']:.1f} after. The vision tower was trained on cell "
+        f"labels in a first stage and then frozen: the miniature of a pretrained tower."
     )
     return "\n".join([*lines, "", notes, ""])
 
@@ -166,7 +183,9 @@ def _percent(share: float | None) -> str:
 
 def _stages(out: Path, rows: list[dict[str, float]]) -> list[tuple[str, int]]:
     """Name and last step of each stage, as the run logged them."""
-    config = yaml.safe_load(sorted((out / "logs").glob("version_*/config.yaml"))[-1].read_text(encoding="utf-8"))
+    config = yaml.safe_load(
+        sorted((out / "logs").glob("version_*/config.yaml"))[-1].read_text(encoding="utf-8")
+    )
     names = [stage["name"] for stage in config["stages"]]
     return [
         (name, int(max(row["step"] for row in rows if row.get("stage") == number)))

@@ -9,8 +9,8 @@ from torch import nn
 class Component(nn.Module):
     """An nn.Module that can write down how it was built: the class path and its arguments.
 
-    The pair is what a yaml holds and what config.json keeps, so a model saved from Python and one trained from a
-    yaml are loaded by the same code.
+    The pair is what a yaml holds and what config.json keeps, so a model saved from Python and one trained
+    from a yaml are loaded by the same code.
     """
 
     init_args: dict[str, Any]

@@ -19,9 +19,9 @@ def decode(
 ) -> Iterator[Tensor]:
     """Token ids (B,), one position at a time.
 
-    A row that has produced eos_id goes on producing it; the loop ends when all have. Every buffer (the state, the
-    token) has a fixed shape, so a faster inner step can replace `lm.step` without touching the loop. The last token
-    that is yielded has not been read by the model yet: the state stands just before it.
+    A row that has produced eos_id goes on producing it; the loop ends when all have. Every buffer (the state,
+    the token) has a fixed shape, so a faster inner step can replace `lm.step` without touching the loop. The
+    last token that is yielded has not been read by the model yet: the state stands just before it.
 
     Args:
         lm: the language model.

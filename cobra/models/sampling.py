@@ -13,8 +13,8 @@ class Sampler:
     Attributes:
         temperature: softness of the distribution; 0 is greedy.
         top_k: keep the k likeliest tokens; 0 keeps all.
-        top_p: keep the likeliest tokens that together reach this probability (Holtzman et al. 2020); 1 keeps all.
-        min_p: keep tokens at least this fraction as likely as the likeliest (Nguyen et al. 2024); 0 keeps all.
+        top_p: keep the likeliest tokens that together reach this probability (Holtzman et al., 2020); 1: all.
+        min_p: keep tokens at least this fraction as likely as the likeliest (Nguyen et al., 2024); 0: all.
         generator: source of randomness, for reproducible samples.
     """
 
@@ -27,8 +27,8 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
             raise ValueError(
-                f"temperature {self.temperature} and top_k {self.top_k} must be at least 0, top_p {self.top_p} in "
-                f"(0, 1] and min_p {self.min_p} in [0, 1]"
+                f"temperature {self.temperature} and top_k {self.top_k} must be at least 0, top_p "
+                f"{self.top_p} in (0, 1] and min_p {self.min_p} in [0, 1]"
             )
 
     def __call__(self, logits: Tensor) -> Tensor:
@@ -39,13 +39,14 @@ class Sampler:
         return torch.multinomial(probs, 1, generator=self.generator).squeeze(-1)
 
     def filtered(self, logits: Tensor) -> Tensor:
-        """Probabilities (B, V) after temperature and filters; what is filtered out has probability 0."""
+        """Probabilities (B, V) after temperature, top_k, top_p and min_p, in this order."""
         probs = (logits.float() / self.temperature).softmax(dim=-1)
         ordered, order = probs.sort(dim=-1, descending=True)
-        keep = torch.ones_like(ordered, dtype=torch.bool)
         if self.top_k:
-            keep[:, self.top_k :] = False
+            ordered[:, self.top_k :] = 0
+            ordered /= ordered.sum(dim=-1, keepdim=True)
         # the token that crosses top_p is kept, so that at least one is
-        keep &= ordered.cumsum(dim=-1) - ordered < self.top_p
+        keep = ordered.cumsum(dim=-1) - ordered < self.top_p
         keep &= ordered >= self.min_p * ordered[:, :1]
-        return torch.zeros_like(probs).scatter(-1, order, ordered * keep)
+        ordered = ordered * keep
+        return torch.zeros_like(probs).scatter(-1, order, ordered / ordered.sum(dim=-1, keepdim=True))

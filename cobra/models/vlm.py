@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from cobra.models.component import Component
 from cobra.models.generate import decode
@@ -36,20 +37,15 @@ class CobraVLM(Component):
         lm: Callable[[], LanguageModel],
     ) -> None:
         super().__init__()
-        self.vision = vision()
-        self.lm = lm()
-        self.projector = projector(self.vision.embed_dim, self.lm.d_model)
+        self.vision: VisionEncoder = _built(vision(), VisionEncoder, "vision")
+        self.lm: LanguageModel = _built(lm(), LanguageModel, "lm")
+        widths = (self.vision.embed_dim, self.lm.d_model)
+        self.projector: Projector = _built(projector(*widths), Projector, "projector")
         self.num_image_tokens = self.projector.num_tokens(self.vision.num_patches)
 
-    def forward(
-        self,
-        ids: Tensor,
-        pixels: Pixels | None = None,
-        mask: Tensor | None = None,
-        seq_idx: Tensor | None = None,
-    ) -> Tensor:
-        """Token ids (B, T), IMAGE_ID where image tokens go, and pixels of all pictures to hidden states (B, T, D)."""
-        return self.lm.prefill(self.splice(ids, pixels), mask=mask, seq_idx=seq_idx)
+    def forward(self, ids: Tensor, pixels: Pixels | None = None) -> Tensor:
+        """Token ids (B, T), IMAGE_ID where image tokens go, and pixels to hidden states (B, T, D)."""
+        return self.lm.prefill(self.splice(ids, pixels))
 
     def splice(self, ids: Tensor, pixels: Pixels | None = None) -> Tensor:
         """Token ids (B, T) and pixels to embeddings (B, T, D), pictures in reading order over the batch."""
@@ -57,17 +53,20 @@ class CobraVLM(Component):
         embeds = self.lm.embed(ids.masked_fill(is_image, 0))
         if pixels is None:
             return embeds
+        dtype = next(self.vision.parameters()).dtype
+        pixels = tree_map(lambda p: p.to(dtype), pixels)
         image_tokens = self.projector(self.vision(pixels))  # (pictures, M, D)
         return embeds.masked_scatter(is_image[..., None], image_tokens.to(embeds.dtype))
 
     def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of the next token, over labels (B, T) that are not IGNORE_ID.
+        """Mean cross-entropy of the next token, over labels (B, T) that are not IGNORE_ID; 0 without any.
 
         The head runs only where there is a label: on a prompt of image tokens it would be most of the work.
         """
         targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_ID)
         labelled = targets != IGNORE_ID
-        return F.cross_entropy(self.lm.head(hidden[labelled]).float(), targets[labelled])
+        total = F.cross_entropy(self.lm.head(hidden[labelled]).float(), targets[labelled], reduction="sum")
+        return total / labelled.sum().clamp(min=1)
 
     @torch.inference_mode()
     def stream(
@@ -92,13 +91,17 @@ class CobraVLM(Component):
             sampler: how to choose a token; greedy by default.
             state: continue from here, and leave the state after the last token that was read.
         """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens {max_new_tokens} must be at least 1")
         if state is None:
             state = self.lm.allocate_state(ids.shape[0], ids.shape[1] + max_new_tokens)
         hidden = self.lm.prefill(self.splice(ids, pixels), state, mask)
         yield from decode(self.lm, hidden[:, -1], state, max_new_tokens, eos_id, sampler or Sampler())
 
-    def generate(self, ids: Tensor, pixels: Pixels | None = None, mask: Tensor | None = None, **options: Any) -> Tensor:
-        """New token ids (B, L), L the longest answer; after its eos a row repeats eos. Options as for `stream`."""
+    def generate(
+        self, ids: Tensor, pixels: Pixels | None = None, mask: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        """New token ids (B, L), L the longest answer; shorter rows end in eos. Options as for `stream`."""
         return torch.stack(list(self.stream(ids, pixels, mask, **options)), dim=1)
 
     def arguments(self) -> dict[str, Any]:
@@ -108,3 +111,9 @@ class CobraVLM(Component):
     def parts(self) -> dict[str, nn.Module]:
         """The parts by name, in data order; a training stage names those that it trains."""
         return {"vision": self.vision, "projector": self.projector, "lm": self.lm}
+
+
+def _built(part: Any, contract: type, name: str) -> Any:
+    if not isinstance(part, contract):
+        raise ValueError(f"{name} must make a {contract.__name__}, it made {type(part).__name__}")
+    return part

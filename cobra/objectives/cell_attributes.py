@@ -29,7 +29,8 @@ class CellAttributes(Objective):
 
     def forward(self, model: CobraVLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of the attributes' cross-entropies; logs the accuracy over what is really there."""
-        assert batch.cells is not None, "this objective needs records with cell labels"
+        if batch.cells is None:
+            raise ValueError("CellAttributes needs records with labels of their cells, e.g. of ShapesCells")
         cells = pixel_unshuffle(model.vision(batch.pixels), self.factor)  # (B, cells, embed_dim × factor²)
         scores = self.head(cells).split(self.classes, dim=-1)
         truth = batch.cells.unbind(-1)

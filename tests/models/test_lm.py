@@ -7,7 +7,6 @@ from cobra.models.lm.base import LanguageModel
 from tests.models.builders import LMS, VOCAB
 
 
-
 def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
@@ -76,7 +75,10 @@ def test_a_cloned_state_lives_its_own_life(lm: LanguageModel, embeds: torch.Tens
 
 
 @torch.no_grad()
-def test_state_space_models_read_ten_times_the_length_into_the_same_state() -> None:
-    lm = LMS["mamba2"]()
-    short, long = lm.allocate_state(1, 10), lm.allocate_state(1, 100)
-    assert short.ssm.shape == long.ssm.shape  # type: ignore[attr-defined]
+@pytest.mark.parametrize("name", ["mamba", "mamba2"])
+def test_a_state_space_model_reads_past_the_length_it_was_given(name: str) -> None:
+    torch.manual_seed(0)
+    lm = LMS[name]()
+    embeds = lm.embed(torch.randint(VOCAB, (1, 100)))
+    state = lm.allocate_state(1, max_length=10)
+    assert_close(lm.prefill(embeds, state), lm.prefill(embeds))

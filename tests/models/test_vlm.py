@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from cobra.models.sampling import Sampler
 from cobra.models.vision.base import Pixels
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM
-from tests.models.builders import ENCODERS, LMS, PROJECTORS, VOCAB
+from tests.models.builders import ENCODERS, LMS, PROJECTORS
 
 
 def build(encoder: str = "small_vit", projector: str = "linear", lm: str = "mamba2") -> CobraVLM:
@@ -37,7 +37,9 @@ def test_every_projector_runs_forward_and_backward_on_every_encoder(encoder: str
     model = build(encoder, projector)
     ids = torch.tensor([prompt(model, [1, 2, 3]), prompt(model, [4, 5, 6])])
     model.loss(model(ids, pixels_of(model, 2)), ids.masked_fill(ids == IMAGE_ID, IGNORE_ID)).backward()
-    without = {name for name, p in model.named_parameters() if p.grad is None and not name.startswith("vision")}
+    without = {
+        name for name, p in model.named_parameters() if p.grad is None and not name.startswith("vision")
+    }
     assert not without
     assert any(p.grad is not None for p in model.vision.parameters())
 
@@ -51,6 +53,14 @@ def test_image_tokens_replace_placeholders_in_reading_order() -> None:
     expected = model.projector(model.vision(pixels))
     torch.testing.assert_close(spliced[:, 1:-1], expected)
     torch.testing.assert_close(spliced[:, -1], model.lm.embed(torch.tensor([2, 4])))
+
+
+def test_fused_features_keep_the_order_of_the_encoders() -> None:
+    model = build("fused")
+    pixels = pixels_of(model, 1)
+    assert isinstance(pixels, list | tuple)
+    features, first = model.vision(pixels), model.vision.get_submodule("encoders.0")
+    torch.testing.assert_close(features[..., : first.embed_dim], first(pixels[0]))
 
 
 def test_loss_counts_labelled_positions_only() -> None:
@@ -125,7 +135,9 @@ def test_filters_keep_what_they_promise() -> None:
     assert (sampler(top_k=2).filtered(logits) > 0).sum(-1).tolist() == [2, 2]
     nucleus = int((probs.cumsum(0) < 0.9).sum()) + 1
     assert (sampler(top_p=0.9).filtered(logits) > 0).sum(-1).tolist() == [nucleus] * 2
-    assert (sampler(min_p=0.2).filtered(logits) > 0).sum(-1).tolist() == [int((probs >= 0.2 * probs[0]).sum())] * 2
+    assert (sampler(min_p=0.2).filtered(logits) > 0).sum(-1).tolist() == [
+        int((probs >= 0.2 * probs[0]).sum())
+    ] * 2
     draws = sampler(generator=torch.Generator().manual_seed(0))
     counts = torch.bincount(torch.cat([draws(logits) for _ in range(2000)]), minlength=5) / 4000
     torch.testing.assert_close(counts, probs, rtol=0, atol=0.03)
@@ -140,4 +152,6 @@ def test_the_description_of_a_model_rebuilds_it() -> None:
     model = build("fused", "pixel_unshuffle", "transformer")
     again = rebuild(model.config())()
     assert again.config() == model.config()
-    assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
+    assert {n: p.shape for n, p in again.named_parameters()} == {
+        n: p.shape for n, p in model.named_parameters()
+    }

@@ -25,7 +25,9 @@ def causal_conv1d(
     if initial_state is None:
         initial_state = x.new_zeros(x.shape[0], channels, taps - 1)
     # channel-last in memory, as it came: the convolution then reads and writes without a transpose
-    padded = torch.cat([initial_state.to(x.dtype).transpose(1, 2), x], dim=1).transpose(1, 2)  # (B, C, K - 1 + L)
+    padded = torch.cat([initial_state.to(x.dtype).transpose(1, 2), x], dim=1).transpose(
+        1, 2
+    )  # (B, C, K - 1 + L)
     final_state = padded[..., x.shape[1] :].clone()
     if x.shape[1] == 0:
         return torch.empty_like(x), final_state

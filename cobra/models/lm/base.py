@@ -45,8 +45,8 @@ class LanguageModel(Component, ABC):
             state: from `allocate_state`; None in training, where nothing is remembered.
             mask: (B, T) bool, False on left padding; padding changes neither the other outputs nor the state.
                 Ragged rows start from an empty state.
-            seq_idx: (B, T) int32, number of the packed sequence that a token belongs to, non-decreasing in a row;
-                no information crosses from one to the next.
+            seq_idx: (B, T) int32, number of the packed sequence that a token belongs to, non-decreasing in a
+                row; no information crosses from one to the next.
         """
 
     @abstractmethod
@@ -59,9 +59,13 @@ class LanguageModel(Component, ABC):
 
     @abstractmethod
     def allocate_state(
-        self, batch: int, max_length: int, dtype: torch.dtype | None = None, device: torch.device | None = None
+        self,
+        batch: int,
+        max_length: int,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
     ) -> DecodeState:
         """An empty state for `batch` sequences of at most `max_length` tokens.
 
-        Defaults to the parameters' dtype and device. A state-space model's state does not grow with max_length.
+        Defaults to the parameters' dtype and device. A state-space model's does not grow with max_length.
         """

@@ -38,9 +38,7 @@ class MambaLM(StateSpaceLM):
         norm_eps: float = 1e-5,
     ) -> None:
         rank = dt_rank or math.ceil(d_model / 16)
-        mixers = [
-            MambaMixer(d_model, expand * d_model, d_state, rank, d_conv) for _ in range(n_layers)
-        ]
+        mixers = [MambaMixer(d_model, expand * d_model, d_state, rank, d_conv) for _ in range(n_layers)]
         for mixer in mixers:
             mixer.initialise(dt_range, n_layers)
         super().__init__(vocab_size, d_model, mixers, norm_eps)
@@ -66,13 +64,17 @@ class MambaMixer(Mixer):
 
     def initialise(self, dt_range: tuple[float, float], n_layers: int) -> None:
         """Draw dt (Mamba's reference code, `Mamba.__init__`) and scale the output."""
-        nn.init.uniform_(self.dt_proj.weight, -self.splits[0] ** -0.5, self.splits[0] ** -0.5)
+        nn.init.uniform_(self.dt_proj.weight, -(self.splits[0] ** -0.5), self.splits[0] ** -0.5)
         with torch.no_grad():
             self.dt_proj.bias.copy_(inverse_softplus_dt(self.dt_proj.out_features, dt_range))
         scale_output(self.out_proj, n_layers)
 
     def forward(
-        self, x: Tensor, state: SSMState | None = None, mask: Tensor | None = None, seq_idx: Tensor | None = None
+        self,
+        x: Tensor,
+        state: SSMState | None = None,
+        mask: Tensor | None = None,
+        seq_idx: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D); continues from `state` and updates it in place."""
         x, z = self.in_proj(x).chunk(2, dim=-1)

@@ -52,7 +52,11 @@ class Mixer(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, x: Tensor, state: SSMState | None = None, mask: Tensor | None = None, seq_idx: Tensor | None = None
+        self,
+        x: Tensor,
+        state: SSMState | None = None,
+        mask: Tensor | None = None,
+        seq_idx: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D); continues from `state` and updates it in place."""
 
@@ -93,10 +97,8 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, self.eps)
 
     def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Norm of x + residual, and that sum, in fp32 whatever the dtype of x."""
-        if residual is None:
-            residual = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
-        return add_rms_norm(x, residual, self.weight, self.eps)
+        """Norm of x + residual, and that sum, in fp32 whatever the dtype of x; residual None is 0."""
+        return add_rms_norm(x, residual, self.weight, self.eps, residual_in_fp32=True)
 
 
 class StateSpaceLM(LanguageModel):
@@ -146,7 +148,11 @@ class StateSpaceLM(LanguageModel):
         return F.linear(hidden, self.embedding.weight)
 
     def allocate_state(
-        self, batch: int, max_length: int = 0, dtype: torch.dtype | None = None, device: torch.device | None = None
+        self,
+        batch: int,
+        max_length: int = 0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
     ) -> SSMState:
         """An empty state; max_length does not matter. The recurrent state is fp32 unless dtype is fp64."""
         weight = self.embedding.weight

@@ -86,7 +86,9 @@ class TransformerLM(LanguageModel):
         batch, tokens = embeds.shape[:2]
         stop = state.length + tokens
         if stop > state.valid.shape[1]:
-            raise ValueError(f"{stop} tokens exceed the state's max_length {state.valid.shape[1]}: allocate more")
+            raise ValueError(
+                f"{stop} tokens exceed the state's max_length {state.valid.shape[1]}: allocate more"
+            )
         new = torch.ones(batch, tokens, dtype=torch.bool, device=embeds.device) if mask is None else mask
         positions = (state.positions[:, None] + new.cumsum(1) - 1).clamp(min=0)
         state.valid[:, state.length : stop] = new
@@ -108,11 +110,18 @@ class TransformerLM(LanguageModel):
         return self.causal_lm.get_output_embeddings()(hidden)
 
     def allocate_state(
-        self, batch: int, max_length: int, dtype: torch.dtype | None = None, device: torch.device | None = None
+        self,
+        batch: int,
+        max_length: int,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
     ) -> KVState:
         """An empty static cache for `batch` sequences of at most `max_length` tokens."""
         weight = self.causal_lm.get_input_embeddings().weight
-        dtype, device = dtype or weight.dtype, device or weight.device
+        device = device or weight.device
+        # under autocast keys and values come in its dtype
+        autocast = torch.is_autocast_enabled(device.type)
+        dtype = dtype or (torch.get_autocast_dtype(device.type) if autocast else weight.dtype)
         config = self.causal_lm.config
         cache = StaticCache(config, max_cache_len=max_length)
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -121,7 +130,11 @@ class TransformerLM(LanguageModel):
         return KVState(cache, valid, torch.zeros(batch, dtype=torch.long, device=device))
 
     def _run(
-        self, embeds: Tensor, allowed: Tensor | None, positions: Tensor | None, cache: StaticCache | None = None
+        self,
+        embeds: Tensor,
+        allowed: Tensor | None,
+        positions: Tensor | None,
+        cache: StaticCache | None = None,
     ) -> Tensor:
         return self.causal_lm.base_model(
             inputs_embeds=embeds,

@@ -42,7 +42,7 @@ def _grid_side(num_patches: int, factor: int) -> int:
     side = math.isqrt(num_patches)
     if side**2 != num_patches or side % factor:
         raise ValueError(
-            f"{num_patches} patches cannot be folded by {factor}: needs a square grid whose side is a multiple of "
-            f"{factor}; change the image size or the factor"
+            f"{num_patches} patches cannot be folded by {factor}: needs a square grid with a side that is a "
+            f"multiple of {factor}; change the image size or the factor"
         )
     return side

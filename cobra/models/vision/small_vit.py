@@ -1,5 +1,7 @@
 """A ViT small enough to be trained from nothing on a CPU."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ class SmallViT(VisionEncoder):
         self.num_patches = (image_size // 8) ** 2
         self.transform = SquashTransform(image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         widths = [3, embed_dim // 4, embed_dim // 2, embed_dim]
-        self.stem = nn.Sequential(*[ConvDown(i, o) for i, o in zip(widths, widths[1:], strict=False)])
+        self.stem = nn.Sequential(*[ConvDown(i, o) for i, o in pairwise(widths)])
         self.pos_embed = nn.Parameter(torch.empty(1, self.num_patches, embed_dim))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.blocks = nn.ModuleList(AttentionBlock(embed_dim, num_heads) for _ in range(depth))

@@ -18,8 +18,8 @@ class TimmEncoder(VisionEncoder):
     These are the features that Cobra, ML-Mamba and prismatic use (class and register tokens dropped).
 
     Args:
-        name: timm model with its weight tag, e.g. `vit_so400m_patch14_siglip_384.webli`; a tag that is left out
-            may change with timm's version.
+        name: timm model with its weight tag, e.g. `vit_so400m_patch14_siglip_384.webli`; a tag that is left
+            out may change with timm's version.
         image_size: side of the square input in pixels.
         pretrained: load timm's weights (downloaded once, or taken from the local hub cache).
     """
@@ -38,7 +38,12 @@ class TimmEncoder(VisionEncoder):
     def forward(self, pixels: Pixels) -> Tensor:
         """Pixels (B, 3, image_size, image_size) to patches (B, N, embed_dim)."""
         (patches,) = self.tower.forward_intermediates(
-            pixels, indices=[self.layer], norm=False, stop_early=True, output_fmt="NLC", intermediates_only=True
+            pixels,
+            indices=[self.layer],
+            norm=False,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
         )
         return patches
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class SquashTransform:
-    """Resize to a square regardless of aspect ratio, then normalise ("resize-naive": what the released models use).
+    """Resize to a square whatever the aspect ratio, then normalise ("resize-naive" in prismatic and Cobra).
 
     Args:
         image_size: side of the square in pixels.

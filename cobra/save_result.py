@@ -1,0 +1,29 @@
+"""What a finished training run leaves behind."""
+
+from pathlib import Path
+
+import cobra.torchvision_shim  # noqa: F401  (before lightning)
+
+from lightning.pytorch import Callback, LightningModule, Trainer  # isort: skip
+
+from cobra.pretrained import save_pretrained
+
+
+class SaveResult(Callback):
+    """When training ends, write the last checkpoint and the model for `from_pretrained`."""
+
+    def __init__(self, checkpoint: Path, directory: Path) -> None:
+        self.checkpoint = checkpoint
+        self.directory = directory
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what was trained since the last regular checkpoint."""
+        trainer.save_checkpoint(self.checkpoint, weights_only=False)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather the weights (a sharded model is whole only here) and write them on one device."""
+        state = trainer.strategy.lightning_module_state_dict()
+        prefix = "model."
+        weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if trainer.is_global_zero:
+            save_pretrained(pl_module.model, trainer.datamodule.chat, self.directory, weights)
