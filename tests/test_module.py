@@ -140,6 +140,7 @@ _TWO_PROCESSES = """
 import sys
 from pathlib import Path
 import torch
+import cobra.torchvision_shim
 from tests.test_module import run, stage
 stages = [stage("a", ["projector"], batch_size=1), stage("b", ["projector", "lm"], batch_size=1, steps=4)]
 module = run(stages, Path(sys.argv[1]), devices=2, strategy="ddp_find_unused_parameters_true")

@@ -52,11 +52,20 @@ class CobraVLM(Component):
         is_image = ids == IMAGE_ID
         embeds = self.lm.embed(ids.masked_fill(is_image, 0))
         if pixels is None:
-            return embeds
+            return embeds + self._zero() if self.training else embeds
         dtype = next(self.vision.parameters()).dtype
         pixels = tree_map(lambda p: p.to(dtype), pixels)
         image_tokens = self.projector(self.vision(pixels))  # (pictures, M, D)
         return embeds.masked_scatter(is_image[..., None], image_tokens.to(embeds.dtype))
+
+    def _zero(self) -> Tensor:
+        """0, through the projector: a batch of text alone must give its weights a gradient too, if of zeros.
+
+        Without it a stage that trains the projector only has nothing to differentiate, and devices that wait
+        for each other's gradients hang.
+        """
+        weight = next(self.projector.parameters())
+        return 0 * self.projector(weight.new_zeros(1, self.vision.num_patches, self.vision.embed_dim)).sum()
 
     def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of the next token, over labels (B, T) that are not IGNORE_ID; 0 without any.
