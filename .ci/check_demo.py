@@ -22,8 +22,9 @@ def main(folder: Path) -> None:
         assert losses[-1] < losses[0], f"stage {stage}: the loss went from {losses[0]} to {losses[-1]}"
     for name in ("learning_curve", "contact_sheet-test", "contact_sheet-composition"):
         with Image.open(folder / f"{name}.png") as picture:
-            picture.load()
             assert min(picture.size) > 400, (name, picture.size)
+            colors = picture.convert("RGB").getcolors(maxcolors=1 << 24)
+            assert len(colors or []) > 100, f"{name}: nothing is drawn"
     with safe_open(folder / "model/model.safetensors", framework="pt") as weights:
         assert len(weights.keys()) > 20
     assert (folder / "summary.md").read_text().startswith("| question |")

@@ -14,16 +14,19 @@ Answered = tuple[Record, Prediction]
 
 
 def pick(answered: Sequence[Answered], per_kind: int = 3) -> list[Answered]:
-    """The first few of each type of question: chosen before anyone saw the answers."""
-    kinds = sorted({prediction.kind for _, prediction in answered})
-    return [pair for kind in kinds for pair in [p for p in answered if p[1].kind == kind][:per_kind]]
+    """A few of each type of question, evenly spread over the data whatever the answers were."""
+    chosen = []
+    for kind in sorted({prediction.kind for _, prediction in answered}):
+        alike = [pair for pair in answered if pair[1].kind == kind]
+        chosen += alike[:: max(1, len(alike) // per_kind)][:per_kind]
+    return chosen
 
 
 def draw_contact_sheet(answered: Sequence[Answered], path: Path, columns: int = 6) -> None:
     """Write a PNG with one cell an answer; right answers are green, wrong ones red with the truth beside."""
     rows = -(-len(answered) // columns)
     figure = Figure(figsize=(columns * 2.3, rows * 2.9), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
     for axes, (record, prediction) in zip(grid, answered, strict=False):
