@@ -57,3 +57,13 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(tmp_path: Pa
     )
     assert set(tracked.stdout.split()) <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"cobra", "cobra_vlm"}
+
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    code = (
+        "import cobra.data.chat as chat; print(len(chat.Chat('cobra:data/shapes/tokenizer')), chat.__file__)"
+    )
+    run = [sys.executable, "-c", code]
+    result = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    assert result.stdout.split()[1:] == [str(tmp_path / "site/cobra/data/chat.py")], result.stderr
