@@ -7,12 +7,12 @@ OUT ?= runs/$(if $(filter smoke,$(PRESET)),smoke,tiny)$(if $(filter-out 0,$(SEED
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format clean
+.PHONY: help demo test test-slow test-native check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml CMakeLists.txt $(wildcard cobra/kernels/cpu/csrc/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
@@ -27,6 +27,9 @@ test: .venv/installed  ## the unmarked tests, under 4 minutes
 
 test-slow: .venv/installed  ## slow, export and fault-injection tests
 	$(BIN)/python -m pytest -m 'slow or export or faults'
+
+test-native:  ## the C++ kernels under sanitizers, then for aarch64 under an emulator
+	tests/native/run.sh
 
 check: .venv/installed  ## formatting, lint and types
 	$(BIN)/ruff format --check

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cobra.kernels import reference
+from cobra.kernels import cpu, reference
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,10 @@ REFERENCE = "reference"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # Fastest first: the first that does not refuse is taken.
-BACKENDS: tuple[Backend, ...] = (Backend(REFERENCE, None, _FLOATS, reference.OPS, unavailable=lambda: None),)
+BACKENDS: tuple[Backend, ...] = (
+    Backend("cpu", ("cpu",), (torch.float32, torch.bfloat16), cpu.OPS, cpu.unavailable),
+    Backend(REFERENCE, None, _FLOATS, reference.OPS, unavailable=lambda: None),
+)
 
 # Read once: torch.compile can guard a global, not the environment.
 _asked: str | None = os.environ.get("COBRA_BACKEND") or None

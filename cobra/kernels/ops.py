@@ -1,7 +1,9 @@
 """The public kernels: each checks its arguments, then runs on the backend that `dispatch` picks."""
 
 from cobra.kernels.convolutions import causal_conv1d, causal_conv1d_update
+from cobra.kernels.linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.norms import add_rms_norm, rms_norm, rms_norm_gated
+from cobra.kernels.quantise import pack_w4, pack_w8, unpack_w4, unpack_w8
 from cobra.kernels.scans import selective_scan, ssd_chunk_scan
 from cobra.kernels.steps import mamba2_step, mamba_step, selective_state_update
 
@@ -9,11 +11,18 @@ __all__ = [
     "add_rms_norm",
     "causal_conv1d",
     "causal_conv1d_update",
+    "linear_bf16",
+    "linear_w4",
+    "linear_w8",
     "mamba2_step",
     "mamba_step",
+    "pack_w4",
+    "pack_w8",
     "rms_norm",
     "rms_norm_gated",
     "selective_scan",
     "selective_state_update",
     "ssd_chunk_scan",
+    "unpack_w4",
+    "unpack_w8",
 ]

@@ -20,12 +20,12 @@ def doubled(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 @pytest.fixture
 def add_backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts a backend named "fast" before the reference; it runs rms_norm on the CPU in fp32."""
+    """Leaves the reference and, before it, a backend named "fast" that runs rms_norm on the CPU in fp32."""
 
     def add(reason: str | None = None) -> None:
         ops: dict[str, Callable[..., Any]] = {"rms_norm": doubled}
         fast = Backend("fast", ("cpu",), (torch.float32,), ops, lambda: reason)
-        monkeypatch.setattr(dispatch, "BACKENDS", (fast, *dispatch.BACKENDS))
+        monkeypatch.setattr(dispatch, "BACKENDS", (fast, dispatch.BACKENDS[-1]))
 
     monkeypatch.setattr(dispatch, "_decided", {})
     monkeypatch.setattr(dispatch, "_asked", None)
@@ -86,7 +86,7 @@ def test_an_unknown_backend_is_named() -> None:
 
 def test_an_integer_input_is_refused_by_all() -> None:
     with pytest.raises(
-        RuntimeError, match=r"no backend runs rms_norm on cpu in torch.int32 \(reference: takes"
+        RuntimeError, match=r"no backend runs rms_norm on cpu in torch.int32 .*reference: takes"
     ):
         resolve("rms_norm", "cpu", torch.int32)
 

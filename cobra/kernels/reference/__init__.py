@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cobra.kernels.reference.conv1d import causal_conv1d, causal_conv1d_update
+from cobra.kernels.reference.linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.reference.norms import add_rms_norm, rms_norm, rms_norm_gated
 from cobra.kernels.reference.selective_scan import selective_scan
 from cobra.kernels.reference.ssd import ssd_chunk_scan
@@ -22,5 +23,8 @@ OPS: Mapping[str, Callable[..., Any]] = {
         rms_norm,
         add_rms_norm,
         rms_norm_gated,
+        linear_bf16,
+        linear_w8,
+        linear_w4,
     )
 }

@@ -1,0 +1,32 @@
+"""C++ kernels for the CPU behind a plain C interface; csrc/abi.h is what they take."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cobra.kernels.cpu.library import unavailable
+from cobra.kernels.cpu.ops_conv1d import causal_conv1d, causal_conv1d_update
+from cobra.kernels.cpu.ops_linears import linear_bf16, linear_w4, linear_w8
+from cobra.kernels.cpu.ops_norms import add_rms_norm, rms_norm, rms_norm_gated
+from cobra.kernels.cpu.ops_scans import selective_scan, ssd_chunk_scan
+from cobra.kernels.cpu.ops_steps import mamba2_step, mamba_step, selective_state_update
+
+__all__ = ["OPS", "unavailable"]
+
+OPS: Mapping[str, Callable[..., Any]] = {
+    op.__name__: op
+    for op in (
+        ssd_chunk_scan,
+        selective_scan,
+        causal_conv1d,
+        causal_conv1d_update,
+        selective_state_update,
+        mamba_step,
+        mamba2_step,
+        rms_norm,
+        add_rms_norm,
+        rms_norm_gated,
+        linear_bf16,
+        linear_w8,
+        linear_w4,
+    )
+}

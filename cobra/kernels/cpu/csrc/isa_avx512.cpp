@@ -1,0 +1,3 @@
+#define COBRA_NS avx512
+#define COBRA_VW 16
+#include "level.inc"

@@ -1,0 +1,3 @@
+#define COBRA_NS neon
+#define COBRA_VW 4
+#include "level.inc"

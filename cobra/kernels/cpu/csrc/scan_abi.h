@@ -1,0 +1,58 @@
+// The structures of the scans, as those of abi.h; to be included by it.
+#pragma once
+
+namespace cobra {
+
+// Tokens between two states that the forward pass leaves for the backward pass.
+constexpr int64_t SSD_CHUNK = 64;
+constexpr int64_t SCAN_CHUNK = 32;
+// Widths of the SSD's saved states are rounded up to this.
+constexpr int64_t STATE_PAD = 16;
+
+// Mamba-2's scan. B batch, L tokens, H heads, P head width, G groups, N state.
+// dt_min = 0 with dt_max = inf limits nothing.
+struct SsdForward {
+  Array x, dt, A, B, C;                       // (B, L, H, P) (B, L, H) (H) (B, L, G, N) (B, L, G, N)
+  Array D, z, dt_bias, initial_state;         // (H) or (H, P), (B, L, H, P) (H) (B, H, P, N)
+  Array seq_idx, mask;                        // (B, L) int32 or int64, (B, L) bool
+  Array y, final_state;                       // (B, L, H, P), (B, H, P, N) in fp32
+  Array chunk_states;                         // (B, H, ceil(L / SSD_CHUNK), N and P padded), fp32, or absent
+  int64_t batch, length, heads, head_dim, groups, d_state, D_per_channel, softplus, threads;
+  double dt_min, dt_max;
+};
+
+struct SsdBackward {
+  Array dy, dfinal_state;                     // the latter may be absent
+  Array x, dt, A, B, C, D, z, dt_bias, seq_idx, mask, chunk_states;
+  Array dx, ddt, dB, dC, dz;                  // in the dtypes of their inputs; dz goes with z
+  Array dA, dD, ddt_bias, dinitial_state;     // in fp32, dense; the last three may be absent
+  int64_t batch, length, heads, head_dim, groups, d_state, D_per_channel, softplus, threads;
+  double dt_min, dt_max;
+};
+
+// Mamba-1's scan. B batch, L tokens, D channels, G groups, N state.
+struct ScanForward {
+  Array u, delta, A, B, C;                    // (B, L, D) (B, L, D) (D, N) (B, L, G, N) (B, L, G, N)
+  Array D, z, delta_bias, initial_state;      // (D) (B, L, D) (D) (B, D, N)
+  Array seq_idx, mask;                        // (B, L) int32 or int64, (B, L) bool
+  Array y, final_state;                       // (B, L, D), (B, D, N) in fp32
+  Array chunk_states;                         // (B, ceil(L / SCAN_CHUNK), N, D), fp32, or absent
+  int64_t batch, length, channels, groups, d_state, softplus, threads;
+};
+
+struct ScanBackward {
+  Array dy, dfinal_state;                     // the latter may be absent
+  Array u, delta, A, B, C, D, z, delta_bias, seq_idx, mask, chunk_states;
+  Array du, ddelta, dB, dC, dz;               // in the dtypes of their inputs; dz goes with z
+  Array dA, dD, ddelta_bias, dinitial_state;  // in fp32, dense; the last three may be absent
+  int64_t batch, length, channels, groups, d_state, softplus, threads;
+};
+
+// name of the kernel, its structure
+#define COBRA_SCAN_KERNELS(X)               \
+  X(ssd_chunk_scan, SsdForward)             \
+  X(ssd_chunk_scan_backward, SsdBackward)   \
+  X(selective_scan, ScanForward)            \
+  X(selective_scan_backward, ScanBackward)
+
+}  // namespace cobra

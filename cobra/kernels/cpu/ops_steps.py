@@ -1,0 +1,202 @@
+"""One token of decoding on the native kernels; arguments as in `cobra.kernels.ops`.
+
+Training takes whole sequences, so these have no gradient of their own: the reference runs where one is asked.
+"""
+
+import math
+
+from torch import Tensor
+
+from cobra.kernels import reference
+from cobra.kernels.cpu.library import Kernel
+from cobra.kernels.cpu.ops_conv1d import TAPS
+from cobra.kernels.cpu.registration import register
+from cobra.kernels.cpu.tensors import native, needs_gradient, writable
+from cobra.kernels.reference.time_step import UNLIMITED
+
+_state_update = Kernel("selective_state_update", arrays=10, sizes=8, reals=2)
+_mamba = Kernel("mamba_step", arrays=11, sizes=5)
+_mamba2 = Kernel("mamba2_step", arrays=10, sizes=7, reals=3)
+
+
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    *,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = UNLIMITED,
+) -> Tensor:
+    """y like x; `state` becomes exp(dt A) state + dt x B^T."""
+    if needs_gradient(state, x, dt, A, B, C, D, z, dt_bias):
+        return reference.OPS["selective_state_update"](
+            state, x, dt, A, B, C, D=D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus, dt_limit=dt_limit
+        )
+    changed = writable(state)
+    inputs = [native(m) for m in (dt, A, B, C, D, z, dt_bias)]
+    y = _selective_state_update(changed, x, *inputs, dt_softplus, *_limits(dt_limit))
+    _keep(state, changed)
+    return y
+
+
+def mamba_step(
+    xz: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    dt_proj_weight: Tensor,
+    dt_proj_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+) -> Tensor:
+    """y (B, d_inner) between in_proj and out_proj of a Mamba-1 mixer."""
+    weights = (conv_weight, conv_bias, x_proj_weight, dt_proj_weight, dt_proj_bias, A_log, D)
+    if conv_weight.shape[1] not in TAPS or needs_gradient(xz, conv_state, ssm_state, *weights):
+        return reference.OPS["mamba_step"](xz, conv_state, ssm_state, *weights)
+    conv, ssm = writable(conv_state), writable(ssm_state)
+    y = _mamba_step(xz, conv, ssm, *[native(weight) for weight in weights])
+    _keep(conv_state, conv)
+    _keep(ssm_state, ssm)
+    return y
+
+
+def mamba2_step(
+    zxbcdt: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    *,
+    n_groups: int,
+    eps: float = 1e-5,
+    dt_limit: tuple[float, float] = UNLIMITED,
+) -> Tensor:
+    """y (B, d_inner) between in_proj and out_proj of a Mamba-2 mixer."""
+    weights = (conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
+    if conv_weight.shape[1] not in TAPS or needs_gradient(zxbcdt, conv_state, ssm_state, *weights):
+        return reference.OPS["mamba2_step"](
+            zxbcdt, conv_state, ssm_state, *weights, n_groups=n_groups, eps=eps, dt_limit=dt_limit
+        )
+    conv, ssm = writable(conv_state), writable(ssm_state)
+    inputs = [native(weight) for weight in weights]
+    y = _mamba2_step(zxbcdt, conv, ssm, *inputs, n_groups, eps, *_limits(dt_limit))
+    _keep(conv_state, conv)
+    _keep(ssm_state, ssm)
+    return y
+
+
+def _keep(state: Tensor, changed: Tensor) -> None:
+    """Bring a state that had to be copied up to date."""
+    if changed is not state:
+        state.copy_(changed)
+
+
+def _limits(limit: tuple[float, float]) -> tuple[float, float]:
+    """No limit lets negative steps pass as well, which (0, inf) would not."""
+    return (-math.inf, math.inf) if limit == UNLIMITED else limit
+
+
+# ---- selective_state_update
+
+
+def _state_update_run(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    softplus: bool,
+    dt_min: float,
+    dt_max: float,
+) -> Tensor:
+    y, mamba2 = x.new_empty(x.shape), state.dim() == 4
+    head_dim = state.shape[2] if mamba2 else 1
+    sizes = (
+        *state.shape[:2],
+        head_dim,
+        state.shape[-1],
+        B.shape[1],
+        mamba2,
+        D is not None and D.dim() == 2,
+        softplus,
+    )
+    _state_update((state, x, dt, A, B, C, D, z, dt_bias, y), sizes, dt_min, dt_max)
+    return y
+
+
+_selective_state_update = register(
+    "selective_state_update(Tensor(a!) state, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D,"
+    " Tensor? z, Tensor? dt_bias, bool softplus, float dt_min, float dt_max) -> Tensor",
+    _state_update_run,
+    lambda state, x, *_: x.new_empty(x.shape),
+)
+
+
+# ---- mamba_step
+
+
+def _mamba_step_run(xz: Tensor, conv_state: Tensor, ssm_state: Tensor, *weights: Tensor) -> Tensor:
+    y = xz.new_empty(ssm_state.shape[:2])
+    conv_weight, _, _, dt_proj_weight, *_ = weights
+    sizes = (*ssm_state.shape, dt_proj_weight.shape[1], conv_weight.shape[1])
+    _mamba((xz, conv_state, ssm_state, *weights, y), sizes)
+    return y
+
+
+_mamba_step = register(
+    "mamba_step(Tensor xz, Tensor(a!) conv_state, Tensor(b!) ssm_state, Tensor conv_weight,"
+    " Tensor? conv_bias, Tensor x_proj_weight, Tensor dt_proj_weight, Tensor dt_proj_bias, Tensor A_log,"
+    " Tensor D) -> Tensor",
+    _mamba_step_run,
+    lambda xz, conv_state, *_: xz.new_empty(len(xz), conv_state.shape[1]),
+)
+
+
+# ---- mamba2_step
+
+
+def _mamba2_step_run(
+    zxbcdt: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    groups: int,
+    eps: float,
+    dt_min: float,
+    dt_max: float,
+) -> Tensor:
+    y = zxbcdt.new_empty(len(zxbcdt), norm_weight.shape[0])
+    weights = (conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
+    sizes = (*ssm_state.shape, groups, conv_weight.shape[1], D.dim() == 2)
+    _mamba2((zxbcdt, conv_state, ssm_state, *weights, y), sizes, eps, dt_min, dt_max)
+    return y
+
+
+_mamba2_step = register(
+    "mamba2_step(Tensor zxbcdt, Tensor(a!) conv_state, Tensor(b!) ssm_state, Tensor conv_weight,"
+    " Tensor? conv_bias, Tensor dt_bias, Tensor A_log, Tensor D, Tensor norm_weight, int groups, float eps,"
+    " float dt_min, float dt_max) -> Tensor",
+    _mamba2_step_run,
+    lambda zxbcdt, *rest: zxbcdt.new_empty(len(zxbcdt), rest[7].shape[0]),
+)

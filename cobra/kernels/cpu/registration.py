@@ -1,0 +1,50 @@
+"""Native functions as torch operators, with what torch.compile and autograd must know of them.
+
+`torch.library.Library` and not `custom_op`, whose wrapper costs twice as much as a small kernel.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+NAMESPACE = "cobra"
+
+# kept alive: the operators vanish with it
+_LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+
+def register(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> OpOverload:
+    """The operator of a schema "name(Tensor x, ...) -> Tensor".
+
+    Args:
+        schema: name, arguments and results; an argument that is changed is marked (a!).
+        run: runs it on CPU tensors.
+        fake: makes empty results, of the right shape and dtype.
+    """
+    name = _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, run, "CPU")
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_LIBRARY)
+    return getattr(getattr(torch.ops, NAMESPACE), name).default
+
+
+def differentiate(
+    operator: OpOverload, backward: Callable[..., Any], setup_context: Callable[..., None]
+) -> None:
+    """Give an operator its gradient: `backward(ctx, *gradients)` from what `setup_context` kept."""
+    torch.library.register_autograd(
+        operator._schema.name,
+        backward,
+        setup_context=setup_context,
+        lib=_LIBRARY,
+    )
+
+
+def refuse_second_derivative(operator: OpOverload) -> None:
+    """Make a derivative of a backward operator an error; torch would only warn and drop it."""
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError(f"{operator} has no second derivative: compute it under use_backend('reference')")
+
+    torch.library.register_autograd(operator._schema.name, refuse, lib=_LIBRARY)

@@ -1,0 +1,50 @@
+"""Which tensors the native kernels take, and what becomes of others."""
+
+from typing import overload
+
+import torch
+from torch import Tensor
+
+NATIVE_DTYPES = (torch.float32, torch.bfloat16)
+
+
+@overload
+def native(x: Tensor) -> Tensor: ...
+@overload
+def native(x: None) -> None: ...
+def native(x: Tensor | None) -> Tensor | None:
+    """x, or an fp32 copy of a dtype that the kernels do not read; differentiable."""
+    return x if x is None or x.dtype in NATIVE_DTYPES else x.float()
+
+
+def writable(state: Tensor) -> Tensor:
+    """`state` if a kernel can change it in place, else a copy of it that must be copied back."""
+    if state.dtype in NATIVE_DTYPES and (state.stride(-1) == 1 or state.shape[-1] <= 1):
+        return state
+    return native(state).clone(memory_format=torch.contiguous_format)
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """(..., D) as (R, D), without a copy where the strides allow."""
+    return x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
+
+
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    """Whether autograd will ask for a gradient of what is computed from these."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def room_for_gradient(x: Tensor | None, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An uninitialised gradient of x, dense; empty if x is absent, because an operator cannot return None."""
+    shape = (0,) if x is None else x.shape
+    return like.new_empty(shape, dtype=dtype or (like if x is None else x).dtype)
+
+
+def if_given(gradient: Tensor, x: Tensor | None) -> Tensor | None:
+    """The gradient of x, which `room_for_gradient` made; None if x is absent."""
+    return None if x is None else gradient.to(x.dtype)
+
+
+def if_present(array: Tensor, x: Tensor | None) -> Tensor | None:
+    """An array for a kernel that fills it only if x is present."""
+    return None if x is None else array

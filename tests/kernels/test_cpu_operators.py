@@ -1,0 +1,134 @@
+"""The native kernels as torch operators: schemas, compiled graphs, exported graphs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cobra.kernels import cpu, ops
+from tests.kernels.cpu_cases import (
+    conv_update,
+    conv_with_all,
+    gated_norm,
+    head_update,
+    norm,
+    normal,
+    scan_with_all,
+    ssd_with_all,
+    step,
+    step2,
+)
+
+pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
+
+L = 9
+CONV = ("x", "weight", "bias", "initial_state", "seq_idx", "mask")
+SCAN = ("A", "B", "C", "D", "z")
+LAST = ("initial_state", "seq_idx", "mask")
+UPDATE = ("state", "x", "dt", *SCAN, "dt_bias")
+
+
+def values(inputs: dict[str, Any], names: tuple[str, ...]) -> list[Any]:
+    return [inputs[name] for name in names]
+
+
+def operators() -> list[tuple[str, list[Any], bool]]:
+    """Name, arguments and whether it has a gradient."""
+    ssd, scan = ssd_with_all(L), scan_with_all(L)
+    ssd_inputs = values(ssd, ("x", "dt", *SCAN, "dt_bias"))
+    scan_inputs = values(scan, ("u", "delta", *SCAN, "delta_bias"))
+    x, weight = norm(L).values()
+    gated = list(gated_norm(L).values())
+    convolved = values(conv_with_all(L), CONV)
+    return [
+        ("rms_norm", [x, weight, 1e-5], True),
+        ("add_rms_norm", [x, x + 1, weight, 1e-5, torch.float32], True),
+        ("rms_norm_gated", [*gated, 1e-5, 33, False], True),
+        ("causal_conv1d", [*convolved, True], True),
+        ("ssd_chunk_scan", [*ssd_inputs, *values(ssd, LAST), True, 0.0, 1.5, True], True),
+        ("selective_scan", [*scan_inputs, *values(scan, LAST), True, True], True),
+        ("rms_norm_backward", [x, x + 1, x, weight, 1e-5], False),
+        ("rms_norm_gated_backward", [gated[0], *gated, 1e-5, 33, False], False),
+        ("causal_conv1d_backward", [convolved[0], convolved[3], *convolved, True], False),
+        ("causal_conv1d_update", [*values(conv_update(), ("x", "state", "weight", "bias")), True], False),
+        ("selective_state_update", [*values(head_update(), UPDATE), True, 0.2, 0.9], False),
+        ("mamba_step", list(step().values()), False),
+        ("mamba2_step", [*list(step2().values())[:9], 2, 1e-5, 0.2, 0.9], False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "differentiable"), operators(), ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_operator_is_what_it_declares(name: str, arguments: list[Any], differentiable: bool) -> None:
+    arguments = [
+        value.detach().requires_grad_(differentiable)
+        if isinstance(value, Tensor) and value.is_floating_point()
+        else value
+        for value in arguments
+    ]
+    torch.library.opcheck(getattr(torch.ops.cobra, name).default, tuple(arguments))
+
+
+CONV_WEIGHT = normal(16, 4)
+
+
+def mix(tokens: Tensor) -> Tensor:
+    """A Mamba-2 mixer without its linears: (B, L, 20) to (B, L, 8)."""
+    xbc, dt = tokens.split([16, 4], dim=-1)
+    xbc, _ = ops.causal_conv1d(xbc, CONV_WEIGHT, activation="silu")
+    x, B, C = xbc.split([8, 4, 4], dim=-1)
+    x, B, C = x.unflatten(2, (4, 2)), B.unsqueeze(2), C.unsqueeze(2)
+    y, _ = ops.ssd_chunk_scan(x, dt, -torch.ones(4), B, C, D=torch.ones(4), dt_softplus=True)
+    return ops.rms_norm_gated(y.flatten(2), tokens[..., :8], torch.ones(8))
+
+
+def operators_of(graph: torch.fx.GraphModule) -> set[str]:
+    return {
+        str(node.target).split(".")[1] for node in graph.graph.nodes if str(node.target).startswith("cobra.")
+    }
+
+
+def test_a_compiled_graph_is_whole_and_keeps_the_operators() -> None:
+    torch.compiler.reset()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    tokens = normal(2, 20, 20)
+    compiled = torch.compile(mix, fullgraph=True, backend=keep)
+    torch.testing.assert_close(compiled(tokens), mix(tokens))
+    assert operators_of(graphs[0]) == {"causal_conv1d", "ssd_chunk_scan", "rms_norm_gated"}
+
+
+def test_a_compiled_graph_has_the_same_gradient() -> None:
+    torch.compiler.reset()
+    gradients: list[Tensor] = []
+    for function in (torch.compile(mix, fullgraph=True, backend="aot_eager"), mix):
+        tokens = normal(2, 20, 20).requires_grad_()
+        gradients.append(*torch.autograd.grad(function(tokens).square().sum(), tokens))
+    torch.testing.assert_close(*gradients)
+
+
+def test_an_exported_graph_has_none_of_them() -> None:
+    class Mixer(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return mix(tokens)
+
+    tokens = normal(2, 20, 20)
+    exported = torch.export.export(Mixer(), (tokens,)).module()
+    assert operators_of(exported) == set()
+    torch.testing.assert_close(exported(tokens), mix(tokens))
+
+
+def test_a_second_derivative_is_an_error() -> None:
+    x, weight = (value.requires_grad_() for value in norm(L).values())
+    (gradient,) = torch.autograd.grad(ops.rms_norm(x, weight).square().sum(), x, create_graph=True)
+    with pytest.raises(
+        RuntimeError, match=r"no second derivative: compute it under use_backend\('reference'\)"
+    ):
+        gradient.sum().backward()

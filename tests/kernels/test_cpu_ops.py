@@ -1,0 +1,177 @@
+"""The native CPU kernels against the reference in fp64: values, gradients and changed states."""
+
+import functools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from cobra.kernels import cpu, ops, reference
+from cobra.kernels.cpu import library
+from cobra.kernels.dispatch import use_backend
+from tests.kernels.cpu_cases import (
+    SEQUENCES,
+    STEPS,
+    Case,
+    assert_near,
+    conv,
+    each,
+    floating,
+    norm,
+    packed,
+    run,
+    ssd,
+)
+
+pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
+
+LENGTHS = (0, 1, 63, 64, 65, 257)
+LEVELS = [] if cpu.unavailable() else library.levels()
+ALL = SEQUENCES + STEPS
+
+
+@pytest.fixture(autouse=True)
+def native() -> Iterator[None]:
+    """The native kernels or an error, on one thread, and results that start as NaN."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    with use_backend("cpu"):
+        yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+def test_results_start_as_nan() -> None:
+    assert torch.ones(2).new_empty(3).isnan().all()
+
+
+@functools.cache
+def truth(case: Case, length: int) -> dict[str, Tensor]:
+    inputs = each(case.make(length), Tensor.double)
+    return run(case.spec, case, inputs if case in STEPS else with_gradients(inputs))
+
+
+def with_gradients(inputs: dict) -> dict:
+    return inputs | {name: inputs[name].requires_grad_() for name in floating(inputs)}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("case", SEQUENCES, ids=str)
+def test_values_and_gradients_are_the_references(case: Case, length: int, level: str) -> None:
+    with library.use_level(level):
+        actual = run(getattr(ops, case.op), case, with_gradients(case.make(length)))
+    assert_near(actual, truth(case, length), 2e-5)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("case", STEPS, ids=str)
+def test_steps_are_the_references(case: Case, level: str) -> None:
+    with library.use_level(level):
+        actual = run(getattr(ops, case.op), case, case.make(1))
+    assert_near(actual, truth(case, 1), 5e-6)
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_bf16_inputs_are_computed_in_fp32(case: Case) -> None:
+    rough = each(case.make(65), Tensor.bfloat16)
+    exact = each(rough, Tensor.double)
+    if case in SEQUENCES:
+        rough, exact = with_gradients(rough), with_gradients(exact)
+    actual, expected = run(getattr(ops, case.op), case, rough), run(case.spec, case, exact)
+    assert actual["y"].dtype == torch.bfloat16
+    assert_near(actual, expected, 1.5e-2)
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_parameters_and_states_may_be_wider_than_the_input(case: Case) -> None:
+    inputs = case.make(65)
+    first = next(iter(inputs)) if "state" not in case.states else "x"
+    mixed = inputs | {first: inputs[first].bfloat16()}
+    expected = run(case.spec, case, each(mixed, Tensor.double))
+    assert_near(run(getattr(ops, case.op), case, mixed), expected, 1.5e-2)
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_views_give_the_same_as_copies(case: Case) -> None:
+    def widen(x: Tensor) -> Tensor:
+        """Rows with a gap of NaN between them."""
+        return torch.cat([x, torch.full_like(x, torch.nan)], dim=-1)[..., : x.shape[-1]]
+
+    def turn(x: Tensor) -> Tensor:
+        """The first dimension contiguous, the last not."""
+        return x.mT.contiguous().mT if x.dim() > 1 else torch.stack([x, x], dim=1)[:, 0]
+
+    expected = run(getattr(ops, case.op), case, case.make(70))
+    for view in (widen, turn):
+        assert_near(run(getattr(ops, case.op), case, each(case.make(70), view)), expected, 1e-6)
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_two_threads_give_what_one_gives(case: Case) -> None:
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        inputs = case.make(600)
+        results.append(run(getattr(ops, case.op), case, inputs if case in STEPS else with_gradients(inputs)))
+    for name in results[0]:
+        assert torch.equal(results[0][name], results[1][name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+@pytest.mark.parametrize("case", STEPS, ids=str)
+def test_a_state_of_another_dtype_is_brought_up_to_date(case: Case, dtype: torch.dtype) -> None:
+    inputs = case.make(1)
+    inputs |= {name: inputs[name].to(dtype) for name in case.states}
+    expected = run(case.spec, case, each(inputs, Tensor.double))
+    assert_near(run(getattr(ops, case.op), case, inputs), expected, 1e-3)
+    assert all(inputs[name].dtype == dtype for name in case.states)
+
+
+@pytest.mark.parametrize("case", [case for case in STEPS if "x" in case.make(1)], ids=str)
+def test_a_step_that_needs_a_gradient_has_the_references(case: Case) -> None:
+    gradients: list[Tensor] = []
+    for op in (getattr(ops, case.op), case.spec):
+        inputs = case.make(1)
+        y = op(**inputs | {"x": inputs["x"].requires_grad_()})
+        gradients.append(*torch.autograd.grad(y.sum(), inputs["x"]))
+    assert torch.equal(*gradients)
+
+
+def test_a_filter_of_five_taps_is_left_to_the_reference() -> None:
+    x, weight = conv(9)["x"], torch.ones(37, 5)
+    assert torch.equal(ops.causal_conv1d(x, weight)[0], reference.OPS["causal_conv1d"](x, weight)[0])
+
+
+def test_padding_does_not_leak() -> None:
+    inputs = conv(80) | packed(80)
+    poisoned = inputs["x"].masked_fill(~inputs["mask"].unsqueeze(-1), torch.nan)
+    expected, actual = ops.causal_conv1d(**inputs), ops.causal_conv1d(**inputs | {"x": poisoned})
+    for a, b in zip(actual, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("case", [case for case in SEQUENCES if "all" not in str(case)], ids=str)
+def test_what_is_not_finite_shows(case: Case, value: float) -> None:
+    inputs = case.make(70)
+    first = next(iter(inputs))
+    inputs[first][0, 30] = value
+    y = run(getattr(ops, case.op), case, inputs)["y"]
+    assert not y[0, 30].isfinite().all()
+    assert y[1].isfinite().all()
+    # the chunks of the reference, too, multiply what is hidden by 0
+    assert case.op == "ssd_chunk_scan" or y[0, :30].isfinite().all()
+
+
+def test_denormals_are_back_after_a_call() -> None:
+    ops.rms_norm(**norm(70))
+    assert (torch.full((1,), 1e-30) * 1e-10).item() > 0
+
+
+def test_autocast_does_not_lower_the_precision() -> None:
+    expected = ops.ssd_chunk_scan(**ssd(65))[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(ops.ssd_chunk_scan(**ssd(65))[0], expected)

@@ -1,0 +1,175 @@
+// What the native tests share: arrays of exactly the size they need (so that the sanitizer sees a step beyond), random
+// numbers, comparison with references in double precision, and a loop over ISA levels and threads.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <functional>
+#include <initializer_list>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "abi.h"
+#include "kernels.h"
+#include "scan_abi.h"
+
+#define COBRA_DECLARE(name, Arguments) extern "C" int cobra_##name(const cobra::Arguments*);
+COBRA_KERNELS(COBRA_DECLARE)
+#undef COBRA_DECLARE
+extern "C" const char* cobra_level();
+extern "C" const char* cobra_supported_level(int64_t index);
+extern "C" int cobra_set_level(const char* name);
+extern "C" const char* cobra_fingerprint();
+
+namespace native {
+
+using Values = std::vector<double>;
+
+inline int failures = 0;
+inline std::string where;
+
+#define CHECK(condition)                                                                                   \
+  do {                                                                                                     \
+    if (!(condition)) {                                                                                    \
+      ++native::failures;                                                                                  \
+      fprintf(stderr, "%s:%d: %s: not true: %s\n", __FILE__, __LINE__, native::where.c_str(), #condition); \
+    }                                                                                                      \
+  } while (0)
+
+// ---- random values that fp32 holds exactly
+
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed * 2654435761u + 88172645463325252u) {}
+  double uniform(double low, double high) {
+    state_ ^= state_ << 13;
+    state_ ^= state_ >> 7;
+    state_ ^= state_ << 17;
+    return double(float(low + (high - low) * (double(state_ >> 11) / 9007199254740992.0)));
+  }
+  Values values(int64_t count, double low = -1, double high = 1) {
+    Values all(static_cast<size_t>(count));
+    for (double& value : all) value = uniform(low, high);
+    return all;
+  }
+
+ private:
+  uint64_t state_;
+};
+
+// ---- arrays
+
+// A tensor of fp32 with a gap of `gap` elements behind each row but the last; NaN until something is written.
+class Tensor {
+ public:
+  explicit Tensor(std::vector<int64_t> dims, int64_t gap = 0) : dims_(dims), pitch_(dims.back() + gap) {
+    rows_ = 1;
+    for (size_t i = 0; i + 1 < dims.size(); ++i) rows_ *= dims[i];
+    const int64_t size = rows_ == 0 ? 0 : (rows_ - 1) * pitch_ + dims.back();
+    data_.reset(new float[size_t(size)]);
+    for (int64_t i = 0; i < size; ++i) data_[size_t(i)] = std::numeric_limits<float>::quiet_NaN();
+  }
+  Tensor(std::vector<int64_t> dims, const Values& values, int64_t gap = 0) : Tensor(dims, gap) {
+    for (int64_t i = 0; i < int64_t(values.size()); ++i) at(i) = float(values[size_t(i)]);
+  }
+
+  // The i-th element in reading order.
+  float& at(int64_t i) { return data_[size_t(i / dims_.back() * pitch_ + i % dims_.back())]; }
+
+  Values values() {
+    Values all(size_t(rows_ * dims_.back()));
+    for (size_t i = 0; i < all.size(); ++i) all[i] = at(int64_t(i));
+    return all;
+  }
+
+  cobra::Array array() {
+    cobra::Array a = {data_.get(), cobra::FLOAT32, {0, 0, 0}};
+    int64_t stride = pitch_;
+    for (size_t i = dims_.size() - 1; i-- > 0;) {
+      a.stride[i] = stride;
+      stride *= dims_[i];
+    }
+    return a;
+  }
+
+ private:
+  std::vector<int64_t> dims_;
+  int64_t pitch_, rows_;
+  std::unique_ptr<float[]> data_;
+};
+
+inline cobra::Array absent() { return {nullptr, 0, {0, 0, 0}}; }
+
+// ---- comparison
+
+inline void expect_close(Values actual, const Values& expected, double tolerance, const char* what) {
+  CHECK(actual.size() == expected.size());
+  double largest = 1e-30, error = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    largest = fmax(largest, fabs(expected[i]));
+    // NaN must count as an error
+    const double difference = fabs(actual[i] - expected[i]);
+    if (!(difference <= error)) error = difference;
+  }
+  if (!(error <= tolerance * largest)) {
+    ++failures;
+    fprintf(stderr, "%s: %s differs by %g of %g\n", where.c_str(), what, error, largest);
+  }
+}
+
+inline double dot(const Values& a, const Values& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// The gradient of `loss` by inputs[which] must agree with its slope along a random direction.
+inline void expect_gradient(const std::function<double(const std::vector<Values>&)>& loss,
+                            const std::vector<Values>& inputs, size_t which, const Values& gradient, Random& random,
+                            const char* what) {
+  const Values direction = random.values(int64_t(gradient.size()));
+  const double step = 1e-5;
+  std::vector<Values> ahead = inputs, behind = inputs;
+  double scale = 1e-6;
+  for (size_t i = 0; i < direction.size(); ++i) {
+    ahead[which][i] += step * direction[i];
+    behind[which][i] -= step * direction[i];
+    scale += fabs(gradient[i] * direction[i]);
+  }
+  const double slope = (loss(ahead) - loss(behind)) / (2 * step), ours = dot(gradient, direction);
+  if (!(fabs(slope - ours) <= 1e-4 * scale)) {
+    ++failures;
+    fprintf(stderr, "%s: gradient of %s: slope %g, kernel %g\n", where.c_str(), what, slope, ours);
+  }
+}
+
+// ---- every level and number of threads
+
+inline void everywhere(const char* name, const std::function<void(int64_t threads)>& test) {
+  const std::string before = cobra_level();
+  for (int64_t i = 0; cobra_supported_level(i); ++i) {
+    CHECK(cobra_set_level(cobra_supported_level(i)) == 0);
+    for (int64_t threads = 1; threads <= 2; ++threads) {
+      where = std::string(name) + ", " + cobra_level() + ", threads " + std::to_string(threads);
+      test(threads);
+    }
+  }
+  CHECK(cobra_set_level(before.c_str()) == 0);
+}
+
+inline int finish(const char* program) {
+  printf("%s: %s\n", program, failures ? "FAILED" : "ok");
+  return failures ? 1 : 0;
+}
+
+inline double softplus(double x) { return x > 20 ? x : log1p(exp(x)); }
+inline double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+inline double silu(double x) { return x * sigmoid(x); }
+
+}  // namespace native

@@ -1,0 +1,120 @@
+// Mamba-2's scan against the sequential recurrence in double precision: values, final state, gradients.
+#include "native.h"
+
+using namespace native;
+
+struct Shape {
+  int64_t batch, length, heads, head_dim, groups, d_state, gap;
+};
+
+enum Input { X, DT, A, B, C, D, Z, DT_BIAS, INITIAL, INPUTS };
+const char* const NAMES[] = {"x", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_state"};
+
+std::vector<Values> random_inputs(const Shape& s, Random& random) {
+  const int64_t tokens = s.batch * s.length;
+  std::vector<Values> in(INPUTS);
+  in[X] = random.values(tokens * s.heads * s.head_dim);
+  in[DT] = random.values(tokens * s.heads);
+  in[A] = random.values(s.heads, -2, -0.1);
+  in[B] = random.values(tokens * s.groups * s.d_state);
+  in[C] = random.values(tokens * s.groups * s.d_state);
+  in[D] = random.values(s.heads);
+  in[Z] = random.values(tokens * s.heads * s.head_dim);
+  in[DT_BIAS] = random.values(s.heads);
+  in[INITIAL] = random.values(s.batch * s.heads * s.head_dim * s.d_state);
+  return in;
+}
+
+struct Outputs {
+  Values y, final_state;
+};
+
+// S_t = exp(dt A) S_{t-1} + dt x B^T,  y = (S C + D x) silu(z)
+Outputs recurrence(const Shape& s, const std::vector<Values>& in) {
+  Outputs out{Values(in[X].size()), in[INITIAL]};
+  for (int64_t b = 0; b < s.batch; ++b)
+    for (int64_t t = 0; t < s.length; ++t)
+      for (int64_t h = 0; h < s.heads; ++h) {
+        const int64_t token = b * s.length + t, group = h / (s.heads / s.groups);
+        const double dt = softplus(in[DT][size_t(token * s.heads + h)] + in[DT_BIAS][size_t(h)]);
+        const double* maps = in[B].data() + (token * s.groups + group) * s.d_state;
+        const double* reads = in[C].data() + (token * s.groups + group) * s.d_state;
+        for (int64_t p = 0; p < s.head_dim; ++p) {
+          const size_t at = size_t((token * s.heads + h) * s.head_dim + p);
+          double* state = out.final_state.data() + ((b * s.heads + h) * s.head_dim + p) * s.d_state;
+          double y = in[D][size_t(h)] * in[X][at];
+          for (int64_t n = 0; n < s.d_state; ++n) {
+            state[n] = exp(dt * in[A][size_t(h)]) * state[n] + dt * in[X][at] * maps[n];
+            y += state[n] * reads[n];
+          }
+          out.y[at] = y * silu(in[Z][at]);
+        }
+      }
+  return out;
+}
+
+int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+struct Tensors {
+  std::vector<int64_t> wide, narrow, maps, heads, state;
+  std::vector<Tensor> in;
+
+  Tensors(const Shape& s, const std::vector<Values>& values)
+      : wide{s.batch, s.length, s.heads, s.head_dim},
+        narrow{s.batch, s.length, s.heads},
+        maps{s.batch, s.length, s.groups, s.d_state},
+        heads{s.heads},
+        state{s.batch, s.heads, s.head_dim, s.d_state} {
+    const std::vector<int64_t>* dims[] = {&wide, &narrow, &heads, &maps, &maps, &heads, &wide, &heads, &state};
+    for (int i = 0; i < INPUTS; ++i) in.emplace_back(*dims[i], values[size_t(i)], dims[i]->size() > 1 ? s.gap : 0);
+  }
+};
+
+void test(const Shape& s, int64_t threads) {
+  Random random(7);
+  const std::vector<Values> values = random_inputs(s, random);
+  const Outputs expected = recurrence(s, values);
+  Tensors t(s, values);
+  Tensor y(t.wide), final_state(t.state);
+  const int64_t chunks = (s.length + cobra::SSD_CHUNK - 1) / cobra::SSD_CHUNK;
+  Tensor states({s.batch, s.heads, chunks, round_up(s.d_state, cobra::STATE_PAD) * round_up(s.head_dim, cobra::STATE_PAD)});
+  const double most = std::numeric_limits<double>::infinity();
+  const auto a = [&](Input i) { return t.in[i].array(); };
+  const cobra::SsdForward forward = {
+      a(X), a(DT), a(A), a(B), a(C), a(D), a(Z), a(DT_BIAS), a(INITIAL), absent(), absent(),
+      y.array(), final_state.array(), states.array(),
+      s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 0, 1, threads, 0.0, most};
+  CHECK(cobra_ssd_chunk_scan(&forward) == 0);
+  expect_close(y.values(), expected.y, 1e-4, "y");
+  expect_close(final_state.values(), expected.final_state, 1e-4, "final state");
+
+  const Values dy = random.values(int64_t(expected.y.size()));
+  const Values dfinal = random.values(int64_t(expected.final_state.size()));
+  Tensor dy_tensor(t.wide, dy), dfinal_tensor(t.state, dfinal);
+  Tensor dx(t.wide), ddt(t.narrow), dB(t.maps), dC(t.maps), dz(t.wide), dA(t.heads), dD(t.heads), dbias(t.heads);
+  Tensor dinitial(t.state);
+  const cobra::SsdBackward backward = {
+      dy_tensor.array(), dfinal_tensor.array(), a(X), a(DT), a(A), a(B), a(C), a(D), a(Z), a(DT_BIAS),
+      absent(), absent(), states.array(),
+      dx.array(), ddt.array(), dB.array(), dC.array(), dz.array(), dA.array(), dD.array(), dbias.array(), dinitial.array(),
+      s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 0, 1, threads, 0.0, most};
+  CHECK(cobra_ssd_chunk_scan_backward(&backward) == 0);
+  const auto loss = [&](const std::vector<Values>& in) {
+    const Outputs out = recurrence(s, in);
+    return dot(out.y, dy) + dot(out.final_state, dfinal);
+  };
+  Tensor* gradients[] = {&dx, &ddt, &dA, &dB, &dC, &dD, &dz, &dbias, &dinitial};
+  for (size_t i = 0; i < INPUTS; ++i) expect_gradient(loss, values, i, gradients[i]->values(), random, NAMES[i]);
+}
+
+int main() {
+  const Shape shapes[] = {
+      {1, 0, 2, 8, 1, 16, 0}, {1, 1, 1, 1, 1, 1, 0},   {2, 63, 2, 5, 1, 7, 3},
+      {1, 64, 4, 16, 2, 16, 0}, {1, 65, 4, 17, 4, 33, 1}, {1, 130, 2, 64, 1, 128, 5},
+  };
+  for (const Shape& shape : shapes) {
+    const std::string name = "ssd L " + std::to_string(shape.length) + " P " + std::to_string(shape.head_dim);
+    everywhere(name.c_str(), [&](int64_t threads) { test(shape, threads); });
+  }
+  return finish("ssd");
+}
