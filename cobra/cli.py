@@ -137,12 +137,34 @@ def _reproduce(options: argparse.Namespace) -> None:
     reproduce(options.config, options.out, options.seed)
 
 
+def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+    kernels = subjects.add_parser(
+        "kernels", help="CPU kernels beside transformers' path and the machine's limits"
+    )
+    kernels.add_argument("--out", type=Path, required=True, help="folder to write the reports to")
+    kernels.add_argument("--repeats", type=int, default=9, help="interleaved repeats (default: 9)")
+    kernels.add_argument("--threads", type=int, default=1, help="of each process (default: 1)")
+    kernels.add_argument("--quick", action="store_true", help="small sizes: tries the bench, judges nothing")
+    kernels.add_argument("--no-peers", action="store_true", help="leave transformers' path out")
+    kernels.add_argument(
+        "--only", nargs="*", default=[], metavar="WORD", help="groups whose title has a WORD"
+    )
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from cobra.eval.kernel_bench.run import bench
+
+    bench(options.out, options.repeats, options.quick, options.threads, not options.no_peers, options.only)
+
+
 _Arguments = Callable[[argparse.ArgumentParser], None]
 _Run = Callable[[argparse.Namespace], None]
 _VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("generate", "answer a question about a picture", _generate_arguments, _generate),
     ("data", "write a data set to disk", _data_arguments, _data),
     ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),
+    ("bench", "measure speed and write a report", _bench_arguments, _bench),
     (
         "reproduce",
         "train a config and its blind twin, evaluate both, draw the results",

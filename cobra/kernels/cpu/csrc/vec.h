@@ -30,7 +30,8 @@ typedef uint16_t HalfVec __attribute__((vector_size(COBRA_VW * 2)));
 
 // the same, at any address and over memory of any type
 typedef float LooseVec __attribute__((vector_size(COBRA_VW * 4), aligned(4), may_alias));
-typedef int32_t LooseIntVec __attribute__((vector_size(COBRA_VW * 4), aligned(4), may_alias));
+// aligned(2): pairs of bf16 are read through it as well
+typedef int32_t LooseIntVec __attribute__((vector_size(COBRA_VW * 4), aligned(2), may_alias));
 typedef uint16_t LooseHalfVec __attribute__((vector_size(COBRA_VW * 2), aligned(2), may_alias));
 
 // bfloat16: the upper half of a float. A type of its own, so that load and store can be overloaded.
