@@ -70,12 +70,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    _answer_arguments(parser)
+    parser.add_argument("--prompt", required=True, help="the question")
+
+
+def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ckpt", type=Path, required=True, help="folder of a trained model, e.g. runs/tiny/model"
     )
     parser.add_argument("--image", type=Path, help="the picture; none asks about text alone")
-    parser.add_argument("--prompt", required=True, help="the question")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (default: 256)")
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        default=4096,
+        help="longest question in tokens, and the length of a transformer's cache (default: 4096)",
+    )
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
     parser.add_argument(
         "--top-k", type=int, default=0, help="sample from the k likeliest tokens (default: all)"
@@ -91,12 +101,15 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    filtered = options.top_k or options.top_p < 1 or options.min_p
-    if filtered and not options.temperature:
-        raise ValueError("--top-k, --top-p and --min-p filter what is sampled: give a --temperature above 0")
     from cobra.answer import print_answer
 
     print_answer(options)
+
+
+def _chat(options: argparse.Namespace) -> None:
+    from cobra.chat import chat
+
+    chat(options)
 
 
 def _kernels_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,6 +175,7 @@ _Arguments = Callable[[argparse.ArgumentParser], None]
 _Run = Callable[[argparse.Namespace], None]
 _VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("generate", "answer a question about a picture", _generate_arguments, _generate),
+    ("chat", "talk about pictures in the terminal or through a pipe", _answer_arguments, _chat),
     ("data", "write a data set to disk", _data_arguments, _data),
     ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),
     ("bench", "measure speed and write a report", _bench_arguments, _bench),

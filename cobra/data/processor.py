@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from cobra.data.batch import Batch
-from cobra.data.chat import IMAGE_TEXT, Chat
+from cobra.data.chat import IMAGE_TEXT, Chat, Segment
 from cobra.data.image import load_rgb
 from cobra.data.record import Record
 from cobra.models.vision.base import Pixels
@@ -63,19 +63,8 @@ class Processor:
         messages = (
             record.messages[:-1] if prompt and record.messages[-1].role == "assistant" else record.messages
         )
-        ids: list[int] = []
-        labels: list[int] = []
-        for segment in self.chat.segments([m.as_dict() for m in messages], prompt):
-            # pieces are encoded apart, so that no token spans the border of a turn or of a picture
-            for number, piece in enumerate(segment.text.split(IMAGE_TEXT)):
-                new = [IMAGE_ID] * (self.num_image_tokens if number else 0) + self.chat.encode(piece)
-                ids += new
-                labels += new if segment.is_answer else [IGNORE_ID] * len(new)
-        if ids.count(IMAGE_ID) != len(record.images) * self.num_image_tokens:
-            raise ValueError(
-                f"record {record.id!r} has {len(record.images)} pictures but its text places "
-                f"{ids.count(IMAGE_ID) // self.num_image_tokens}: remove {IMAGE_TEXT!r} from the text"
-            )
+        segments = self.chat.segments([m.as_dict() for m in messages], prompt)
+        ids, labels = self._tokens(segments, record.id, len(record.images))
         if not prompt and len(ids) > self.max_length:
             if IMAGE_ID in ids[self.max_length :]:
                 raise ValueError(
@@ -83,6 +72,15 @@ class Processor:
                 )
             ids, labels = ids[: self.max_length], labels[: self.max_length]
         return Example(ids, labels, [self._pixels(image) for image in record.images], record)
+
+    def encode_question(self, record: Record) -> Example:
+        """What a chat adds after its last answer, to be read from the state that this answer left."""
+        segments = self.chat.segments([m.as_dict() for m in record.messages], prompt=True)
+        read = max((number for number, s in enumerate(segments, 1) if s.is_answer), default=0)
+        images = sum(part["type"] == "image" for part in record.messages[-1].content)
+        ids, labels = self._tokens(segments[read:], record.id, images)
+        new = record.images[len(record.images) - images :]
+        return Example(ids, labels, [self._pixels(image) for image in new], record)
 
     def collate(self, examples: list[Example], left: bool = False) -> Batch:
         """Pad and stack; on the left before generation, on the right in training."""
@@ -97,6 +95,23 @@ class Processor:
             cells=torch.stack([torch.as_tensor(c) for c in cells]).long() if cells else None,
             records=[e.record for e in examples] if left else [],
         )
+
+    def _tokens(self, segments: list[Segment], record: str, images: int) -> tuple[list[int], list[int]]:
+        """Token ids and labels of rendered chat that places `images` pictures."""
+        ids: list[int] = []
+        labels: list[int] = []
+        for segment in segments:
+            # pieces are encoded apart, so that no token spans the border of a turn or of a picture
+            for number, piece in enumerate(segment.text.split(IMAGE_TEXT)):
+                new = [IMAGE_ID] * (self.num_image_tokens if number else 0) + self.chat.encode(piece)
+                ids += new
+                labels += new if segment.is_answer else [IGNORE_ID] * len(new)
+        if ids.count(IMAGE_ID) != images * self.num_image_tokens:
+            raise ValueError(
+                f"record {record!r} has {images} pictures but its text places "
+                f"{ids.count(IMAGE_ID) // self.num_image_tokens}: remove {IMAGE_TEXT!r} from the text"
+            )
+        return ids, labels
 
     def _pixels(self, image: object) -> Pixels:
         pixels = self.transform(load_rgb(image))  # type: ignore[arg-type]

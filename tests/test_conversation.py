@@ -1,0 +1,147 @@
+"""Conversations: what is kept equals what would have been read again."""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cobra.chat import Session
+from cobra.conversation import Conversation
+from cobra.data.chat import Chat
+from cobra.data.processor import Processor
+from cobra.data.record import Record, assistant, user
+from cobra.models.vlm import CobraVLM
+from tests.models.builders import ENCODERS, LMS, PROJECTORS
+
+PICTURE = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
+
+
+@pytest.fixture(params=sorted(LMS))
+def make(request: pytest.FixtureRequest) -> Callable[..., Conversation]:
+    def conversation(max_new_tokens: int = 5, max_length: int = 4096) -> Conversation:
+        torch.manual_seed(0)
+        model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS[request.param]).eval()
+        chat = Chat("cobra:data/shapes/tokenizer")
+        # the tiny models know 64 tokens
+        chat.encode = lambda text: [1 + byte % 60 for byte in text.encode()]  # type: ignore[method-assign]
+        chat.eos_id = 63
+        processor = Processor(chat, model.vision.transform, model.num_image_tokens)
+        return Conversation(model, processor, max_length, max_new_tokens)
+
+    return conversation
+
+
+def test_a_second_question_is_answered_as_if_all_had_been_read_again(
+    make: Callable[..., Conversation],
+) -> None:
+    talk = make()
+    model, processor = talk.model, talk.processor
+    "".join(talk.ask("what is it?", [PICTURE]))
+    second = "".join(talk.ask("and what now?", [PICTURE]))
+
+    first = processor.encode(Record("1", [user("what is it?", 1)], [PICTURE]), prompt=True)
+    pixels = processor.collate([first], left=True).pixels
+    assert isinstance(pixels, torch.Tensor)
+    said = model.generate(torch.tensor([first.ids]), pixels, max_new_tokens=5, eos_id=63)[0].tolist()
+    more = processor.encode_question(Record("2", [*talk.messages[:2], talk.messages[2]], [PICTURE] * 2))
+    ids = torch.tensor([first.ids + said + [63] * (said[-1] != 63) + more.ids])
+    again = model.generate(ids, torch.cat([pixels, pixels]), max_new_tokens=5, eos_id=63)[0].tolist()
+    assert second == processor.chat.decode(again)
+
+
+def test_a_question_is_the_end_of_the_whole_chat() -> None:
+    chat = Chat("cobra:data/shapes/tokenizer")
+    processor = Processor(chat, lambda image: torch.zeros(3, 4, 4), num_image_tokens=2)
+    messages = [user("where is it?", 1), assistant("top left"), user("is there a red circle?")]
+    whole = processor.encode(Record("chat", messages, [PICTURE]), prompt=True)
+    new = processor.encode_question(Record("chat", messages, [PICTURE]))
+    assert new.ids == whole.ids[len(whole.ids) - len(new.ids) :]
+    assert chat.tokenizer.decode(new.ids) == "<|user|> is there a red circle?<|assistant|>"
+    assert not new.pixels
+
+
+def test_an_answer_that_is_stopped_can_be_followed_by_a_question(make: Callable[..., Conversation]) -> None:
+    talk = make(max_new_tokens=50)
+    answer = talk.ask("what is it?", [PICTURE])
+    next(answer)
+    answer.close()
+    assert 1 <= talk.answer_tokens < 50
+    assert [m.role for m in talk.messages] == ["user", "assistant"]
+    assert isinstance("".join(talk.ask("and now?")), str)
+
+
+def test_a_reset_conversation_starts_anew(make: Callable[..., Conversation]) -> None:
+    talk = make()
+    first = "".join(talk.ask("what is it?", [PICTURE]))
+    "".join(talk.ask("and what now?"))
+    talk.reset()
+    assert "".join(talk.ask("what is it?", [PICTURE])) == first
+
+
+@pytest.mark.parametrize(("question", "message"), [("  ", "is empty"), ("x" * 400, "more than the 300")])
+def test_a_bad_question_leaves_the_conversation_as_it_was(
+    make: Callable[..., Conversation], question: str, message: str
+) -> None:
+    talk = make(max_length=300)
+    "".join(talk.ask("what is it?", [PICTURE]))
+    before = list(talk.messages)
+    with pytest.raises(ValueError, match=message):
+        "".join(talk.ask(question))
+    assert talk.messages == before
+    assert isinstance("".join(talk.ask("ok?")), str)
+
+
+class Echo(Conversation):
+    """Answers with what it was asked."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def ask(self, question: str, images: object = ()) -> Iterator[str]:  # type: ignore[override]
+        self.answer_tokens = 1
+        yield f"{question} {images}"
+
+
+def test_commands_of_a_session(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = tmp_path / "a b.png"
+    Image.new("RGB", (3, 2)).save(picture)
+    session = Session(Echo())
+    for line in (
+        f"/image {picture}",
+        "one",
+        "two",
+        "/image missing.png",
+        "/nonsense",
+        "/image",
+        "",
+        "/reset",
+    ):
+        session.handle(line)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [f"one {[str(picture)]}", "two []"]
+    for text in (
+        "3 × 2",
+        "'missing.png' does not exist",
+        "no command /nonsense",
+        "needs the path",
+        "forgotten",
+    ):
+        assert text in err
+
+
+def test_a_pipe_gets_answers_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cobra import chat
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n/exit\nthree\n"))
+    monkeypatch.setattr(chat, "open_conversation", lambda options: Echo())
+    chat.chat(type("Options", (), {"image": None})())
+    out, err = capsys.readouterr()
+    assert out == "one []\ntwo []\n"
+    assert err.count("1 tokens") == 2
