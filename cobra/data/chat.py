@@ -12,6 +12,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 # What a chat template writes where a picture goes.
 IMAGE_TEXT = "<image>"
 
+# Questions repeat, long texts hardly do; together these hold a few megabytes.
+_MAX_REMEMBERED, _MAX_CHARACTERS = 16384, 256
+
 
 @dataclass
 class Segment:
@@ -46,6 +49,7 @@ class Chat:
         self.eos_id: int = self.tokenizer.eos_token_id
         pad = self.tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else pad
+        self._remembered: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
         return len(self.tokenizer)
@@ -67,7 +71,12 @@ class Chat:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a stretch of rendered text."""
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        if text not in self._remembered:
+            ids = self.tokenizer.encode(text, add_special_tokens=False)
+            if len(text) > _MAX_CHARACTERS or len(self._remembered) == _MAX_REMEMBERED:
+                return ids
+            self._remembered[text] = ids
+        return list(self._remembered[text])
 
     def decode(self, ids: list[int]) -> str:
         """Text of an answer's ids, up to its end."""
