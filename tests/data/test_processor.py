@@ -1,11 +1,8 @@
 """From records to batches: labels, pictures, padding, templates."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
@@ -106,13 +103,3 @@ def test_zephyr_template_is_cobras_format_to_the_letter() -> None:
         ("\n<|user|>\nMore<|endoftext|>\n<|assistant|>\n", False),
         (" <|endoftext|>", True),
     ]
-
-
-def test_the_squash_transform_equals_timms_evaluation_transform(tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm")
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
-    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
-    theirs = timm.data.create_transform(
-        (3, 32, 32), interpolation="bicubic", mean=mean, std=std, crop_mode="squash", crop_pct=1.0
-    )
-    torch.testing.assert_close(SquashTransform(32, mean, std)(picture), theirs(picture), rtol=0, atol=1e-6)

@@ -1,13 +1,18 @@
-"""From a picture to an encoder's pixels."""
+"""From a picture to an encoder's pixels: three ways to make it a square."""
+
+from abc import ABC, abstractmethod
+from math import floor
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+_BICUBIC = Image.Resampling.BICUBIC
 
-class SquashTransform:
-    """Resize to a square whatever the aspect ratio, then normalise ("resize-naive" in prismatic and Cobra).
+
+class SquareTransform(ABC):
+    """Make a picture a square, then normalise it.
 
     Args:
         image_size: side of the square in pixels.
@@ -17,13 +22,90 @@ class SquashTransform:
 
     def __init__(self, image_size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self.image_size = image_size
-        self.mean = torch.tensor(mean).view(3, 1, 1)
-        self.std = torch.tensor(std).view(3, 1, 1)
+        # pictures are prepared on the CPU, even if the encoder is only described on the meta device
+        self.mean = torch.tensor(mean, device="cpu").view(3, 1, 1)
+        self.std = torch.tensor(std, device="cpu").view(3, 1, 1)
+
+    @abstractmethod
+    def square(self, image: Image.Image) -> Image.Image:
+        """RGB picture to one of image_size × image_size pixels."""
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB picture to (3, image_size, image_size), fp32."""
-        side = (self.image_size, self.image_size)
-        if image.size != side:
-            image = image.resize(side, Image.Resampling.BICUBIC)
-        array = torch.from_numpy(np.array(image, dtype=np.float32))  # (H, W, 3)
+        array = torch.from_numpy(np.array(self.square(image), dtype=np.float32))  # (H, W, 3)
         return (array.permute(2, 0, 1) / 255 - self.mean) / self.std
+
+
+class SquashTransform(SquareTransform):
+    """Resize both sides whatever the aspect ratio ("resize-naive" in prismatic and Cobra)."""
+
+    def square(self, image: Image.Image) -> Image.Image:
+        """The whole picture, distorted."""
+        side = (self.image_size, self.image_size)
+        return image if image.size == side else image.resize(side, _BICUBIC)
+
+
+class CropTransform(SquareTransform):
+    """Resize the shorter side and keep the centre ("resize-crop" in prismatic and Cobra).
+
+    Args:
+        image_size: side of the square in pixels.
+        mean: mean of each RGB channel on a 0–1 scale.
+        std: standard deviation of each channel on a 0–1 scale.
+        crop_pct: the square's side as a share of the resized shorter side.
+    """
+
+    def __init__(
+        self, image_size: int, mean: tuple[float, ...], std: tuple[float, ...], crop_pct: float = 1.0
+    ) -> None:
+        super().__init__(image_size, mean, std)
+        self.shorter = floor(image_size / crop_pct)
+
+    def square(self, image: Image.Image) -> Image.Image:
+        """The centre of the picture; rounding as in torchvision's Resize and CenterCrop."""
+        # resized, a strip of 1 × 60 000 pixels would take gigabytes
+        image = _centre(image, *(min(side, 64 * min(image.size)) for side in image.size))
+        resized = [self.shorter * side // min(image.size) for side in image.size]
+        return _centre(image.resize((resized[0], resized[1]), _BICUBIC), self.image_size, self.image_size)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+class LetterboxTransform(CropTransform):
+    """Pad with the mean colour to a square, then resize ("letterbox" in prismatic and Cobra).
+
+    Args:
+        image_size: side of the square in pixels.
+        mean: mean of each RGB channel on a 0–1 scale; the padding's colour.
+        std: standard deviation of each channel on a 0–1 scale.
+        crop_pct: the square's side as a share of the resized padded picture.
+        equal_bars: bars of the same width on both sides, as in Cobra: the padded picture of an odd difference
+            is then one pixel short of a square, and as much is cropped. False pads to an exact square.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        crop_pct: float = 1.0,
+        equal_bars: bool = False,
+    ) -> None:
+        super().__init__(image_size, mean, std, crop_pct)
+        self.colour = tuple(int(channel * 255) for channel in mean)
+        self.equal_bars = equal_bars
+
+    def square(self, image: Image.Image) -> Image.Image:
+        """The whole picture between bars."""
+        # padded, a picture of 60 000 × 600 pixels would take gigabytes
+        image = image.reduce(max(1, max(image.size) // 8192))
+        longer = max(image.size)
+        width, height = image.size
+        left, top = (longer - width) // 2, (longer - height) // 2
+        size = (width + 2 * left, height + 2 * top) if self.equal_bars else (longer, longer)
+        padded = Image.new("RGB", size, self.colour)
+        padded.paste(image, (left, top))
+        return super().square(padded)

@@ -1,0 +1,63 @@
+"""Pictures to pixels, against timm's and torchvision's transforms."""
+
+# declares operators that timm's import of torchvision needs
+import cobra.torchvision_shim  # noqa: F401  isort: skip
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as tv
+
+from cobra.models.vision.transform import CropTransform, LetterboxTransform, SquareTransform, SquashTransform
+
+MEAN, STD, SIDE = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), 32
+SIZES = [(50, 71), (71, 50), (33, 200), (20, 21), (32, 32)]
+
+
+def picture(size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+
+
+def timms(image: Image.Image, crop_pct: float, crop_mode: str = "center") -> Tensor:
+    transform = timm.data.create_transform(
+        (3, SIDE, SIDE), interpolation="bicubic", mean=MEAN, std=STD, crop_mode=crop_mode, crop_pct=crop_pct
+    )
+    return transform(image)
+
+
+def padded(image: Image.Image, equal_bars: bool) -> Image.Image:
+    gaps = [max(image.size) - side for side in image.size]
+    before = [gap // 2 for gap in gaps]
+    after = before if equal_bars else [gap - half for gap, half in zip(gaps, before, strict=True)]
+    return tv.pad(image, before + after, fill=tuple(int(channel * 255) for channel in MEAN))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_squashed_picture_equals_timms(size: tuple[int, int]) -> None:
+    ours = SquashTransform(SIDE, MEAN, STD)(picture(size))
+    torch.testing.assert_close(ours, timms(picture(size), 1.0, "squash"), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("crop_pct", [1.0, 0.9])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_cropped_picture_equals_timms(size: tuple[int, int], crop_pct: float) -> None:
+    ours = CropTransform(SIDE, MEAN, STD, crop_pct)(picture(size))
+    torch.testing.assert_close(ours, timms(picture(size), crop_pct), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("equal_bars", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_letterboxed_picture_equals_a_padded_one(size: tuple[int, int], equal_bars: bool) -> None:
+    square = padded(picture(size), equal_bars)
+    assert (square.size[0] == square.size[1]) == (not equal_bars or (size[0] - size[1]) % 2 == 0)
+    ours = LetterboxTransform(SIDE, MEAN, STD, equal_bars=equal_bars)(picture(size))
+    torch.testing.assert_close(ours, timms(square, 1.0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [SquashTransform, CropTransform, LetterboxTransform])
+def test_a_long_strip_needs_no_gigabytes(kind: type[SquareTransform]) -> None:
+    transform = kind(384, MEAN, STD)
+    assert transform(Image.new("RGB", (10, 33_000), "red")).shape == (3, 384, 384)
