@@ -9,7 +9,6 @@ from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForC
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.lm.state_space import StateSpaceLM
-from cobra.models.vision.timm_encoder import TimmEncoder
 from tests.models.builders import VOCAB
 
 # with these, transformers would run upstream's kernels, and the comparison might be of a thing with itself
@@ -57,16 +56,3 @@ def test_logits_and_gradients_equal_transformers_from_the_same_weights(name: str
     for key, parameter in ours.named_parameters():
         other = gradients["backbone." + key.replace("embedding.", "embeddings.")]
         torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-3, atol=1e-6, msg=key)
-
-
-@torch.no_grad()
-def test_timm_features_are_the_penultimate_block_without_norm_and_prefix() -> None:
-    torch.manual_seed(0)
-    encoder = TimmEncoder("test_vit.r160_in1k", image_size=64, pretrained=False).eval()
-    pixels = torch.randn(2, 3, 64, 64)
-    tower = encoder.tower
-    x = tower.norm_pre(tower.patch_drop(tower._pos_embed(tower.patch_embed(pixels))))
-    for block in tower.blocks[:-1]:
-        x = block(x)
-    torch.testing.assert_close(encoder(pixels), x[:, tower.num_prefix_tokens :])
-    assert tower.num_prefix_tokens > 0

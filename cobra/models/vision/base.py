@@ -28,3 +28,16 @@ class VisionEncoder(Component, ABC):
     @abstractmethod
     def forward(self, pixels: Pixels) -> Tensor:
         """Pixels of B images to patches (B, N, embed_dim)."""
+
+    def unused_parameters(self) -> dict[str, int]:
+        """Name and size of each parameter of the published tower that its features do not depend on.
+
+        On the meta device an encoder has them and counts as published; elsewhere they are left out.
+        """
+        return {}
+
+    def count_parameters(self) -> tuple[int, int]:
+        """Parameters of the published towers, and of the part that the features use; on any device."""
+        unused = self.unused_parameters()
+        used = sum(p.numel() for name, p in self.named_parameters() if name not in unused)
+        return used + sum(unused.values()), used

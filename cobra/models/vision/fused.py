@@ -35,6 +35,14 @@ class FusedEncoder(VisionEncoder):
         """Tuple of pixels, each of B images, to patches (B, N, sum of widths)."""
         return torch.cat([encoder(p) for encoder, p in zip(self.encoders, pixels, strict=True)], dim=-1)
 
+    def unused_parameters(self) -> dict[str, int]:
+        """Those of all encoders."""
+        return {
+            f"encoders.{number}.{name}": size
+            for number, encoder in enumerate(cast(Iterable[VisionEncoder], self.encoders))
+            for name, size in encoder.unused_parameters().items()
+        }
+
     def arguments(self) -> dict[str, Any]:
         """The encoders that were built."""
         return {"encoders": self.encoders}
