@@ -1,10 +1,9 @@
 """Fewer, wider tokens: neighbouring patches are folded into one before the MLP."""
 
-import math
-
 from torch import Tensor, nn
 
 from cobra.models.projectors.base import Projector
+from cobra.models.projectors.grid import square_side
 
 
 class PixelUnshuffleProjector(Projector):
@@ -39,10 +38,10 @@ def pixel_unshuffle(patches: Tensor, factor: int) -> Tensor:
 
 
 def _grid_side(num_patches: int, factor: int) -> int:
-    side = math.isqrt(num_patches)
-    if side**2 != num_patches or side % factor:
+    side = square_side(num_patches)
+    if side % factor:
         raise ValueError(
-            f"{num_patches} patches cannot be folded by {factor}: needs a square grid with a side that is a "
-            f"multiple of {factor}; change the image size or the factor"
+            f"{side} × {side} patches cannot be folded by {factor}: needs a side that is a multiple of "
+            f"{factor}; change the image size or the factor"
         )
     return side
