@@ -9,7 +9,10 @@ from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.lm.transformer import TransformerLM
 from cobra.models.projectors.base import Projector
 from cobra.models.projectors.fused_mlp import FusedMLPProjector
+from cobra.models.projectors.ldp import LDPProjector
+from cobra.models.projectors.ldpv2 import LDPv2Projector
 from cobra.models.projectors.linear import LinearProjector
+from cobra.models.projectors.mamba_scan import MambaScanProjector
 from cobra.models.projectors.mlp import MLPProjector
 from cobra.models.projectors.pixel_unshuffle import PixelUnshuffleProjector
 from cobra.models.vision.base import VisionEncoder
@@ -29,7 +32,12 @@ ENCODERS: dict[str, Callable[[], VisionEncoder]] = {
     "fused": partial(FusedEncoder, [small_vit, timm_vit]),
 }
 PROJECTORS: dict[str, Callable[[int, int], Projector]] = {
+    "cross_scan": partial(MambaScanProjector, variant="basic", paths="cross", d_state=8, head_dim=16),
+    "ldp": LDPProjector,
+    "ldpv2": partial(LDPv2Projector, side=3, fused=True),
     "linear": LinearProjector,
+    "mamba_mlp": partial(MambaScanProjector, variant="mlp"),
+    "mamba_scan": partial(MambaScanProjector, d_state=8, head_dim=16),
     "mlp": MLPProjector,
     "fused_mlp": FusedMLPProjector,
     "pixel_unshuffle": PixelUnshuffleProjector,

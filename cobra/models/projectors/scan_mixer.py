@@ -1,0 +1,106 @@
+"""Mamba-2's mixer for pictures: it reads the patches along several paths and takes the mean."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cobra.kernels.ops import causal_conv1d, rms_norm_gated, ssd_chunk_scan
+from cobra.models.lm.init import inverse_softplus_dt, scale_output, without_weight_decay
+from cobra.models.lm.state_space import RMSNorm
+from cobra.models.projectors.grid import square_side
+
+Paths = Literal["bidirectional", "cross"]
+
+# The suffix of each path's own parameters. Odd paths go backward, the third and fourth along columns.
+SUFFIXES: dict[str, tuple[str, ...]] = {"bidirectional": ("", "_b"), "cross": ("", "_b", "_c", "_d")}
+
+
+class ScanMixer(nn.Module):
+    """Shared in_proj, norm and out_proj; a convolution, dt, A and D for each path.
+
+    "bidirectional" is ML-Mamba's BSM as released, names included. "cross" is a re-creation of its CSM, whose
+    code was not: the paths are VMamba's cross-scan (arXiv 2401.10166), by rows and by columns, each in both
+    directions; as in BSM the mean is taken, where VMamba adds.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        paths: Paths,
+        d_state: int,
+        head_dim: int,
+        expand: int,
+        d_conv: int,
+        chunk_size: int,
+    ) -> None:
+        super().__init__()
+        d_inner = expand * d_model
+        if d_inner % head_dim:
+            raise ValueError(f"d_inner {d_inner} must be a multiple of head_dim {head_dim}")
+        if paths not in SUFFIXES:
+            raise ValueError(f"paths {paths!r} is unknown: choose one of {', '.join(SUFFIXES)}")
+        heads, channels = d_inner // head_dim, d_inner + 2 * d_state
+        self.paths, self.chunk_size = SUFFIXES[paths], chunk_size
+        self.splits = (d_inner, channels, heads)
+        self.scan_splits = (d_inner, d_state, d_state)
+        self.in_proj = nn.Linear(d_model, sum(self.splits), bias=False)
+        for path in self.paths:
+            self.add_module(f"conv1d{path}", nn.Conv1d(channels, channels, d_conv, groups=channels))
+            for name in ("dt_bias", "A_log", "D"):
+                self.register_parameter(name + path, without_weight_decay(nn.Parameter(torch.ones(heads))))
+        self.norm = RMSNorm(d_inner, eps=1e-5)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+
+    def initialise(self, n_layers: int) -> None:
+        """Draw dt and A of each path as Mamba-2's reference code does, and scale the output."""
+        heads = self.splits[2]
+        with torch.no_grad():
+            for path in self.paths:
+                self.get_parameter(f"dt_bias{path}").copy_(inverse_softplus_dt(heads, (1e-3, 1e-1)))
+                self.get_parameter(f"A_log{path}").copy_(torch.empty(heads).uniform_(1.0, 16.0).log())
+        scale_output(self.out_proj, n_layers)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Patches (B, N, d_model) to the same shape."""
+        z, xBC, dt = self.in_proj(patches).split(self.splits, dim=-1)
+        y = torch.zeros_like(z)
+        for number, path in enumerate(self.paths):
+            scanned = self._scan(walk(xBC, number), walk(dt, number), path)  # (B, N, d_inner)
+            # the gate looks at one token at a time: no need to reorder it too
+            y = y + rms_norm_gated(walk_back(scanned, number), z, self.norm.weight, self.norm.eps)
+        return self.out_proj(y / len(self.paths))
+
+    def _scan(self, xBC: Tensor, dt: Tensor, path: str) -> Tensor:
+        weight, bias = (self.get_parameter(f"conv1d{path}.{name}") for name in ("weight", "bias"))
+        xBC, _ = causal_conv1d(xBC, weight.squeeze(1), bias, activation="silu")
+        x, B, C = xBC.split(self.scan_splits, dim=-1)
+        y, _ = ssd_chunk_scan(
+            x.unflatten(-1, (dt.shape[-1], -1)),  # (B, N, H, P)
+            dt,
+            -torch.exp(self.get_parameter(f"A_log{path}").float()),
+            B.unsqueeze(2),  # (B, N, 1, S)
+            C.unsqueeze(2),
+            D=self.get_parameter(f"D{path}"),
+            dt_bias=self.get_parameter(f"dt_bias{path}"),
+            dt_softplus=True,
+            chunk_size=self.chunk_size,
+        )
+        return y.flatten(-2)
+
+
+def walk(patches: Tensor, path: int) -> Tensor:
+    """Patches (B, N, D) in the order in which a path meets them."""
+    ordered = _transpose_grid(patches) if path >= 2 else patches
+    return ordered.flip(1) if path % 2 else ordered
+
+
+def walk_back(patches: Tensor, path: int) -> Tensor:
+    """The inverse of `walk`."""
+    ordered = patches.flip(1) if path % 2 else patches
+    return _transpose_grid(ordered) if path >= 2 else ordered
+
+
+def _transpose_grid(patches: Tensor) -> Tensor:
+    side = square_side(patches.shape[1])
+    return patches.unflatten(1, (side, side)).transpose(1, 2).flatten(1, 2)
