@@ -2,8 +2,8 @@
 # set PIP_CONSTRAINT=.ci/constraints.txt: the default build brings gigabytes of CUDA.
 PYTHON ?= python3
 PRESET ?= full
-SEED ?= 0
-OUT ?= runs/$(if $(filter smoke,$(PRESET)),smoke,tiny)$(if $(filter-out 0,$(SEED)),-seed$(SEED))
+SEEDS ?= 1
+OUT ?= runs/$(if $(filter smoke,$(PRESET)),smoke,tiny)$(if $(filter-out 1,$(SEEDS)),-seeds)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -18,9 +18,9 @@ help:  ## list the targets
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
-demo: .venv/installed  ## train the tiny Cobra and its blind twin, evaluate, draw (PRESET=smoke for a quick look)
+demo: .venv/installed  ## train the tiny Cobra and its blind twin, evaluate, draw (PRESET=smoke for a quick look, SEEDS=3 for three)
 	$(BIN)/cobra reproduce -c configs/cobra_tiny.yaml $(if $(filter smoke,$(PRESET)),-c configs/presets/smoke.yaml) \
-		--out $(OUT) --seed $(SEED)
+		--out $(OUT) --seeds $$(seq 0 $$(($(SEEDS) - 1)))
 
 test: .venv/installed  ## the unmarked tests, under 4 minutes
 	$(BIN)/python -m pytest

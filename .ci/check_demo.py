@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
     for stage in sorted({row["stage"] for row in rows if row["stage"]}):
         losses = [float(row["loss"]) for row in rows if row["stage"] == stage]
         assert losses[-1] < losses[0], f"stage {stage}: the loss went from {losses[0]} to {losses[-1]}"
-    for name in ("learning_curve", "contact_sheet-test", "contact_sheet-composition"):
+    for name in ("learning_curve", "contact_sheet-test", "contact_sheet-composition", "confusion-test"):
         with Image.open(folder / f"{name}.png") as picture:
             assert min(picture.size) > 400, (name, picture.size)
             colors = picture.convert("RGB").getcolors(maxcolors=1 << 24)

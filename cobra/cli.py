@@ -141,13 +141,15 @@ def _data(options: argparse.Namespace) -> None:
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", type=Path, action="append", required=True, help="yaml of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and data order (default: 0)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="of weights and data order (default: 0)"
+    )
 
 
 def _reproduce(options: argparse.Namespace) -> None:
     from cobra.eval.reproduce import reproduce
 
-    reproduce(options.config, options.out, options.seed)
+    reproduce(options.config, options.out, options.seeds)
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:

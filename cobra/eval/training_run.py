@@ -1,0 +1,68 @@
+"""One training run in processes of its own, launched as a user would, and resumed where it was stopped."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Run:
+    """One training run and where it writes.
+
+    Attributes:
+        configs: yaml files, later ones override earlier ones.
+        folder: everything is written there.
+        seed: of weights and data order.
+        blind: whether it sees zeros instead of pictures.
+    """
+
+    configs: list[Path]
+    folder: Path
+    seed: int
+    blind: bool = False
+
+    def train(self) -> None:
+        """Train, or go on where an earlier launch was stopped; nothing to do when it had finished."""
+        self._claim()
+        if (self.folder / "model" / "config.json").is_file():
+            return
+        resumed = (self.folder / "checkpoints" / "last.ckpt").is_file()
+        self._launch("fit", *(["--ckpt_path", "last"] if resumed else []))
+
+    def test(self) -> None:
+        """Answer the test questions with the trained weights."""
+        self._launch("test", "--ckpt_path", str(self.folder / "checkpoints" / "last.ckpt"))
+
+    def seconds(self, verb: str) -> float:
+        """Wall seconds of a verb, over all launches."""
+        return self._times().get(verb, 0.0)
+
+    def _claim(self) -> None:
+        """Refuse a folder that holds another recipe's run: its weights would pass for this one's."""
+        recipe = [f"seed {self.seed}", *(path.read_text(encoding="utf-8") for path in self.configs)]
+        path = self.folder / "recipe.json"
+        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != recipe:
+            raise ValueError(
+                f"{self.folder} holds a run of another seed or recipe: name another --out or remove it"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(recipe), encoding="utf-8")
+
+    def _launch(self, verb: str, *options: str) -> None:
+        configs = [word for config in self.configs for word in ("-c", str(config))]
+        common = ["--trainer.default_root_dir", str(self.folder), "--seed_everything", str(self.seed)]
+        common += ["--data.seed", str(self.seed), "--data.blind", str(self.blind).lower()]
+        start = time.monotonic()
+        try:
+            subprocess.run([sys.executable, "-m", "cobra", verb, *configs, *common, *options], check=True)
+        finally:
+            times = self._times()
+            times[verb] = times.get(verb, 0.0) + time.monotonic() - start
+            (self.folder / "seconds.json").write_text(json.dumps(times))
+
+    def _times(self) -> dict[str, float]:
+        path = self.folder / "seconds.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
