@@ -20,7 +20,7 @@ help:  ## list the targets
 
 demo: .venv/installed  ## train the tiny Cobra and its blind twin, evaluate, draw (PRESET=smoke for a quick look, SEEDS=3 for three)
 	$(BIN)/cobra reproduce -c configs/cobra_tiny.yaml $(if $(filter smoke,$(PRESET)),-c configs/presets/smoke.yaml) \
-		--out $(OUT) --seeds $$(seq 0 $$(($(SEEDS) - 1)))
+		--out $(OUT) --precision auto --seeds $$(seq 0 $$(($(SEEDS) - 1)))
 
 test: .venv/installed  ## the unmarked tests, under 4 minutes
 	$(BIN)/python -m pytest

@@ -142,6 +142,10 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", type=Path, action="append", required=True, help="yaml of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
     parser.add_argument(
+        "--precision",
+        help="of training; `auto` takes bf16 where this CPU is faster in it (default: the yaml's)",
+    )
+    parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0], help="of weights and data order (default: 0)"
     )
 
@@ -149,7 +153,7 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
 def _reproduce(options: argparse.Namespace) -> None:
     from cobra.eval.reproduce import reproduce
 
-    reproduce(options.config, options.out, options.seeds)
+    reproduce(options.config, options.out, options.seeds, options.precision)
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:

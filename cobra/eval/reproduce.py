@@ -12,6 +12,7 @@ from rich.markdown import Markdown
 
 from cobra.eval.confusion import draw_confusion
 from cobra.eval.learning_curve import draw_learning_curve, read_metrics, write_metrics
+from cobra.eval.precision import fastest_precision
 from cobra.eval.predictions import read_predictions
 from cobra.eval.summary import summarise, table
 from cobra.eval.training_run import Run
@@ -19,7 +20,7 @@ from cobra.eval.training_run import Run
 _QUESTIONS = ("what digit is written?", "how many red objects are there?", "describe the image.")
 
 
-def reproduce(configs: list[Path], out: Path, seeds: list[int]) -> None:
+def reproduce(configs: list[Path], out: Path, seeds: list[int], precision: str | None) -> None:
     """Write checkpoints, metrics.csv, plots, predictions, summary.json and summary.md under `out`.
 
     Of several seeds each has a folder `seed-<n>` in it, and `out` holds their means. Launched again after an
@@ -27,8 +28,12 @@ def reproduce(configs: list[Path], out: Path, seeds: list[int]) -> None:
     """
     console = Console()
     folders = [out] if len(seeds) == 1 else [out / f"seed-{seed}" for seed in seeds]
+    if precision == "auto":
+        # what was begun in one precision is not finished in another
+        precision = Run.precision_of(folders[0]) or fastest_precision()
     summaries = [
-        _reproduce_one(configs, folder, seed, console) for folder, seed in zip(folders, seeds, strict=True)
+        _reproduce_one(configs, folder, seed, precision, console)
+        for folder, seed in zip(folders, seeds, strict=True)
     ]
     if len(seeds) > 1:
         _write_summary(out, {"seeds": summaries}, table(summaries))
@@ -39,10 +44,12 @@ def reproduce(configs: list[Path], out: Path, seeds: list[int]) -> None:
     console.print("pictures: " + ", ".join(str(folders[0] / f"{name}.png") for name in pictures))
 
 
-def _reproduce_one(configs: list[Path], out: Path, seed: int, console: Console) -> dict:
+def _reproduce_one(
+    configs: list[Path], out: Path, seed: int, precision: str | None, console: Console
+) -> dict:
     load_before = os.getloadavg()[0]
-    seeing = Run(configs, out, seed)
-    blind = Run(configs, out / "blind", seed, blind=True)
+    seeing = Run(configs, out, seed, precision=precision)
+    blind = Run(configs, out / "blind", seed, blind=True, precision=precision)
     for run, name in ((seeing, "the model"), (blind, "its blind twin, which never sees a picture")):
         console.rule(f"training {name}, seed {seed}")
         run.train()

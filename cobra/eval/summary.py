@@ -23,6 +23,7 @@ def summarise(seeing: Run, blind: Run, load_before: float) -> dict:
         "load": {"before": load_before, "after": os.getloadavg()[0]},
         "machine": {"threads": torch.get_num_threads(), "processor": _processor()},
         "seed": seeing.seed,
+        "precision": seeing.precision or "as configured",
         "chance": _chance(seeing.folder / "predictions-test.jsonl"),
         "macro": model["test"]["macro"],
         "macro_blind": twin["test"]["macro"],
@@ -51,11 +52,12 @@ def table(summaries: list[dict]) -> str:
     times, blind_times = (_list(summaries, key) for key in ("seconds", "seconds_blind"))
     loads = ", ".join(f"{s['load']['before']:.1f} to {s['load']['after']:.1f}" for s in summaries)
     machine = first["machine"]
+    setting = f"{machine['threads']} threads ({machine['processor']}), precision {first['precision']}"
     notes = (
         f"Exact-match accuracy on held-out scenes, {spread}; guessing gives {100 * first['chance']:.1f} %. "
-        f"{first['steps']} steps in {times} s (blind twin: {blind_times} s) on {machine['threads']} threads "
-        f"({machine['processor']}), load {loads}. The vision tower was trained on cell labels in a first "
-        f"stage and then frozen: the miniature of a pretrained tower."
+        f"{first['steps']} steps in {times} s (blind twin: {blind_times} s) on {setting}, load {loads}. The "
+        f"vision tower was trained on cell labels in a first stage and then frozen: the miniature of a "
+        f"pretrained tower."
     )
     return "\n".join([*lines, "", notes, ""])
 

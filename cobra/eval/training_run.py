@@ -17,12 +17,14 @@ class Run:
         folder: everything is written there.
         seed: of weights and data order.
         blind: whether it sees zeros instead of pictures.
+        precision: Lightning's name of it; None is what the configs say.
     """
 
     configs: list[Path]
     folder: Path
     seed: int
     blind: bool = False
+    precision: str | None = None
 
     def train(self) -> None:
         """Train, or go on where an earlier launch was stopped; nothing to do when it had finished."""
@@ -42,11 +44,16 @@ class Run:
 
     def _claim(self) -> None:
         """Refuse a folder that holds another recipe's run: its weights would pass for this one's."""
-        recipe = [f"seed {self.seed}", *(path.read_text(encoding="utf-8") for path in self.configs)]
+        recipe = {
+            "seed": self.seed,
+            "precision": self.precision,
+            "configs": [path.read_text(encoding="utf-8") for path in self.configs],
+        }
         path = self.folder / "recipe.json"
         if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != recipe:
             raise ValueError(
-                f"{self.folder} holds a run of another seed or recipe: name another --out or remove it"
+                f"{self.folder} holds a run of another seed, precision or recipe: name another --out or "
+                f"remove it"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(recipe), encoding="utf-8")
@@ -55,6 +62,7 @@ class Run:
         configs = [word for config in self.configs for word in ("-c", str(config))]
         common = ["--trainer.default_root_dir", str(self.folder), "--seed_everything", str(self.seed)]
         common += ["--data.seed", str(self.seed), "--data.blind", str(self.blind).lower()]
+        common += ["--trainer.precision", self.precision] if self.precision else []
         start = time.monotonic()
         try:
             subprocess.run([sys.executable, "-m", "cobra", verb, *configs, *common, *options], check=True)
@@ -62,6 +70,12 @@ class Run:
             times = self._times()
             times[verb] = times.get(verb, 0.0) + time.monotonic() - start
             (self.folder / "seconds.json").write_text(json.dumps(times))
+
+    @staticmethod
+    def precision_of(folder: Path) -> str | None:
+        """The precision with which a run was begun; None where none was, or as its configs say."""
+        path = folder / "recipe.json"
+        return json.loads(path.read_text(encoding="utf-8"))["precision"] if path.is_file() else None
 
     def _times(self) -> dict[str, float]:
         path = self.folder / "seconds.json"

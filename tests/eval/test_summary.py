@@ -14,6 +14,7 @@ def summary(seed: int, shape: float) -> dict[str, Any]:
         "load": {"before": 0.1, "after": 2.0},
         "machine": {"threads": 2, "processor": "a processor"},
         "seed": seed,
+        "precision": "32-true",
         "chance": 0.25,
         "model": scores,
         "blind": scores,
