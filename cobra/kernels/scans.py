@@ -4,6 +4,7 @@ from torch import Tensor
 
 from cobra.kernels.checks import BOOLEANS, INTEGERS, check, check_divides, check_first
 from cobra.kernels.dispatch import resolve
+from cobra.kernels.routes import Grid, Route, check_route
 
 
 def ssd_chunk_scan(
@@ -21,6 +22,8 @@ def ssd_chunk_scan(
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
+    route: Route = "forward",
+    grid: Grid | None = None,
     chunk_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, H, P) in x's dtype and the final state (B, H, P, N) in fp32 (fp64 for fp64 inputs).
@@ -41,15 +44,20 @@ def ssd_chunk_scan(
         dt_bias: added to dt before the softplus (H,).
         dt_softplus: whether dt goes through softplus.
         dt_limit: smallest and largest dt, after the softplus.
-        initial_state: state before the first token (B, H, P, N).
-        seq_idx: the sequence of each token (B, L), int32 or int64; the state restarts where it changes. Equal
-            values must be neighbours. `initial_state` belongs to the first token's sequence, the final state
-            to the last's.
+        initial_state: state before the first visit (B, H, P, N).
+        seq_idx: the sequence of each token (B, L), int32 or int64; the state restarts where it changes from
+            visit to visit. Equal values must be neighbours on the route. `initial_state` belongs to the
+            sequence of the first visit, the final state to that of the last.
         mask: False at padding (B, L): dt is 0 there, so the token neither decays nor feeds the state.
+        route: the order in which tokens are visited, which is the order of t above: "forward", "reversed", or
+            "columns" and "columns_reversed", down the columns of the grid one after the other. Inputs and y
+            keep the order of the tokens: the four routes over an image (VMamba, arXiv 2401.10166) are merged
+            by adding their y, and a bidirectional scan by adding the first two.
+        grid: (height, width) of the tokens, row after row; needed to go down columns.
         chunk_size: a hint; results differ by rounding only.
 
     Raises:
-        ValueError: if shapes, dtypes or devices do not fit, naming the argument.
+        ValueError: if shapes, dtypes, devices or the route do not fit, naming the argument.
     """
     check_first("x", x, "B, L, H, P")
     check_first("B", B, "B, L, G, N")
@@ -69,6 +77,7 @@ def ssd_chunk_scan(
     check("initial_state", initial_state, "B, H, P, N", (batch, heads, head_dim, d_state), x)
     check("seq_idx", seq_idx, "B, L", (batch, length), x, INTEGERS)
     check("mask", mask, "B, L", (batch, length), x, BOOLEANS)
+    check_route(route, grid, length)
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size} but must be at least 1: 64 is a good start")
     if dt_limit[0] > dt_limit[1]:
@@ -87,6 +96,8 @@ def ssd_chunk_scan(
         initial_state=initial_state,
         seq_idx=seq_idx,
         mask=mask,
+        route=route,
+        grid=grid,
         chunk_size=chunk_size,
     )
 
@@ -105,6 +116,8 @@ def selective_scan(
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
+    route: Route = "forward",
+    grid: Grid | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, D) in u's dtype and the final state (B, D, N) in fp32 (fp64 for fp64 inputs).
 
@@ -124,12 +137,14 @@ def selective_scan(
         z: gate (B, L, D).
         delta_bias: added to delta before the softplus (D,).
         delta_softplus: whether delta goes through softplus.
-        initial_state: state before the first token (B, D, N).
+        initial_state: state before the first visit (B, D, N).
         seq_idx: as in `ssd_chunk_scan`.
         mask: as in `ssd_chunk_scan`.
+        route: as in `ssd_chunk_scan`.
+        grid: as in `ssd_chunk_scan`.
 
     Raises:
-        ValueError: if shapes, dtypes or devices do not fit, naming the argument.
+        ValueError: if shapes, dtypes, devices or the route do not fit, naming the argument.
     """
     check_first("u", u, "B, L, D")
     check_first("B", B, "B, L, G, N")
@@ -146,6 +161,7 @@ def selective_scan(
     check("initial_state", initial_state, "B, D, N", (batch, channels, d_state), u)
     check("seq_idx", seq_idx, "B, L", (batch, length), u, INTEGERS)
     check("mask", mask, "B, L", (batch, length), u, BOOLEANS)
+    check_route(route, grid, length)
     return resolve("selective_scan", u.device.type, u.dtype)(
         u,
         delta,
@@ -159,4 +175,6 @@ def selective_scan(
         initial_state=initial_state,
         seq_idx=seq_idx,
         mask=mask,
+        route=route,
+        grid=grid,
     )

@@ -86,7 +86,8 @@ def test_gradients_are_those_of_finite_differences() -> None:
     names = list(inputs)
 
     def scan(*values: Tensor) -> tuple[Tensor, Tensor]:
-        return selective_scan(**dict(zip(names, values, strict=True)), delta_softplus=True)
+        arguments: dict[str, Any] = dict(zip(names, values, strict=True))
+        return selective_scan(**arguments, delta_softplus=True)
 
     leaves = tuple(value.requires_grad_() for value in inputs.values())
     assert torch.autograd.gradcheck(scan, leaves, fast_mode=True)

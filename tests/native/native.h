@@ -168,6 +168,14 @@ inline int finish(const char* program) {
   return failures ? 1 : 0;
 }
 
+// The token of a visit, for shapes with `length`, `reversed` and `grid_height`.
+template <typename Shape>
+inline int64_t token_at(const Shape& s, int64_t visit) {
+  if (s.reversed) visit = s.length - 1 - visit;
+  const int64_t row = visit % s.grid_height, column = visit / s.grid_height;
+  return row * (s.length / s.grid_height) + column;
+}
+
 inline double softplus(double x) { return x > 20 ? x : log1p(exp(x)); }
 inline double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 inline double silu(double x) { return x * sigmoid(x); }

@@ -5,6 +5,7 @@ using namespace native;
 
 struct Shape {
   int64_t batch, length, channels, groups, d_state, gap;
+  int64_t reversed = 0, grid_height = 1;
 };
 
 enum Input { U, DELTA, A, B, C, D, Z, BIAS, INITIAL, INPUTS };
@@ -29,9 +30,9 @@ struct Outputs {
 Outputs recurrence(const Shape& s, const std::vector<Values>& in) {
   Outputs out{Values(in[U].size()), in[INITIAL]};
   for (int64_t b = 0; b < s.batch; ++b)
-    for (int64_t t = 0; t < s.length; ++t)
+    for (int64_t visit = 0; visit < s.length; ++visit)
       for (int64_t d = 0; d < s.channels; ++d) {
-        const int64_t token = b * s.length + t, group = d / (s.channels / s.groups);
+        const int64_t token = b * s.length + token_at(s, visit), group = d / (s.channels / s.groups);
         const size_t at = size_t(token * s.channels + d);
         const double dt = softplus(in[DELTA][at] + in[BIAS][size_t(d)]);
         double* state = out.final_state.data() + (b * s.channels + d) * s.d_state;
@@ -61,7 +62,7 @@ void test(const Shape& s, int64_t threads) {
   Tensor states({s.batch, (s.length + cobra::SCAN_CHUNK - 1) / cobra::SCAN_CHUNK, s.d_state, s.channels});
   const cobra::ScanForward forward = {a(U), a(DELTA), a(A), a(B), a(C), a(D), a(Z), a(BIAS), a(INITIAL), absent(), absent(),
                                       y.array(), final_state.array(), states.array(),
-                                      s.batch, s.length, s.channels, s.groups, s.d_state, 1, threads};
+                                      s.batch, s.length, s.channels, s.groups, s.d_state, 1, s.reversed, s.grid_height, threads};
   CHECK(cobra_selective_scan(&forward) == 0);
   expect_close(y.values(), expected.y, 1e-4, "y");
   expect_close(final_state.values(), expected.final_state, 1e-4, "final state");
@@ -74,7 +75,7 @@ void test(const Shape& s, int64_t threads) {
                                         a(Z), a(BIAS), absent(), absent(), states.array(),
                                         du.array(), ddelta.array(), dB.array(), dC.array(), dz.array(),
                                         dA.array(), dD.array(), dbias.array(), dinitial.array(),
-                                        s.batch, s.length, s.channels, s.groups, s.d_state, 1, threads};
+                                        s.batch, s.length, s.channels, s.groups, s.d_state, 1, s.reversed, s.grid_height, threads};
   CHECK(cobra_selective_scan_backward(&backward) == 0);
   const auto loss = [&](const std::vector<Values>& changed) {
     const Outputs out = recurrence(s, changed);
@@ -87,6 +88,7 @@ void test(const Shape& s, int64_t threads) {
 int main() {
   const Shape shapes[] = {
       {1, 0, 8, 1, 16, 0}, {1, 1, 1, 1, 1, 0}, {2, 31, 5, 1, 7, 3}, {1, 32, 16, 2, 16, 0}, {2, 65, 68, 4, 9, 1},
+      {2, 84, 5, 1, 7, 3, 1, 6},
   };
   for (const Shape& shape : shapes) {
     const std::string name = "selective L " + std::to_string(shape.length) + " D " + std::to_string(shape.channels);

@@ -5,6 +5,7 @@ using namespace native;
 
 struct Shape {
   int64_t batch, length, heads, head_dim, groups, d_state, gap;
+  int64_t reversed = 0, grid_height = 1;
 };
 
 enum Input { X, DT, A, B, C, D, Z, DT_BIAS, INITIAL, INPUTS };
@@ -33,9 +34,9 @@ struct Outputs {
 Outputs recurrence(const Shape& s, const std::vector<Values>& in) {
   Outputs out{Values(in[X].size()), in[INITIAL]};
   for (int64_t b = 0; b < s.batch; ++b)
-    for (int64_t t = 0; t < s.length; ++t)
+    for (int64_t visit = 0; visit < s.length; ++visit)
       for (int64_t h = 0; h < s.heads; ++h) {
-        const int64_t token = b * s.length + t, group = h / (s.heads / s.groups);
+        const int64_t token = b * s.length + token_at(s, visit), group = h / (s.heads / s.groups);
         const double dt = softplus(in[DT][size_t(token * s.heads + h)] + in[DT_BIAS][size_t(h)]);
         const double* maps = in[B].data() + (token * s.groups + group) * s.d_state;
         const double* reads = in[C].data() + (token * s.groups + group) * s.d_state;
@@ -83,7 +84,7 @@ void test(const Shape& s, int64_t threads) {
   const cobra::SsdForward forward = {
       a(X), a(DT), a(A), a(B), a(C), a(D), a(Z), a(DT_BIAS), a(INITIAL), absent(), absent(),
       y.array(), final_state.array(), states.array(),
-      s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 0, 1, threads, 0.0, most};
+      s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 0, 1, s.reversed, s.grid_height, threads, 0.0, most};
   CHECK(cobra_ssd_chunk_scan(&forward) == 0);
   expect_close(y.values(), expected.y, 1e-4, "y");
   expect_close(final_state.values(), expected.final_state, 1e-4, "final state");
@@ -97,7 +98,7 @@ void test(const Shape& s, int64_t threads) {
       dy_tensor.array(), dfinal_tensor.array(), a(X), a(DT), a(A), a(B), a(C), a(D), a(Z), a(DT_BIAS),
       absent(), absent(), states.array(),
       dx.array(), ddt.array(), dB.array(), dC.array(), dz.array(), dA.array(), dD.array(), dbias.array(), dinitial.array(),
-      s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 0, 1, threads, 0.0, most};
+      s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 0, 1, s.reversed, s.grid_height, threads, 0.0, most};
   CHECK(cobra_ssd_chunk_scan_backward(&backward) == 0);
   const auto loss = [&](const std::vector<Values>& in) {
     const Outputs out = recurrence(s, in);
@@ -110,7 +111,7 @@ void test(const Shape& s, int64_t threads) {
 int main() {
   const Shape shapes[] = {
       {1, 0, 2, 8, 1, 16, 0}, {1, 1, 1, 1, 1, 1, 0},   {2, 63, 2, 5, 1, 7, 3},
-      {1, 64, 4, 16, 2, 16, 0}, {1, 65, 4, 17, 4, 33, 1}, {1, 130, 2, 64, 1, 128, 5},
+      {1, 64, 4, 16, 2, 16, 0}, {1, 65, 4, 17, 4, 33, 1}, {1, 130, 2, 64, 1, 128, 5}, {2, 84, 2, 5, 1, 7, 3, 1, 6},
   };
   for (const Shape& shape : shapes) {
     const std::string name = "ssd L " + std::to_string(shape.length) + " P " + std::to_string(shape.head_dim);

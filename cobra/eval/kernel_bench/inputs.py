@@ -29,7 +29,7 @@ def ssd_inputs(length: int, heads: int, head_dim: int, d_state: int, dtype: str)
     }
 
 
-def selective_inputs(length: int, channels: int, d_state: int, dtype: str) -> dict[str, Tensor]:
+def selective_inputs(length: int, channels: int, d_state: int, dtype: str) -> dict[str, Any]:
     """u, delta and z (1, L, D), A (D, N), B and C (1, L, N), D and delta_bias (D)."""
     return {
         "u": normal(1, length, channels, dtype=dtype),

@@ -9,11 +9,12 @@ from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import differentiate, refuse_second_derivative, register
 from cobra.kernels.cpu.tensors import if_given, if_present, native, needs_gradient, room_for_gradient
 from cobra.kernels.reference.time_step import UNLIMITED
+from cobra.kernels.routes import ROUTES, Grid, Route
 
-_ssd = Kernel("ssd_chunk_scan", arrays=14, sizes=8, reals=2)
-_ssd_backward = Kernel("ssd_chunk_scan_backward", arrays=22, sizes=8, reals=2)
-_scan = Kernel("selective_scan", arrays=14, sizes=6)
-_scan_backward = Kernel("selective_scan_backward", arrays=22, sizes=6)
+_ssd = Kernel("ssd_chunk_scan", arrays=14, sizes=10, reals=2)
+_ssd_backward = Kernel("ssd_chunk_scan_backward", arrays=22, sizes=10, reals=2)
+_scan = Kernel("selective_scan", arrays=14, sizes=8)
+_scan_backward = Kernel("selective_scan_backward", arrays=22, sizes=8)
 
 # As in csrc/scan_abi.h: tokens between the states that are kept for the backward, and what their widths are
 # rounded up to.
@@ -35,12 +36,15 @@ def ssd_chunk_scan(
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
+    route: Route = "forward",
+    grid: Grid | None = None,
     chunk_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, H, P) and the final state (B, H, P, N); the kernel has its own chunk size."""
     inputs = [native(m) for m in (dt, A, B, C, D, z, dt_bias, initial_state)]
     keep = needs_gradient(x, *inputs)
-    y, final, _ = _ssd_chunk_scan(x, *inputs, seq_idx, mask, dt_softplus, *dt_limit, keep)
+    options = (dt_softplus, *_route(route, grid), *dt_limit)
+    y, final, _ = _ssd_chunk_scan(x, *inputs, seq_idx, mask, *options, keep)
     return y, final
 
 
@@ -58,18 +62,27 @@ def selective_scan(
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
+    route: Route = "forward",
+    grid: Grid | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, D) and the final state (B, D, N)."""
     inputs = [native(m) for m in (delta, A, B, C, D, z, delta_bias, initial_state)]
     keep = needs_gradient(u, *inputs)
-    y, final, _ = _selective_scan(u, *inputs, seq_idx, mask, delta_softplus, keep)
+    y, final, _ = _selective_scan(u, *inputs, seq_idx, mask, delta_softplus, *_route(route, grid), keep)
     return y, final
+
+
+def _route(route: Route, grid: Grid | None) -> tuple[bool, int]:
+    """`reversed` and `grid_height` of csrc/scan_abi.h."""
+    by_columns, from_end = ROUTES[route]
+    return from_end, grid[0] if by_columns and grid is not None else 1
 
 
 # Both operators take these, then options, then whether to keep the states between chunks for the backward,
 # and return y, the final state and those states.
 _INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? dt_bias"
 _TOKENS = "Tensor? initial_state, Tensor? seq_idx, Tensor? mask"
+_ROUTE = "bool softplus, bool reversed, SymInt grid_height"
 
 
 def _zeros_if_absent(dy: Tensor | None, x: Tensor) -> Tensor:
@@ -90,11 +103,12 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
 
 
 def _ssd_run(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *inputs, softplus, dt_min, dt_max, keep = arguments
+    *inputs, softplus, from_end, grid_height, dt_min, dt_max, keep = arguments
     _, _, B, _, D, *_ = inputs
     y, final, states = _ssd_fake(x, *arguments)
     arrays = (x, *inputs, y, final, states.view(-1) if keep else None)
-    _ssd(arrays, (*x.shape, *B.shape[2:], D is not None and D.dim() == 2, softplus), dt_min, dt_max)
+    sizes = (*x.shape, *B.shape[2:], D is not None and D.dim() == 2, softplus, from_end, grid_height)
+    _ssd(arrays, sizes, dt_min, dt_max)
     return y, final, states
 
 
@@ -123,6 +137,8 @@ def _ssd_backward_run(
     mask: Tensor | None,
     states: Tensor,
     softplus: bool,
+    from_end: bool,
+    grid_height: int,
     dt_min: float,
     dt_max: float,
 ) -> list[Tensor]:
@@ -131,7 +147,7 @@ def _ssd_backward_run(
     optional = (if_present(dD, D), if_present(dbias, dt_bias), dinitial)
     results = (dx, ddt, dB, dC, if_present(dz, z), dA, *optional)
     arrays = (dy, dfinal, *inputs, seq_idx, mask, states.view(-1), *results)
-    sizes = (*x.shape, *B.shape[2:], D is not None and D.dim() == 2, softplus)
+    sizes = (*x.shape, *B.shape[2:], D is not None and D.dim() == 2, softplus, from_end, grid_height)
     _ssd_backward(arrays, sizes, dt_min, dt_max)
     return gradients
 
@@ -151,18 +167,18 @@ def _ssd_gradients(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, _: None) 
     dy = _zeros_if_absent(dy, saved[0])
     gradients = _ssd_chunk_scan_backward(dy, dfinal, *saved, *ctx.options)
     given = [if_given(g, x) for g, x in zip(gradients, (*saved[:8], ctx.initial_state), strict=True)]
-    return *given, *[None] * 6
+    return *given, *[None] * 8
 
 
 _ssd_chunk_scan = register(
-    f"ssd_chunk_scan({_INPUTS}, {_TOKENS}, bool softplus, float dt_min, float dt_max, bool keep)"
+    f"ssd_chunk_scan({_INPUTS}, {_TOKENS}, {_ROUTE}, float dt_min, float dt_max, bool keep)"
     " -> (Tensor, Tensor, Tensor)",
     _ssd_run,
     _ssd_fake,
 )
 _ssd_chunk_scan_backward = register(
     f"ssd_chunk_scan_backward(Tensor dy, Tensor? dfinal, {_INPUTS}, Tensor? seq_idx, Tensor? mask,"
-    " Tensor states, bool softplus, float dt_min, float dt_max) -> Tensor[]",
+    f" Tensor states, {_ROUTE}, float dt_min, float dt_max) -> Tensor[]",
     _ssd_backward_run,
     _ssd_backward_fake,
 )
@@ -174,10 +190,10 @@ differentiate(_ssd_chunk_scan, _ssd_gradients, _setup)
 
 
 def _scan_run(u: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *inputs, softplus, keep = arguments
+    *inputs, softplus, from_end, grid_height, keep = arguments
     y, final, states = _scan_fake(u, *arguments)
     arrays = (u, *inputs, y, final, states.view(-1) if keep else None)
-    _scan(arrays, (*u.shape, *inputs[2].shape[2:], softplus))
+    _scan(arrays, (*u.shape, *inputs[2].shape[2:], softplus, from_end, grid_height))
     return y, final, states
 
 
@@ -203,14 +219,15 @@ def _scan_backward_run(
     mask: Tensor | None,
     states: Tensor,
     softplus: bool,
+    from_end: bool,
+    grid_height: int,
 ) -> list[Tensor]:
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     du, ddelta, dA, dB, dC, dD, dz, dbias, dinitial = gradients = _scan_backward_fake(dy, dfinal, *inputs)
     optional = (if_present(dD, D), if_present(dbias, delta_bias), dinitial)
     results = (du, ddelta, dB, dC, if_present(dz, z), dA, *optional)
-    _scan_backward(
-        (dy, dfinal, *inputs, seq_idx, mask, states.view(-1), *results), (*u.shape, *B.shape[2:], softplus)
-    )
+    arrays = (dy, dfinal, *inputs, seq_idx, mask, states.view(-1), *results)
+    _scan_backward(arrays, (*u.shape, *B.shape[2:], softplus, from_end, grid_height))
     return gradients
 
 
@@ -226,17 +243,17 @@ def _scan_gradients(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, _: None)
     dy = _zeros_if_absent(dy, saved[0])
     gradients = _selective_scan_backward(dy, dfinal, *saved, *ctx.options)
     given = [if_given(g, x) for g, x in zip(gradients, (*saved[:8], ctx.initial_state), strict=True)]
-    return *given, *[None] * 4
+    return *given, *[None] * 6
 
 
 _selective_scan = register(
-    f"selective_scan({_INPUTS}, {_TOKENS}, bool softplus, bool keep) -> (Tensor, Tensor, Tensor)",
+    f"selective_scan({_INPUTS}, {_TOKENS}, {_ROUTE}, bool keep) -> (Tensor, Tensor, Tensor)",
     _scan_run,
     _scan_fake,
 )
 _selective_scan_backward = register(
     f"selective_scan_backward(Tensor dy, Tensor? dfinal, {_INPUTS}, Tensor? seq_idx, Tensor? mask,"
-    " Tensor states, bool softplus) -> Tensor[]",
+    f" Tensor states, {_ROUTE}) -> Tensor[]",
     _scan_backward_run,
     _scan_backward_fake,
 )

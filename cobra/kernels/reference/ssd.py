@@ -5,6 +5,7 @@ from torch import Tensor
 
 from cobra.kernels.reference.precision import accumulator, without_autocast
 from cobra.kernels.reference.time_step import UNLIMITED, skip_and_gate, time_step
+from cobra.kernels.routes import Grid, Route, unvisit, visit
 
 # exp(-80) is 2e-35, nothing; longer decays would only cost the running sums their digits
 LONGEST_DECAY = -80.0
@@ -26,6 +27,8 @@ def ssd_chunk_scan(
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
+    route: Route = "forward",
+    grid: Grid | None = None,
     chunk_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, H, P) and the final state (B, H, P, N); arguments as in `cobra.kernels.ops.ssd_chunk_scan`.
@@ -35,6 +38,8 @@ def ssd_chunk_scan(
     dtype, groups = accumulator(x), B.shape[2]
     if x.shape[1] == 0:
         return torch.empty_like(x), _first_state(x, B, initial_state)
+    x, dt, B, C = (visit(m, route, grid) for m in (x, dt, B, C))
+    z, seq_idx, mask = (visit(m, route, grid) for m in (z, seq_idx, mask))
     dt = time_step(dt, dt_bias, dt_softplus, dtype, dt_limit, mask)  # (B, L, H)
     decay = (dt * A.to(dtype)).clamp(min=LONGEST_DECAY).transpose(1, 2)  # (B, H, L)
     fed = _by_group(x.to(dtype) * dt.unsqueeze(-1), groups)  # (B, G, L, R * P), R heads to a group
@@ -57,7 +62,8 @@ def ssd_chunk_scan(
     y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, L, H, P)
     assert state is not None
     final = state.reshape(x.shape[0], *x.shape[2:], B.shape[3])  # (B, H, P, N)
-    return skip_and_gate(y, x, None if D is None else D.view(x.shape[2], -1), z), final
+    y = skip_and_gate(y, x, None if D is None else D.view(x.shape[2], -1), z)
+    return unvisit(y, route, grid), final
 
 
 def _first_state(x: Tensor, B: Tensor, initial_state: Tensor | None) -> Tensor:
@@ -147,6 +153,8 @@ def ssd_recurrence(
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
+    route: Route = "forward",
+    grid: Grid | None = None,
     chunk_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """What `ssd_chunk_scan` must return, token by token: S = exp(dt A) S + dt x B^T, y = S C + D x.
@@ -154,6 +162,8 @@ def ssd_recurrence(
     The spec that every backend is tested against (section 2 of the paper); `chunk_size` changes nothing here.
     """
     dtype = accumulator(x)
+    x, dt, B, C = (visit(m, route, grid) for m in (x, dt, B, C))
+    z, seq_idx, mask = (visit(m, route, grid) for m in (z, seq_idx, mask))
     dt = time_step(dt, dt_bias, dt_softplus, dtype, dt_limit, mask)
     decay = torch.exp(dt * A.to(dtype))[..., None, None]  # (B, L, H, 1, 1)
     fed = (x.to(dtype) * dt.unsqueeze(-1)).unsqueeze(-1)  # (B, L, H, P, 1)
@@ -167,4 +177,5 @@ def ssd_recurrence(
         state = decay[:, t] * state + fed[:, t] * B[:, t]
         outputs.append((state * C[:, t]).sum(-1))  # (B, H, P)
     y = torch.stack(outputs, dim=1) if outputs else torch.empty_like(x, dtype=dtype)
-    return skip_and_gate(y, x, None if D is None else D.view(x.shape[2], -1), z), state
+    y = skip_and_gate(y, x, None if D is None else D.view(x.shape[2], -1), z)
+    return unvisit(y, route, grid), state

@@ -9,6 +9,9 @@ constexpr int64_t SCAN_CHUNK = 32;
 // Widths of the SSD's saved states are rounded up to this.
 constexpr int64_t STATE_PAD = 16;
 
+// A scan visits tokens along the sequence; down the columns of a grid of `grid_height` rows, if that is not 1; from the
+// last to the first, if `reversed`. Arrays are in the order of the sequence, states in that of the visits.
+
 // Mamba-2's scan. B batch, L tokens, H heads, P head width, G groups, N state.
 // dt_min = 0 with dt_max = inf limits nothing.
 struct SsdForward {
@@ -17,7 +20,8 @@ struct SsdForward {
   Array seq_idx, mask;                        // (B, L) int32 or int64, (B, L) bool
   Array y, final_state;                       // (B, L, H, P), (B, H, P, N) in fp32
   Array chunk_states;                         // (B, H, ceil(L / SSD_CHUNK), N and P padded), fp32, or absent
-  int64_t batch, length, heads, head_dim, groups, d_state, D_per_channel, softplus, threads;
+  int64_t batch, length, heads, head_dim, groups, d_state, D_per_channel, softplus;
+  int64_t reversed, grid_height, threads;
   double dt_min, dt_max;
 };
 
@@ -26,7 +30,8 @@ struct SsdBackward {
   Array x, dt, A, B, C, D, z, dt_bias, seq_idx, mask, chunk_states;
   Array dx, ddt, dB, dC, dz;                  // in the dtypes of their inputs; dz goes with z
   Array dA, dD, ddt_bias, dinitial_state;     // in fp32, dense; the last three may be absent
-  int64_t batch, length, heads, head_dim, groups, d_state, D_per_channel, softplus, threads;
+  int64_t batch, length, heads, head_dim, groups, d_state, D_per_channel, softplus;
+  int64_t reversed, grid_height, threads;
   double dt_min, dt_max;
 };
 
@@ -37,7 +42,7 @@ struct ScanForward {
   Array seq_idx, mask;                        // (B, L) int32 or int64, (B, L) bool
   Array y, final_state;                       // (B, L, D), (B, D, N) in fp32
   Array chunk_states;                         // (B, ceil(L / SCAN_CHUNK), N, D), fp32, or absent
-  int64_t batch, length, channels, groups, d_state, softplus, threads;
+  int64_t batch, length, channels, groups, d_state, softplus, reversed, grid_height, threads;
 };
 
 struct ScanBackward {
@@ -45,7 +50,7 @@ struct ScanBackward {
   Array u, delta, A, B, C, D, z, delta_bias, seq_idx, mask, chunk_states;
   Array du, ddelta, dB, dC, dz;               // in the dtypes of their inputs; dz goes with z
   Array dA, dD, ddelta_bias, dinitial_state;  // in fp32, dense; the last three may be absent
-  int64_t batch, length, channels, groups, d_state, softplus, threads;
+  int64_t batch, length, channels, groups, d_state, softplus, reversed, grid_height, threads;
 };
 
 // name of the kernel, its structure

@@ -53,14 +53,23 @@ COBRA_INLINE int64_t lanes_at(int64_t p, int64_t width) { return most<int64_t>(0
 
 // ---- rows and transposes between the caller's tensors and padded buffers
 
-// `to` (to_rows, to_columns), dense, gets `from` (rows, columns), which starts at `at`, and zeros.
-inline void pack(const Array& from, int64_t at, int64_t row_stride, int64_t rows, int64_t columns, float* to,
+// `to` (to_rows, to_columns), dense, gets `from` at (b, tokens[i], k) as row i, for `rows` tokens, and zeros.
+inline void pack(const Array& from, int64_t b, const int64_t* tokens, int64_t k, int64_t rows, int64_t columns, float* to,
                  int64_t to_rows, int64_t to_columns) {
   for (int64_t i = 0; i < to_rows; ++i)
     for (int64_t p = 0; p < to_columns; p += VW) {
       const int64_t lanes = i < rows ? lanes_at(p, columns) : 0;
-      store(to + i * to_columns + p, load_lanes(from, at + i * row_stride + p, lanes));
+      store(to + i * to_columns + p, lanes ? load_lanes(from, offset(from, b, tokens[i], k) + p, lanes) : Vec{});
     }
+}
+
+// The reverse: rows of `from`, dense, `stride` apart, to `to` at (b, tokens[i], k).
+inline void unpack(const float* from, int64_t stride, const Array& to, int64_t b, const int64_t* tokens, int64_t k,
+                   int64_t rows, int64_t columns) {
+  for (int64_t i = 0; i < rows; ++i)
+    for_vectors(columns, [&](int64_t p, int64_t lanes) {
+      store_lanes(to, offset(to, b, tokens[i], k) + p, load(from + i * stride + p), lanes);
+    });
 }
 
 // A matrix inside an Array: element (i, j) at `at` + i stride + j.
