@@ -1,0 +1,177 @@
+"""The native scans where rounding, overflow or a split could go wrong, at every ISA level."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cobra.kernels import cpu, ops
+from cobra.kernels.cpu import library
+from cobra.kernels.dispatch import use_backend
+from tests.kernels.cpu_cases import (
+    BATCH,
+    HEADS,
+    STATE,
+    Case,
+    Inputs,
+    assert_near,
+    each,
+    floating,
+    normal,
+    run,
+    scan,
+    scan_with_all,
+    ssd,
+    ssd_with_all,
+)
+
+pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
+
+LEVELS = [] if cpu.unavailable() else library.levels()
+STEPS = {"ssd_chunk_scan": "dt", "selective_scan": "delta"}
+
+
+def ssd_with_a_group_a_head(length: int) -> Inputs:
+    B, C = (normal(BATCH, length, HEADS, STATE, seed=seed) for seed in (0, 1))
+    return ssd(length) | {"B": B, "C": C}
+
+
+def hostile(inputs: Inputs, op: str) -> Inputs:
+    """Time steps from none to huge, and inputs that keep y small."""
+    steps = inputs[STEPS[op]]
+    choices = torch.tensor([0.0, 1e-30, 1e-3, 0.1, 1.0, 50.0, 1e6])
+    steps = choices[torch.randint(7, steps.shape, generator=torch.Generator().manual_seed(1))]
+    first = next(iter(inputs))
+    scale = steps.clamp(min=1.0).view(steps.shape + (1,) * (inputs[first].dim() - steps.dim()))
+    return inputs | {STEPS[op]: steps, first: inputs[first] / scale}
+
+
+def hostile_ssd(length: int) -> Inputs:
+    return hostile(ssd(length), "ssd_chunk_scan") | {"A": -torch.tensor([1e-8, 1.0, 16.0, 1e4])}
+
+
+def hostile_scan(length: int) -> Inputs:
+    inputs = hostile(scan(length), "selective_scan")
+    return inputs | {"A": -torch.logspace(-8, 4, inputs["A"].numel()).view_as(inputs["A"])}
+
+
+PLAIN = [Case("ssd_chunk_scan", ssd), Case("selective_scan", scan)]
+FULL = [Case("ssd_chunk_scan", ssd_with_all), Case("selective_scan", scan_with_all)]
+GROUPS = Case("ssd_chunk_scan", ssd_with_a_group_a_head)
+HOSTILE = [Case("ssd_chunk_scan", hostile_ssd), Case("selective_scan", hostile_scan)]
+
+
+@pytest.fixture(autouse=True)
+def native() -> Iterator[None]:
+    """The native kernels or an error, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with use_backend("cpu"):
+        yield
+    torch.set_num_threads(threads)
+
+
+def with_gradients(inputs: Inputs) -> Inputs:
+    return inputs | {name: inputs[name].requires_grad_() for name in floating(inputs)}
+
+
+@functools.cache
+def truth(case: Case, length: int) -> dict[str, Tensor]:
+    return run(case.spec, case, with_gradients(each(case.make(length), Tensor.double)))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    ("case", "length"),
+    [(case, 1000) for case in [*FULL, GROUPS]] + [(case, 150) for case in HOSTILE],
+    ids=str,
+)
+def test_long_and_hostile_sequences_are_the_references(case: Case, length: int, level: str) -> None:
+    with library.use_level(level):
+        actual = run(getattr(ops, case.op), case, with_gradients(case.make(length)))
+    assert_near(actual, truth(case, length), 2e-5)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("case", PLAIN, ids=str)
+def test_a_fading_state_never_holds_denormals(case: Case, level: str) -> None:
+    """They are an order of magnitude slower on many machines."""
+    # of the first token exp(-96) is left
+    inputs = case.make(241)
+    inputs |= {
+        "A": -torch.ones_like(inputs["A"]),
+        STEPS[case.op]: torch.full_like(inputs[STEPS[case.op]], 0.4),
+    }
+    inputs[next(iter(inputs))][:, 1:] = 0.0
+    with library.use_level(level):
+        results = run(getattr(ops, case.op), case, inputs)
+    for name, result in results.items():
+        smallest = torch.finfo(torch.float32).smallest_normal
+        assert not ((result != 0) & (result.abs() < smallest)).any(), name
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("case", FULL, ids=str)
+def test_what_is_not_finite_is_not_hidden(case: Case, value: float, level: str) -> None:
+    for name in floating(case.make(70)):
+        inputs = case.make(70)
+        inputs |= {"seq_idx": None, "mask": None}
+        # a token of the second row for what has tokens, else the last head or channel
+        place = (1, 30) if inputs[name].dim() > 1 and inputs[name].shape[1] == 70 else (-1,)
+        inputs[name][place] = value
+        with library.use_level(level):
+            actual = run(getattr(ops, case.op), case, with_gradients(inputs))
+        expected = run(case.spec, case, with_gradients(each(inputs, Tensor.double)))
+        for result, exact in expected.items():
+            hidden = exact.isnan() & actual[result].isfinite()
+            assert not hidden.any(), f"{name} = {value}: {result}"
+        if place != (-1,):
+            assert actual["y"][0].isfinite().all(), f"{name} = {value} reached another sequence"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", FULL, ids=str)
+def test_gradients_of_views_are_those_of_copies(case: Case, dtype: torch.dtype) -> None:
+    def widen(x: Tensor) -> Tensor:
+        """Rows with a gap of NaN between them."""
+        return torch.cat([x, torch.full_like(x, torch.nan)], dim=-1)[..., : x.shape[-1]]
+
+    inputs = each(case.make(70), lambda x: x.to(dtype))
+    expected = run(getattr(ops, case.op), case, with_gradients(inputs))
+    actual = run(getattr(ops, case.op), case, with_gradients(each(inputs, widen)))
+    for name in expected:
+        assert torch.equal(actual[name], expected[name]), name
+
+
+@pytest.mark.parametrize("case", PLAIN, ids=str)
+@pytest.mark.parametrize("first", [0, 1, 64, 100])
+def test_a_scan_in_two_parts_equals_one(case: Case, first: int) -> None:
+    inputs, op = case.make(130), getattr(ops, case.op)
+    expected, expected_state = op(**inputs)
+    state, parts = None, []
+    for tokens in (slice(0, first), slice(first, 130)):
+        y, state = op(**tokens_of(inputs, tokens), initial_state=state)
+        parts.append(y)
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(state, expected_state, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", PLAIN, ids=str)
+def test_steps_of_one_token_equal_a_scan(case: Case) -> None:
+    inputs = case.make(70)
+    expected, expected_state = run(getattr(ops, case.op), case, inputs).values()
+    state = torch.zeros_like(expected_state)
+    x, dt = next(iter(inputs)), STEPS[case.op]
+    for t in range(70):
+        one = {name: value[:, 0] for name, value in tokens_of(inputs, slice(t, t + 1)).items() if name != "A"}
+        y = ops.selective_state_update(state, one[x], one[dt], inputs["A"], one["B"], one["C"])
+        torch.testing.assert_close(y, expected[:, t], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(state, expected_state, rtol=1e-5, atol=1e-5)
+
+
+def tokens_of(inputs: Inputs, tokens: slice) -> dict[str, Any]:
+    return {name: value if name == "A" else value[:, tokens] for name, value in inputs.items()}
