@@ -111,7 +111,7 @@ inline void scale_rows(float* m, int64_t rows, int64_t columns, const float* fac
 
 // A tile of R rows and V vectors fills the registers: 16 sums of 32, or 8 of 16.
 constexpr int R = 4;
-constexpr int V = VW == 16 ? 4 : 2;
+constexpr int V = VW == 16 ? 4 : VW == 8 ? 3 : 2;
 
 template <int W>
 struct Width {
