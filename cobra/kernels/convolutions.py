@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from cobra.kernels.call import needs_gradient
 from cobra.kernels.checks import BOOLEANS, INTEGERS, check, check_activation, check_first
 from cobra.kernels.dispatch import resolve
 
@@ -46,7 +47,7 @@ def causal_conv1d(
     check("seq_idx", seq_idx, "B, L", (batch, length), x, INTEGERS)
     check("mask", mask, "B, L", (batch, length), x, BOOLEANS)
     check_activation(activation)
-    return resolve("causal_conv1d", x.device.type, x.dtype)(
+    return resolve("causal_conv1d", x.device.type, x.dtype, taps=taps)(
         x, weight, bias, initial_state=initial_state, seq_idx=seq_idx, activation=activation, mask=mask
     )
 
@@ -74,4 +75,7 @@ def causal_conv1d_update(
     check("weight", weight, "C, K", (channels, taps), x)
     check("bias", bias, "C", (channels,), x)
     check_activation(activation)
-    return resolve("causal_conv1d_update", x.device.type, x.dtype)(x, state, weight, bias, activation)
+    gradient = needs_gradient(x, state, weight, bias)
+    return resolve("causal_conv1d_update", x.device.type, x.dtype, taps=taps, gradient=gradient)(
+        x, state, weight, bias, activation
+    )

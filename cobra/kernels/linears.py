@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cobra.kernels.call import needs_gradient
 from cobra.kernels.checks import check, check_floating
 from cobra.kernels.dispatch import resolve
 from cobra.kernels.quantise import W8_COLUMNS, check_group
@@ -81,7 +82,7 @@ def _check_input(x: Tensor, *others: Tensor | None) -> None:
     check_floating("x", x)
     if x.dim() == 0:
         raise ValueError("x has no dimensions but must be (..., K): give it one")
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *others)):
+    if needs_gradient(x, *others):
         raise ValueError("an input requires a gradient, which this op has not: call it under torch.no_grad()")
 
 

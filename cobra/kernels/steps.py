@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from cobra.kernels.call import needs_gradient
 from cobra.kernels.checks import check, check_divides, check_first
 from cobra.kernels.dispatch import resolve
 
@@ -58,7 +59,8 @@ def selective_state_update(
         check("D", D, letter, (width,), state)
     check("z", z, "x's shape", x.shape, state)
     check("dt_bias", dt_bias, letter, (width,), state)
-    return resolve("selective_state_update", x.device.type, x.dtype)(
+    gradient = needs_gradient(state, x, dt, A, B, C, D, z, dt_bias)
+    return resolve("selective_state_update", x.device.type, x.dtype, gradient=gradient)(
         state, x, dt, A, B, C, D=D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus, dt_limit=dt_limit
     )
 
@@ -114,17 +116,10 @@ def mamba_step(
     check("dt_proj_bias", dt_proj_bias, "D", (d_inner,), xz)
     check("A_log", A_log, "D, N", (d_inner, d_state), xz)
     check("D", D, "D", (d_inner,), xz)
-    return resolve("mamba_step", xz.device.type, xz.dtype)(
-        xz,
-        conv_state,
-        ssm_state,
-        conv_weight,
-        conv_bias,
-        x_proj_weight,
-        dt_proj_weight,
-        dt_proj_bias,
-        A_log,
-        D,
+    weights = (conv_weight, conv_bias, x_proj_weight, dt_proj_weight, dt_proj_bias, A_log, D)
+    gradient = needs_gradient(xz, conv_state, ssm_state, *weights)
+    return resolve("mamba_step", xz.device.type, xz.dtype, taps=taps, gradient=gradient)(
+        xz, conv_state, ssm_state, *weights
     )
 
 
@@ -181,17 +176,8 @@ def mamba2_step(
     check("A_log", A_log, "H", (heads,), zxbcdt)
     check("D", D, "H" if D.dim() == 1 else "H, P", (heads, head_dim)[: D.dim()], zxbcdt)
     check("norm_weight", norm_weight, "d_inner", (d_inner,), zxbcdt)
-    return resolve("mamba2_step", zxbcdt.device.type, zxbcdt.dtype)(
-        zxbcdt,
-        conv_state,
-        ssm_state,
-        conv_weight,
-        conv_bias,
-        dt_bias,
-        A_log,
-        D,
-        norm_weight,
-        n_groups=n_groups,
-        eps=eps,
-        dt_limit=dt_limit,
+    weights = (conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
+    gradient = needs_gradient(zxbcdt, conv_state, ssm_state, *weights)
+    return resolve("mamba2_step", zxbcdt.device.type, zxbcdt.dtype, taps=taps, gradient=gradient)(
+        zxbcdt, conv_state, ssm_state, *weights, n_groups=n_groups, eps=eps, dt_limit=dt_limit
     )

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from cobra.kernels import dispatch, reference
+from cobra.kernels.call import Limit
 from cobra.kernels.dispatch import Backend, explain, resolve, use_backend
-from cobra.kernels.ops import rms_norm
+from cobra.kernels.ops import causal_conv1d, rms_norm
 
 
 def doubled(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -20,11 +21,18 @@ def doubled(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 @pytest.fixture
 def add_backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Leaves the reference and, before it, a backend named "fast" that runs rms_norm on the CPU in fp32."""
+    """Leaves the reference and, before it, a backend named "fast" that runs rms_norm on the CPU in fp32.
+
+    It also convolves, but not with five taps: y is x.
+    """
 
     def add(reason: str | None = None) -> None:
-        ops: dict[str, Callable[..., Any]] = {"rms_norm": doubled}
-        fast = Backend("fast", ("cpu",), (torch.float32,), ops, lambda: reason)
+        ops: dict[str, Callable[..., Any]] = {
+            "rms_norm": doubled,
+            "causal_conv1d": lambda x, *_, **__: (x, None),
+        }
+        limits = {"causal_conv1d": [Limit(lambda call: call.taps != 5, "is afraid of five taps")]}
+        fast = Backend("fast", ("cpu",), (torch.float32,), ops, lambda: reason, limits)
         monkeypatch.setattr(dispatch, "BACKENDS", (fast, dispatch.BACKENDS[-1]))
 
     monkeypatch.setattr(dispatch, "_decided", {})
@@ -67,6 +75,21 @@ def test_a_refusal_says_why(
     add_backend()
     with use_backend("fast"), pytest.raises(RuntimeError, match=reason):
         resolve(op, device, dtype)
+
+
+@pytest.mark.parametrize("dynamic", [None, False, True])
+def test_a_call_beyond_a_limit_goes_to_the_next_backend(
+    add_backend: Callable[..., None], dynamic: bool | None
+) -> None:
+    add_backend()
+    torch.compiler.reset()
+    compiled = torch.compile(causal_conv1d, fullgraph=True, backend="eager", dynamic=dynamic)
+    x = torch.ones(1, 3, 4)
+    for taps in (4, 5, 4):
+        for op in (causal_conv1d, compiled):
+            assert torch.equal(op(x, torch.zeros(4, taps))[0], x) == (taps == 4)
+    with use_backend("fast"), pytest.raises(RuntimeError, match="fast: is afraid of five taps"):
+        causal_conv1d(x, torch.zeros(4, 5))
 
 
 def test_use_backend_ends_with_its_block(add_backend: Callable[..., None]) -> None:
@@ -115,6 +138,8 @@ def test_explain_lists_every_op_on_every_backend(add_backend: Callable[..., None
     assert not rows["rms_norm", "reference"].chosen
     assert rows["mamba_step", "fast"].reason == "has no mamba_step"
     assert rows["mamba_step", "reference"].chosen
+    assert rows["causal_conv1d", "fast"].chosen
+    assert rows["causal_conv1d", "fast"].reason == "ok; is afraid of five taps"
 
 
 def test_explain_follows_the_choice(add_backend: Callable[..., None]) -> None:
@@ -122,7 +147,7 @@ def test_explain_follows_the_choice(add_backend: Callable[..., None]) -> None:
     with use_backend("reference"):
         assert {row.backend for row in explain() if row.chosen} == {"reference"}
     with use_backend("fast"):
-        assert [row.op for row in explain() if row.chosen] == ["rms_norm"]
+        assert [row.op for row in explain() if row.chosen] == ["causal_conv1d", "rms_norm"]
 
 
 def test_export_takes_the_reference_only(add_backend: Callable[..., None]) -> None:

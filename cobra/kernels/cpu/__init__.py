@@ -1,8 +1,9 @@
 """C++ kernels for the CPU behind a plain C interface; csrc/abi.h is what they take."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cobra.kernels.call import Limit
 from cobra.kernels.cpu.library import unavailable
 from cobra.kernels.cpu.ops_conv1d import causal_conv1d, causal_conv1d_update
 from cobra.kernels.cpu.ops_linears import linear_bf16, linear_w4, linear_w8
@@ -10,7 +11,20 @@ from cobra.kernels.cpu.ops_norms import add_rms_norm, rms_norm, rms_norm_gated
 from cobra.kernels.cpu.ops_scans import selective_scan, ssd_chunk_scan
 from cobra.kernels.cpu.ops_steps import mamba2_step, mamba_step, selective_state_update
 
-__all__ = ["OPS", "unavailable"]
+__all__ = ["LIMITS", "OPS", "unavailable"]
+
+# no published model has a wider filter
+_TAPS = Limit(lambda call: call.taps in (2, 3, 4), "takes filters of 2, 3 or 4 taps only")
+# training takes whole sequences: the gradient of a step may be slow
+_NO_GRADIENT = Limit(lambda call: not call.gradient, "has no gradient of a single token")
+
+LIMITS: Mapping[str, Sequence[Limit]] = {
+    "causal_conv1d": (_TAPS,),
+    "causal_conv1d_update": (_TAPS, _NO_GRADIENT),
+    "selective_state_update": (_NO_GRADIENT,),
+    "mamba_step": (_TAPS, _NO_GRADIENT),
+    "mamba2_step": (_TAPS, _NO_GRADIENT),
+}
 
 OPS: Mapping[str, Callable[..., Any]] = {
     op.__name__: op

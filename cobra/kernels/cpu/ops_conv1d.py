@@ -5,24 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cobra.kernels import reference
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import differentiate, refuse_second_derivative, register
-from cobra.kernels.cpu.tensors import (
-    if_given,
-    if_present,
-    native,
-    needs_gradient,
-    room_for_gradient,
-    writable,
-)
+from cobra.kernels.cpu.tensors import if_given, if_present, native, room_for_gradient, writable
 
 _conv = Kernel("causal_conv1d", arrays=12, sizes=5)
 _conv_backward = Kernel("causal_conv1d_backward", arrays=12, sizes=5)
 _update = Kernel("causal_conv1d_update", arrays=5, sizes=4)
-
-# The widths that are compiled; no published model has another.
-TAPS = (2, 3, 4)
 
 
 def causal_conv1d(
@@ -36,10 +25,6 @@ def causal_conv1d(
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, C) and the last K - 1 inputs (B, C, K - 1)."""
-    if weight.shape[1] not in TAPS:
-        return reference.OPS["causal_conv1d"](
-            x, weight, bias, initial_state=initial_state, seq_idx=seq_idx, activation=activation, mask=mask
-        )
     silu = activation is not None
     return _causal_conv1d(x, native(weight), native(bias), native(initial_state), seq_idx, mask, silu)
 
@@ -48,9 +33,6 @@ def causal_conv1d_update(
     x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None
 ) -> Tensor:
     """y (B, C) of one more token; `state` (B, C, K - 1) drops its oldest input and takes x (B, C)."""
-    # training takes whole sequences: the gradient of a step may be slow
-    if weight.shape[1] not in TAPS or needs_gradient(x, state, weight, bias):
-        return reference.OPS["causal_conv1d_update"](x, state, weight, bias, activation)
     changed = writable(state)
     y = _causal_conv1d_update(x, changed, native(weight), native(bias), activation is not None)
     if changed is not state:

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cobra.kernels.call import needs_gradient
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import differentiate, refuse_second_derivative, register
-from cobra.kernels.cpu.tensors import if_given, if_present, native, needs_gradient, room_for_gradient
+from cobra.kernels.cpu.tensors import if_given, if_present, native, room_for_gradient
 from cobra.kernels.reference.time_step import UNLIMITED
 from cobra.kernels.routes import ROUTES, Grid, Route
 

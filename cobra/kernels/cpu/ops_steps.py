@@ -1,17 +1,12 @@
-"""One token of decoding on the native kernels; arguments as in `cobra.kernels.ops`.
-
-Training takes whole sequences, so these have no gradient of their own: the reference runs where one is asked.
-"""
+"""One token of decoding on the native kernels, without a gradient; arguments as in `cobra.kernels.ops`."""
 
 import math
 
 from torch import Tensor
 
-from cobra.kernels import reference
 from cobra.kernels.cpu.library import Kernel
-from cobra.kernels.cpu.ops_conv1d import TAPS
 from cobra.kernels.cpu.registration import register
-from cobra.kernels.cpu.tensors import native, needs_gradient, writable
+from cobra.kernels.cpu.tensors import native, writable
 from cobra.kernels.reference.time_step import UNLIMITED
 
 _state_update = Kernel("selective_state_update", arrays=10, sizes=8, reals=2)
@@ -34,10 +29,6 @@ def selective_state_update(
     dt_limit: tuple[float, float] = UNLIMITED,
 ) -> Tensor:
     """y like x; `state` becomes exp(dt A) state + dt x B^T."""
-    if needs_gradient(state, x, dt, A, B, C, D, z, dt_bias):
-        return reference.OPS["selective_state_update"](
-            state, x, dt, A, B, C, D=D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus, dt_limit=dt_limit
-        )
     changed = writable(state)
     inputs = [native(m) for m in (dt, A, B, C, D, z, dt_bias)]
     y = _selective_state_update(changed, x, *inputs, dt_softplus, *_limits(dt_limit))
@@ -59,8 +50,6 @@ def mamba_step(
 ) -> Tensor:
     """y (B, d_inner) between in_proj and out_proj of a Mamba-1 mixer."""
     weights = (conv_weight, conv_bias, x_proj_weight, dt_proj_weight, dt_proj_bias, A_log, D)
-    if conv_weight.shape[1] not in TAPS or needs_gradient(xz, conv_state, ssm_state, *weights):
-        return reference.OPS["mamba_step"](xz, conv_state, ssm_state, *weights)
     conv, ssm = writable(conv_state), writable(ssm_state)
     y = _mamba_step(xz, conv, ssm, *[native(weight) for weight in weights])
     _keep(conv_state, conv)
@@ -85,10 +74,6 @@ def mamba2_step(
 ) -> Tensor:
     """y (B, d_inner) between in_proj and out_proj of a Mamba-2 mixer."""
     weights = (conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
-    if conv_weight.shape[1] not in TAPS or needs_gradient(zxbcdt, conv_state, ssm_state, *weights):
-        return reference.OPS["mamba2_step"](
-            zxbcdt, conv_state, ssm_state, *weights, n_groups=n_groups, eps=eps, dt_limit=dt_limit
-        )
     conv, ssm = writable(conv_state), writable(ssm_state)
     inputs = [native(weight) for weight in weights]
     y = _mamba2_step(zxbcdt, conv, ssm, *inputs, n_groups, eps, *_limits(dt_limit))

@@ -29,11 +29,6 @@ def as_rows(x: Tensor) -> Tensor:
     return x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
 
 
-def needs_gradient(*tensors: Tensor | None) -> bool:
-    """Whether autograd will ask for a gradient of what is computed from these."""
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-
-
 def room_for_gradient(x: Tensor | None, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """An uninitialised gradient of x, dense; empty if x is absent, because an operator cannot return None."""
     shape = (0,) if x is None else x.shape

@@ -35,7 +35,8 @@ def selective_state_update(
     fed = (dt * x.to(dtype)).unflatten(1, (groups, -1)).unsqueeze(-1)  # (B, G, ..., 1)
     # each group's B and C, lined up with (B, G, R, N) or (B, G, R, P, N)
     B, C = (m.to(dtype).view(*m.shape[:2], *[1] * (state.dim() - 2), m.shape[2]) for m in (B, C))
-    after = decay * state.to(dtype) + (fed * B).flatten(1, 2)
+    # a copy, because the decay's gradient needs the state as it was
+    after = decay * state.to(dtype, copy=True) + (fed * B).flatten(1, 2)
     state.copy_(after)
     y = (after.unflatten(1, (groups, -1)) * C).sum(-1).flatten(1, 2)
     return skip_and_gate(y, x, D, z)
