@@ -152,6 +152,16 @@ def test_a_filter_of_five_taps_is_refused_and_left_to_the_reference() -> None:
         assert torch.equal(ops.causal_conv1d(x, weight)[0], reference.OPS["causal_conv1d"](x, weight)[0])
 
 
+@pytest.mark.parametrize("case", STEPS, ids=str)
+def test_autograd_notices_that_a_state_it_saved_has_changed(case: Case) -> None:
+    for name in case.states:
+        inputs = case.make(1)
+        loss = (inputs[name] * torch.ones_like(inputs[name], requires_grad=True)).sum()
+        run(getattr(ops, case.op), case, inputs)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
 def test_padding_does_not_leak() -> None:
     inputs = conv(80) | packed(80)
     poisoned = inputs["x"].masked_fill(~inputs["mask"].unsqueeze(-1), torch.nan)

@@ -24,9 +24,25 @@ def register(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> 
         fake: makes empty results, of the right shape and dtype.
     """
     name = _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, run, "CPU")
+    operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+    changed = [i for i, argument in enumerate(operator._schema.arguments) if argument.is_write]
+    _LIBRARY.impl(name, _counting(run, changed) if changed else run, "CPU")
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_LIBRARY)
-    return getattr(getattr(torch.ops, NAMESPACE), name).default
+    return operator
+
+
+def _counting(run: Callable[..., Any], changed: list[int]) -> Callable[..., Any]:
+    """`run`, which then raises the version of the arguments that it changed, as torch's own operators do.
+
+    Without it autograd would not notice that a tensor it saved holds something else now.
+    """
+
+    def run_and_count(*arguments: Any) -> Any:
+        result = run(*arguments)
+        torch.autograd.graph.increment_version([arguments[i] for i in changed])
+        return result
+
+    return run_and_count
 
 
 def differentiate(
