@@ -5,6 +5,7 @@ from torch import Tensor
 from cobra.kernels.call import needs_gradient
 from cobra.kernels.checks import BOOLEANS, INTEGERS, check, check_activation, check_first
 from cobra.kernels.dispatch import resolve
+from cobra.kernels.routes import Grid, Route, check_route
 
 
 def causal_conv1d(
@@ -16,6 +17,8 @@ def causal_conv1d(
     seq_idx: Tensor | None = None,
     activation: str | None = None,
     mask: Tensor | None = None,
+    route: Route = "forward",
+    grid: Grid | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, C) and the final state (B, C, K - 1), the last K - 1 inputs, both in x's dtype.
 
@@ -47,8 +50,17 @@ def causal_conv1d(
     check("seq_idx", seq_idx, "B, L", (batch, length), x, INTEGERS)
     check("mask", mask, "B, L", (batch, length), x, BOOLEANS)
     check_activation(activation)
+    check_route(route, grid, length)
     return resolve("causal_conv1d", x.device.type, x.dtype, taps=taps)(
-        x, weight, bias, initial_state=initial_state, seq_idx=seq_idx, activation=activation, mask=mask
+        x,
+        weight,
+        bias,
+        initial_state=initial_state,
+        seq_idx=seq_idx,
+        activation=activation,
+        mask=mask,
+        route=route,
+        grid=grid,
     )
 
 

@@ -1,4 +1,4 @@
-"""The orders in which a scan visits tokens: those of a sequence, or of an image, row after row."""
+"""The orders in which scans and convolutions visit the tokens of a sequence, or of an image row by row."""
 
 from collections.abc import Mapping
 from typing import Literal, overload
@@ -28,6 +28,12 @@ def check_route(route: Route, grid: Grid | None, length: int) -> None:
         raise ValueError(
             f"grid is {grid} but there are {length} tokens: give the (height, width) that holds them"
         )
+
+
+def for_kernels(route: Route, grid: Grid | None) -> tuple[bool, int]:
+    """`reversed` and `grid_height`, as the native kernels take a route (cpu/csrc/scan_abi.h)."""
+    by_columns, from_end = ROUTES[route]
+    return from_end, grid[0] if by_columns and grid is not None else 1
 
 
 @overload

@@ -65,6 +65,16 @@ def narrow_conv(length: int) -> Inputs:
     return {"x": normal(BATCH, length, 16), "weight": normal(16, 2), "bias": normal(16), "activation": "silu"}
 
 
+def reversed_conv(length: int) -> Inputs:
+    return conv_with_all(length) | {"route": "reversed"}
+
+
+def column_conv(length: int) -> Inputs:
+    height = max(h for h in range(1, 17) if length % h == 0)
+    more = {"mask": packed(length)["mask"], "route": "columns_reversed", "grid": (height, length // height)}
+    return narrow_conv(length) | more
+
+
 def ssd(length: int) -> Inputs:
     return {
         "x": normal(BATCH, length, HEADS, HEAD_DIM),
@@ -211,6 +221,8 @@ SEQUENCES = [
     Case("causal_conv1d", conv),
     Case("causal_conv1d", conv_with_all),
     Case("causal_conv1d", narrow_conv),
+    Case("causal_conv1d", reversed_conv),
+    Case("causal_conv1d", column_conv),
     Case("ssd_chunk_scan", ssd),
     Case("ssd_chunk_scan", ssd_with_all),
     Case("selective_scan", scan),

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cobra.kernels.ops import causal_conv1d, causal_conv1d_update
+from cobra.kernels.routes import Route
 
 BATCH, CHANNELS = 2, 5
 
@@ -45,14 +46,41 @@ def test_output_is_that_of_the_definition(length: int, taps: int, packed: bool) 
         torch.testing.assert_close(y[row], convolve_in_loops(x[row], weight, bias, before[row], ids[row]))
 
 
+@pytest.mark.parametrize("taps", [2, 4])
+def test_reversed_each_token_sees_those_behind_it(taps: int) -> None:
+    x, weight = normal(BATCH, 6, CHANNELS), normal(CHANNELS, taps, seed=1)
+    y, state = causal_conv1d(x, weight, route="reversed")
+    behind = F.pad(x, (0, 0, 0, taps - 1))  # zeros after the last token
+    for t in range(6):
+        seen = [weight[:, taps - 1 - k] * behind[:, t + k] for k in range(taps)]
+        torch.testing.assert_close(y[:, t], torch.stack(seen).sum(0))
+    # oldest first: the first token was visited last
+    torch.testing.assert_close(state, x[:, : taps - 1].flip(1).transpose(1, 2))
+
+
+@pytest.mark.parametrize("route", ["columns", "columns_reversed"])
+def test_columns_are_convolved_one_after_the_other(route: Route) -> None:
+    x, weight = normal(BATCH, 12, CHANNELS), normal(CHANNELS, 4, seed=1)
+    y, state = causal_conv1d(x, weight, route=route, grid=(3, 4))
+    columns = x.unflatten(1, (3, 4)).transpose(1, 2).flatten(1, 2)
+    expected, expected_state = causal_conv1d(
+        columns, weight, route="forward" if route == "columns" else "reversed"
+    )
+    torch.testing.assert_close(y.unflatten(1, (3, 4)).transpose(1, 2).flatten(1, 2), expected)
+    torch.testing.assert_close(state, expected_state)
+
+
+@pytest.mark.parametrize("route", ["forward", "reversed"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_gradients_are_those_of_finite_differences(packed: bool) -> None:
+def test_gradients_are_those_of_finite_differences(packed: bool, route: Route) -> None:
     shapes = ((BATCH, 5, CHANNELS), (CHANNELS, 4), (CHANNELS,), (BATCH, CHANNELS, 3))
     leaves = tuple(normal(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes))
     ids = torch.tensor([[0, 0, 0, 1, 1], [0, 1, 1, 1, 2]]) if packed else None
 
     def convolve(x: Tensor, weight: Tensor, bias: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        return causal_conv1d(x, weight, bias, initial_state=before, seq_idx=ids, activation="silu")
+        return causal_conv1d(
+            x, weight, bias, initial_state=before, seq_idx=ids, activation="silu", route=route
+        )
 
     assert torch.autograd.gradcheck(convolve, leaves, fast_mode=True)
 

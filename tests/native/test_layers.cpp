@@ -29,7 +29,7 @@ void convolution(int64_t length, int64_t channels, int64_t taps, int64_t gap, in
   Tensor y(wide), final_state(state);
   const cobra::Conv1d call = {x_t.array(), w_t.array(), b_t.array(), i_t.array(), absent(), absent(), y.array(),
                               final_state.array(), absent(), absent(), absent(), absent(),
-                              batch, length, channels, taps, 1, threads};
+                              batch, length, channels, taps, 1, 0, 1, threads};
   CHECK(cobra_causal_conv1d(&call) == 0);
   expect_close(y.values(), expected, 1e-5, "convolution");
   expect_close(final_state.values(), kept, 1e-7, "last inputs");
@@ -39,7 +39,7 @@ void convolution(int64_t length, int64_t channels, int64_t taps, int64_t gap, in
   Tensor dx(wide), dweight({batch, taps, channels}), dbias({batch, channels}), dinitial(state);
   const cobra::Conv1d backward = {x_t.array(), w_t.array(), b_t.array(), i_t.array(), absent(), absent(), dy.array(),
                                   dfinal.array(), dx.array(), dweight.array(), dbias.array(), dinitial.array(),
-                                  batch, length, channels, taps, 1, threads};
+                                  batch, length, channels, taps, 1, 0, 1, threads};
   CHECK(cobra_causal_conv1d_backward(&backward) == 0);
   for (double gradient : dx.values()) CHECK(isfinite(gradient));
   for (double gradient : dweight.values()) CHECK(isfinite(gradient));

@@ -8,9 +8,10 @@ from torch import Tensor
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import differentiate, refuse_second_derivative, register
 from cobra.kernels.cpu.tensors import if_given, if_present, native, room_for_gradient, writable
+from cobra.kernels.routes import Grid, Route, for_kernels
 
-_conv = Kernel("causal_conv1d", arrays=12, sizes=5)
-_conv_backward = Kernel("causal_conv1d_backward", arrays=12, sizes=5)
+_conv = Kernel("causal_conv1d", arrays=12, sizes=7)
+_conv_backward = Kernel("causal_conv1d_backward", arrays=12, sizes=7)
 _update = Kernel("causal_conv1d_update", arrays=5, sizes=4)
 
 
@@ -23,10 +24,12 @@ def causal_conv1d(
     seq_idx: Tensor | None = None,
     activation: str | None = None,
     mask: Tensor | None = None,
+    route: Route = "forward",
+    grid: Grid | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, C) and the last K - 1 inputs (B, C, K - 1)."""
-    silu = activation is not None
-    return _causal_conv1d(x, native(weight), native(bias), native(initial_state), seq_idx, mask, silu)
+    inputs = (native(weight), native(bias), native(initial_state), seq_idx, mask)
+    return _causal_conv1d(x, *inputs, activation is not None, *for_kernels(route, grid))
 
 
 def causal_conv1d_update(
@@ -50,11 +53,11 @@ def _conv_run(
     initial_state: Tensor | None,
     seq_idx: Tensor | None,
     mask: Tensor | None,
-    silu: bool,
+    *options: int,
 ) -> tuple[Tensor, Tensor]:
-    y, final = _conv_fake(x, weight, bias, initial_state, seq_idx, mask, silu)
+    y, final = _conv_fake(x, weight)
     arrays = (x, weight, bias, initial_state, seq_idx, mask, y, final, None, None, None, None)
-    _conv(arrays, (*x.shape, weight.shape[1], silu))
+    _conv(arrays, (*x.shape, weight.shape[1], *options))
     return y, final
 
 
@@ -71,7 +74,7 @@ def _conv_backward_run(
     initial_state: Tensor | None,
     seq_idx: Tensor | None,
     mask: Tensor | None,
-    silu: bool,
+    *options: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     (batch, _, channels), taps = x.shape, weight.shape[1]
     dx, dinitial = x.new_empty(x.shape), room_for_gradient(initial_state, x)
@@ -80,7 +83,7 @@ def _conv_backward_run(
     dbias = x.new_empty(batch, channels, dtype=torch.float32)
     inputs = (x, weight, bias, initial_state, seq_idx, mask, dy, dfinal)
     results = (dx, dweight, dbias, if_present(dinitial, initial_state))
-    _conv_backward((*inputs, *results), (*x.shape, taps, silu))
+    _conv_backward((*inputs, *results), (*x.shape, taps, *options))
     dbias = dbias.new_empty(0) if bias is None else dbias.sum(0).to(bias.dtype)
     return dx, dweight.sum(0).t().to(weight.dtype).contiguous(), dbias, dinitial
 
@@ -99,18 +102,19 @@ def _conv_backward_fake(
 
 
 def _conv_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.silu = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.options = inputs[6:]
+    ctx.save_for_backward(*inputs[:6])
 
 
 def _conv_gradients(ctx: Any, dy: Tensor, dfinal: Tensor) -> tuple[Tensor | None, ...]:
     _, _, bias, initial_state, _, _ = ctx.saved_tensors
-    dx, dweight, dbias, dinitial = _causal_conv1d_backward(dy, dfinal, *ctx.saved_tensors, ctx.silu)
-    return dx, dweight, if_given(dbias, bias), if_given(dinitial, initial_state), None, None, None
+    dx, dweight, dbias, dinitial = _causal_conv1d_backward(dy, dfinal, *ctx.saved_tensors, *ctx.options)
+    return dx, dweight, if_given(dbias, bias), if_given(dinitial, initial_state), *[None] * 5
 
 
 _ARGUMENTS = (
-    "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? seq_idx, Tensor? mask, bool silu"
+    "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? seq_idx, Tensor? mask, bool silu,"
+    " bool reversed, SymInt grid_height"
 )
 _causal_conv1d = register(f"causal_conv1d({_ARGUMENTS}) -> (Tensor, Tensor)", _conv_run, _conv_fake)
 _causal_conv1d_backward = register(

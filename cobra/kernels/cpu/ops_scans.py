@@ -10,7 +10,7 @@ from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import differentiate, refuse_second_derivative, register
 from cobra.kernels.cpu.tensors import if_given, if_present, native, room_for_gradient
 from cobra.kernels.reference.time_step import UNLIMITED
-from cobra.kernels.routes import ROUTES, Grid, Route
+from cobra.kernels.routes import Grid, Route, for_kernels
 
 _ssd = Kernel("ssd_chunk_scan", arrays=14, sizes=10, reals=2)
 _ssd_backward = Kernel("ssd_chunk_scan_backward", arrays=22, sizes=10, reals=2)
@@ -44,7 +44,7 @@ def ssd_chunk_scan(
     """y (B, L, H, P) and the final state (B, H, P, N); the kernel has its own chunk size."""
     inputs = [native(m) for m in (dt, A, B, C, D, z, dt_bias, initial_state)]
     keep = needs_gradient(x, *inputs)
-    options = (dt_softplus, *_route(route, grid), *dt_limit)
+    options = (dt_softplus, *for_kernels(route, grid), *dt_limit)
     y, final, _ = _ssd_chunk_scan(x, *inputs, seq_idx, mask, *options, keep)
     return y, final
 
@@ -69,14 +69,8 @@ def selective_scan(
     """y (B, L, D) and the final state (B, D, N)."""
     inputs = [native(m) for m in (delta, A, B, C, D, z, delta_bias, initial_state)]
     keep = needs_gradient(u, *inputs)
-    y, final, _ = _selective_scan(u, *inputs, seq_idx, mask, delta_softplus, *_route(route, grid), keep)
+    y, final, _ = _selective_scan(u, *inputs, seq_idx, mask, delta_softplus, *for_kernels(route, grid), keep)
     return y, final
-
-
-def _route(route: Route, grid: Grid | None) -> tuple[bool, int]:
-    """`reversed` and `grid_height` of csrc/scan_abi.h."""
-    by_columns, from_end = ROUTES[route]
-    return from_end, grid[0] if by_columns and grid is not None else 1
 
 
 # Both operators take these, then options, then whether to keep the states between chunks for the backward,

@@ -20,12 +20,12 @@ struct Array {
   int64_t stride[3];
 };
 
-// Causal depthwise convolution: B batch, L tokens, C channels, K taps.
+// Causal depthwise convolution: B batch, L tokens, C channels, K taps; visits as in scan_abi.h.
 struct Conv1d {
   Array x, weight, bias, initial_state, seq_idx, mask;  // (B, L, C) (C, K) (C) (B, C, K - 1) (B, L) (B, L)
   Array y, final_state;                                 // (B, L, C) (B, C, K - 1)
   Array dx, dweight, dbias, dinitial_state;             // (B, L, C) (B, K, C) (B, C) (B, C, K - 1)
-  int64_t batch, length, channels, taps, silu, threads;
+  int64_t batch, length, channels, taps, silu, reversed, grid_height, threads;
 };
 
 struct Conv1dUpdate {

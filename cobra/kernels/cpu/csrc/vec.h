@@ -117,10 +117,13 @@ COBRA_INLINE void store_part(T* p, Vec v, int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
 }
 
-// rows of `width` elements: f(column, lanes) for each vector, lanes < VW only in the last
+// rows of `width` elements: f(column, lanes) for each vector, lanes < VW only in the last. Inlined into the loop, f
+// knows that vectors are whole, and keeps what it loads in registers.
 template <typename F>
 COBRA_INLINE void for_vectors(int64_t width, F f) {
-  for (int64_t i = 0; i < width; i += VW) f(i, least<int64_t>(VW, width - i));
+  int64_t i = 0;
+  for (; i + VW <= width; i += VW) f(i, int64_t(VW));
+  if (i < width) f(i, width - i);
 }
 
 template <typename T>
@@ -261,11 +264,39 @@ COBRA_INLINE Vec softplus(Vec x) {
   return (x > Vec{} ? x : Vec{}) + log1p_unit(exp(negative));
 }
 
-COBRA_INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x)); }
+// of K vectors, in place
+template <int K>
+COBRA_INLINE void sigmoid_each(Vec (&x)[K]) {
+  for (int k = 0; k < K; ++k) x[k] = -x[k];
+  exp_each(x);
+  for (int k = 0; k < K; ++k) x[k] = 1.0f / (1.0f + x[k]);
+}
+
+template <int K>
+COBRA_INLINE void silu_each(Vec (&x)[K]) {
+  Vec s[K];
+  for (int k = 0; k < K; ++k) s[k] = x[k];
+  sigmoid_each(s);
+  for (int k = 0; k < K; ++k) x[k] = x[k] * s[k];
+}
+
+// d silu(x) / dx
+template <int K>
+COBRA_INLINE void silu_slope_each(Vec (&x)[K]) {
+  Vec s[K];
+  for (int k = 0; k < K; ++k) s[k] = x[k];
+  sigmoid_each(s);
+  for (int k = 0; k < K; ++k) x[k] = s[k] * (1.0f + x[k] * (1.0f - s[k]));
+}
+
+COBRA_INLINE Vec sigmoid(Vec x) {
+  Vec one[1] = {x};
+  sigmoid_each(one);
+  return one[0];
+}
 
 COBRA_INLINE Vec silu(Vec x) { return x * sigmoid(x); }
 
-// d silu(x) / dx
 COBRA_INLINE Vec silu_slope(Vec x) {
   const Vec s = sigmoid(x);
   return s * (1.0f + x * (1.0f - s));
