@@ -136,10 +136,12 @@ def _ssd_backward_run(
     grid_height: int,
     dt_min: float,
     dt_max: float,
+    continued: bool,
 ) -> list[Tensor]:
     inputs = (x, dt, A, B, C, D, z, dt_bias)
-    dx, ddt, dA, dB, dC, dD, dz, dbias, dinitial = gradients = _ssd_backward_fake(dy, dfinal, *inputs)
-    optional = (if_present(dD, D), if_present(dbias, dt_bias), dinitial)
+    gradients = _ssd_backward_fake(dy, dfinal, *inputs, continued)
+    dx, ddt, dA, dB, dC, dD, dz, dbias, dinitial = gradients
+    optional = (if_present(dD, D), if_present(dbias, dt_bias), dinitial if continued else None)
     results = (dx, ddt, dB, dC, if_present(dz, z), dA, *optional)
     arrays = (dy, dfinal, *inputs, seq_idx, mask, states.view(-1), *results)
     sizes = (*x.shape, *B.shape[2:], D is not None and D.dim() == 2, softplus, from_end, grid_height)
@@ -151,7 +153,8 @@ def _ssd_backward_fake(dy: Tensor, dfinal: Tensor | None, x: Tensor, *rest: Any)
     dt, A, B, C, D, z, dt_bias, *_ = rest
     half = [room_for_gradient(m, x) for m in (x, dt, B, C, z)]
     full = [room_for_gradient(m, x, torch.float32) for m in (A, D, dt_bias)]
-    dinitial = x.new_empty(x.shape[0], *x.shape[2:], B.shape[3], dtype=torch.float32)
+    shape = (x.shape[0], *x.shape[2:], B.shape[3]) if rest[-1] else (0,)
+    dinitial = x.new_empty(shape, dtype=torch.float32)
     dx, ddt, dB, dC, dz = half
     dA, dD, dbias = full
     return [dx, ddt, dA, dB, dC, dD, dz, dbias, dinitial]
@@ -160,7 +163,8 @@ def _ssd_backward_fake(dy: Tensor, dfinal: Tensor | None, x: Tensor, *rest: Any)
 def _ssd_gradients(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     dy = _zeros_if_absent(dy, saved[0])
-    gradients = _ssd_chunk_scan_backward(dy, dfinal, *saved, *ctx.options)
+    continued = ctx.initial_state is not None
+    gradients = _ssd_chunk_scan_backward(dy, dfinal, *saved, *ctx.options, continued)
     given = [if_given(g, x) for g, x in zip(gradients, (*saved[:8], ctx.initial_state), strict=True)]
     return *given, *[None] * 8
 
@@ -173,7 +177,7 @@ _ssd_chunk_scan = register(
 )
 _ssd_chunk_scan_backward = register(
     f"ssd_chunk_scan_backward(Tensor dy, Tensor? dfinal, {_INPUTS}, Tensor? seq_idx, Tensor? mask,"
-    f" Tensor states, {_ROUTE}, float dt_min, float dt_max) -> Tensor[]",
+    f" Tensor states, {_ROUTE}, float dt_min, float dt_max, bool continued) -> Tensor[]",
     _ssd_backward_run,
     _ssd_backward_fake,
 )

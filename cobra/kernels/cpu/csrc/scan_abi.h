@@ -29,7 +29,8 @@ struct SsdBackward {
   Array dy, dfinal_state;                     // the latter may be absent
   Array x, dt, A, B, C, D, z, dt_bias, seq_idx, mask, chunk_states;
   Array dx, ddt, dB, dC, dz;                  // in the dtypes of their inputs; dz goes with z
-  Array dA, dD, ddt_bias, dinitial_state;     // in fp32, dense; the last three may be absent
+  Array dA, dD, ddt_bias;                     // in fp32, dense; the last two may be absent
+  Array dinitial_state;                       // likewise; absent if the scan started from nothing
   int64_t batch, length, heads, head_dim, groups, d_state, D_per_channel, softplus;
   int64_t reversed, grid_height, threads;
   double dt_min, dt_max;

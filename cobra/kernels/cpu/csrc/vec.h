@@ -267,8 +267,7 @@ COBRA_INLINE Vec softplus(Vec x) {
 // of K vectors, in place
 template <int K>
 COBRA_INLINE void sigmoid_each(Vec (&x)[K]) {
-  for (int k = 0; k < K; ++k) x[k] = -x[k];
-  exp_each(x);
+  for (int k = 0; k < K; ++k) x[k] = exp(-x[k]);
   for (int k = 0; k < K; ++k) x[k] = 1.0f / (1.0f + x[k]);
 }
 
