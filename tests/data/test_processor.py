@@ -91,15 +91,3 @@ def test_long_sequences_are_cut_in_training_and_prompts_are_not() -> None:
     short = Processor(Chat(TOKENIZER), SquashTransform(8, (0.5,) * 3, (0.5,) * 3), 4, max_length=10)
     assert len(short.encode(chat_record()).ids) == 10
     assert len(short.encode(chat_record(), prompt=True).ids) > 10
-
-
-def test_zephyr_template_is_cobras_format_to_the_letter() -> None:
-    chat = Chat(TOKENIZER, "cobra:data/templates/zephyr.jinja")
-    record = Record("r", [user(" Hi? ", images=1), assistant("Yes"), user("More"), assistant("")], [PICTURE])
-    segments = chat.segments([m.as_dict() for m in record.messages])
-    assert [(s.text, s.is_answer) for s in segments] == [
-        ("<image><|user|>\nHi?<|endoftext|>\n<|assistant|>\n", False),
-        ("Yes<|endoftext|>", True),
-        ("\n<|user|>\nMore<|endoftext|>\n<|assistant|>\n", False),
-        (" <|endoftext|>", True),
-    ]
