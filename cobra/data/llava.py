@@ -62,6 +62,16 @@ class LlavaJson(Dataset[Record]):
         return Record(row["id"], messages, [self.image_root / name for name in row["images"]], self.source)
 
 
+class LlavaCaptions(LlavaJson):
+    """Pictures with the first answer about them and no question: what Cobra's stage `align` reads."""
+
+    def __getitem__(self, index: int) -> Record:
+        record = super().__getitem__(index)
+        pictures: list[Part] = [{"type": "image"} for _ in record.images]
+        messages = [Message("user", pictures), record.messages[1]]
+        return Record(record.id, messages, record.images, record.source)
+
+
 def _convert(path: Path, cache_dir: str | Path | None) -> Any:
     """The file as a mapped table; converted anew when it has changed since."""
     from datasets import Dataset as Table

@@ -1,5 +1,6 @@
 """The published prompt formats to the letter, and how they are cut into tokens."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 from cobra.data.chat import Chat
+from cobra.data.llava import LlavaCaptions
 from cobra.data.processor import Processor
-from cobra.data.record import Record, assistant, user
+from cobra.data.record import Message, Record, assistant, user
 from cobra.models.vision.transform import SquashTransform
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID
 
@@ -82,11 +84,17 @@ def test_a_system_prompt_is_ignored_and_other_roles_are_refused(tokenizer: Path,
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_turn_without_a_text_part_only_shows_its_picture(tokenizer: Path, name: str) -> None:
-    picture: list[dict[str, Any]] = [{"type": "image"}]
-    answer = {"role": "assistant", "content": "Yes "}
-    segments = load(tokenizer, name).segments([{"role": "user", "content": picture}, answer])
-    assert [segment.text for segment in segments] == ["<image>", "Yes<|endoftext|>"]
+def test_captions_follow_their_picture_without_a_question(tokenizer: Path, name: str, tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Describe it.\n<image>"}, {"from": "gpt", "value": " A cat.\n"}]
+    row = {"id": "0", "image": "cat.jpg", "conversations": turns}
+    (tmp_path / "chat.json").write_text(json.dumps([row]), encoding="utf-8")
+    record = LlavaCaptions(tmp_path / "chat.json", tmp_path, tmp_path / "cache")[0]
+    segments = load(tokenizer, name).segments([m.as_dict() for m in record.messages])
+    assert [(s.text, s.is_answer) for s in segments] == [("<image>", False), ("A cat.<|endoftext|>", True)]
+    # a chat that shows another picture later keeps its turns
+    later = [*record.messages, Message("user", [{"type": "image"}])]
+    text = "".join(segment.text for segment in load(tokenizer, name).segments([m.as_dict() for m in later]))
+    assert text.endswith("<image>" + TURNS[name][2].replace("More", ""))
 
 
 @pytest.mark.parametrize("name", NAMES)
