@@ -1,4 +1,4 @@
-"""The commands as a user types them, and every config."""
+"""The commands as a user types them."""
 
 import os
 import subprocess
@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from cobra.lightning_cli import CobraCLI
 from cobra.lightning_cli import main as lightning_main
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
 
 ON_CPU = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.devices", "1"]
 # the smallest instance of each part, as a user would override it on the command line
@@ -49,40 +47,10 @@ def test_help_is_there_without_loading_torch() -> None:
         assert verb in result.stdout
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_can_be_instantiated(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cli = instantiate(
-        monkeypatch, "fit", "-c", str(ROOT / "configs" / name), *ON_CPU,
-        "--trainer.default_root_dir", str(tmp_path),
-    )  # fmt: skip
-    with torch.device("meta"):
-        cli.model.configure_model()
-    assert next(cli.model.parameters()).is_meta
-    assert cli.datamodule.stages is not None
-
-
 def test_the_smoke_preset_fits_the_tiny_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     configs = ["-c", str(ROOT / "configs/cobra_tiny.yaml"), "-c", str(ROOT / "configs/presets/smoke.yaml")]
     cli = instantiate(monkeypatch, "fit", *configs, "--trainer.default_root_dir", str(tmp_path))
     assert sum(stage.steps or 0 for stage in cli.model.stages) < 200
-
-
-def test_cobra_2_8b_has_the_published_number_of_parameters(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    cli = instantiate(
-        monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_2.8b.yaml"), *ON_CPU,
-        "--trainer.default_root_dir", str(tmp_path),
-    )  # fmt: skip
-    with torch.device("meta"):
-        cli.model.configure_model()
-    count = {
-        name: sum(p.numel() for p in part.parameters()) for name, part in cli.model.model.parts().items()
-    }
-    # section 1 of the Cobra checkpoint's arithmetic: towers whole, tied embedding once
-    assert count == {"vision": 303_715_328 + 428_225_600, "projector": 47_789_568, "lm": 2_768_345_600}
-    assert sum(count.values()) == 3_548_076_096
-    assert cli.model.model.num_image_tokens == 729
 
 
 def test_cobra_2_8b_trains_at_tiny_dimensions_on_a_folder_of_pictures(tmp_path: Path) -> None:
