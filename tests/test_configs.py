@@ -50,9 +50,18 @@ def test_no_two_runs_write_to_the_same_folder() -> None:
     assert len(set(folders)) == len(folders)
 
 
-def test_cobra_has_its_published_size() -> None:
-    """Counted from its checkpoint: towers whole, tied embedding once."""
+def test_the_published_systems_have_the_published_sizes() -> None:
+    """Counted from the papers' checkpoints: towers whole, tied embedding once."""
     assert stated(CASES["cobra_2.8b"]) == {"image tokens": 729, "parameters": 3_548_076_096}
+    assert stated(CASES["ml_mamba_2.7b"]) == {"image tokens": 729, "parameters": 3_618_946_048}
+
+
+def test_variants_of_different_tables_combine(tmp_path: Path) -> None:
+    names = ["csm", "msc_basic", "lm_780m"]
+    variants = [CONFIGS / "variants/ml_mamba_2.7b" / f"{name}.yaml" for name in names]
+    model = load([CONFIGS / "ml_mamba_2.7b.yaml", *variants], tmp_path).model.model
+    connector = model.projector.config()["init_args"]
+    assert (connector["paths"], connector["variant"], model.lm.d_model) == ("cross", "basic", 1536)
 
 
 def load(paths: list[Path], folder: Path) -> CobraCLI:
@@ -99,6 +108,7 @@ def stated(paths: list[Path]) -> dict[str, int]:
     """The numbers in the comments; a variant that states none leaves those of its config."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     numbers = re.findall(r"^#.*? ([\d,]+) image tokens.* ([\d,]+) parameters", text, re.M)
+    assert numbers, f"a comment of {paths[0].name} must say '... image tokens, ... parameters'"
     tokens, parameters = numbers[-1]
     return {"image tokens": int(tokens), "parameters": int(parameters.replace(",", ""))}
 
