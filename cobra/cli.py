@@ -138,6 +138,31 @@ def _data(options: argparse.Namespace) -> None:
     export_llava(options.out, options.split, options.size, options.seed)
 
 
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="folder, file of weights or hub repository (owner/name[/folder])")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument(
+        "--to", choices=("cobra", "hf"), default="cobra", help="hf: the language model for transformers"
+    )
+    parser.add_argument(
+        "--vision",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="weights of each vision tower, in channel order (default: those in the checkpoint, or timm's)",
+    )
+    parser.add_argument(
+        "--tokenizer", help="folder or hub name (default: beside the weights, or the layout's)"
+    )
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from cobra.convert.run import convert
+
+    convert(options.source, options.out, options.to, options.vision, options.tokenizer)
+
+
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", type=Path, action="append", required=True, help="yaml of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
@@ -182,6 +207,7 @@ _Run = Callable[[argparse.Namespace], None]
 _VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("generate", "answer a question about a picture", _generate_arguments, _generate),
     ("chat", "talk about pictures in the terminal or through a pipe", _answer_arguments, _chat),
+    ("convert", "turn a published checkpoint into a model folder, or back", _convert_arguments, _convert),
     ("data", "write a data set to disk", _data_arguments, _data),
     ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),
     ("bench", "measure speed and write a report", _bench_arguments, _bench),

@@ -76,6 +76,11 @@ class CobraCLI(LightningCLI):
             remedy = "leave --ckpt_path out to start afresh" if verb == "fit" else "train first"
             sys.exit(f"cobra {verb}: --ckpt_path {checkpoint}: there is no {path}; {remedy}")
 
+    def before_fit(self) -> None:
+        """A run that is resumed has its weights in the checkpoint; those it once started from may be gone."""
+        if self._get(self.config, "ckpt_path") is not None:
+            self.model.weights = {}
+
     @staticmethod
     def _several_devices(config: dict[str, Any]) -> bool:
         devices = config["devices"]

@@ -8,10 +8,12 @@ import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
 import lightning as L  # isort: skip
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from cobra.convert.parts import load_parts
 from cobra.data.batch import Batch
 from cobra.eval.predictions import Prediction
 from cobra.models.vlm import CobraVLM
@@ -26,6 +28,9 @@ class CobraModule(L.LightningModule):
         model: the model, as a factory: it is built when the strategy is ready for it.
         betas: AdamW's momentum coefficients.
         max_new_tokens: longest answer in validation, test and predict.
+        weights: what parts (vision, projector, lm) start training from: a folder, a file of weights or a hub
+            repository, in any layout that `cobra convert` reads. With --ckpt_path they are not read.
+            Every rank reads them before the model is sharded; building on the meta device is refused.
     """
 
     def __init__(
@@ -34,12 +39,14 @@ class CobraModule(L.LightningModule):
         model: Callable[[], CobraVLM],
         betas: tuple[float, float] = (0.9, 0.999),
         max_new_tokens: int = 16,
+        weights: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.stages = stages
         self.build = model
         self.betas = betas
         self.max_new_tokens = max_new_tokens
+        self.weights = weights or {}
         self.model: CobraVLM | None = None
         self.entered: int | None = None
 
@@ -48,6 +55,9 @@ class CobraModule(L.LightningModule):
         if self.model is not None:
             return
         self.model = self.build()
+        trainer = self._trainer
+        if self.weights and trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            load_parts(self.model, self.weights)
         for stage in self.stages:
             unknown = sorted(set(stage.train) - set(self.model.parts()))
             if unknown:

@@ -1,7 +1,6 @@
 """Save and load a model as a folder: config.json, model.safetensors, tokenizer files."""
 
 import importlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,18 +13,19 @@ import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
 import torch  # isort: skip
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from cobra.class_paths import MODELS, check_class_paths
+from cobra.config_json import CONFIG, LM, VLM, read_tree, write_config
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
+from cobra.fit import check_fit, expected_shapes
 from cobra.models.component import Component
+from cobra.models.lm.base import LanguageModel
 from cobra.models.vlm import CobraVLM
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# Largest config.json that is read: real ones have a few kilobytes.
-_MAX_CONFIG_BYTES = 1 << 20
+WEIGHTS = "model.safetensors"
 
 
 def save_pretrained(
@@ -41,11 +41,10 @@ def save_pretrained(
     """
     directory.mkdir(parents=True, exist_ok=True)
     state = model.state_dict() if weights is None else weights
-    config = {"model_type": "cobra_vlm", "architectures": ["CobraVLM"], "model": model.config()}
-    with _replacing(directory) as temporary:
+    with replacing(directory) as temporary:
         chat.save(temporary)
         save_file(_without_copies(state), temporary / WEIGHTS, metadata={"format": "pt"})
-        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_config(temporary, VLM, model.config())
 
 
 def from_pretrained(
@@ -63,30 +62,60 @@ def from_pretrained(
         FileNotFoundError: where the folder or one of its files is missing.
         ValueError: where config.json names a foreign class, or the weights do not fit it.
     """
+    model = _load(directory, VLM, CobraVLM, dtype)
+    chat = Chat(str(directory))
+    processor = Processor(chat, model.vision.transform, model.num_image_tokens)
+    return model.to(device).eval(), processor
+
+
+def lm_from_pretrained(
+    directory: Path, device: str = "cpu", dtype: torch.dtype | None = None
+) -> LanguageModel:
+    """A language model alone, in evaluation mode; arguments and errors as for `from_pretrained`."""
+    model = _load(directory, LM, LanguageModel, dtype)
+    return model.to(device).eval()
+
+
+def _load(directory: Path, kind: str, contract: type[nn.Module], dtype: torch.dtype | None) -> Any:
     for name in (CONFIG, WEIGHTS):
         if not (directory / name).is_file():
             raise FileNotFoundError(
                 f"{directory / name} is missing: expected a folder that save_pretrained wrote"
             )
-    factory = build(_read_config(directory / CONFIG))
+    factory = build(read_tree(directory / CONFIG, kind))
     # not on the meta device: buffers that are computed and not saved would stay there
     try:
         with no_init_weights():
             model = factory()
     except TypeError as error:
         raise ValueError(f"{directory / CONFIG} has arguments that do not fit: {error}") from error
+    if not isinstance(model, contract):
+        raise ValueError(f"{directory / CONFIG} makes a {type(model).__name__}, not a {contract.__name__}")
     weights = load_file(directory / WEIGHTS)
-    _check_fit(model, weights, directory / WEIGHTS)
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    check_fit(expected_shapes(model), found, f"{directory / WEIGHTS} does not fit its config.json")
     model.load_state_dict(weights, strict=False)
     if dtype is not None:
         _cast(model, dtype)
-    chat = Chat(str(directory))
-    processor = Processor(chat, model.vision.transform, model.num_image_tokens)
-    return model.to(device).eval(), processor
+    return model
 
 
-def build(tree: dict) -> Callable[..., CobraVLM]:
-    """The model factory that a class_path tree describes; the whole tree is checked before any import.
+def build_on_meta(tree: dict) -> Component:
+    """The component that a class_path tree describes, without weights.
+
+    Raises:
+        ValueError: where a class is foreign, unknown or no component, or its arguments do not fit.
+    """
+    factory = build(tree)
+    try:
+        with torch.device("meta"):
+            return factory()
+    except TypeError as error:
+        raise ValueError(f"{tree['class_path']} has arguments that do not fit: {error}") from error
+
+
+def build(tree: dict) -> Callable[..., Any]:
+    """The factory of a component that a class_path tree describes; all of it is checked before any import.
 
     Raises:
         ValueError: where a class is foreign, unknown or no component.
@@ -115,40 +144,10 @@ def _argument(value: Any) -> Any:
     return [_argument(item) for item in value] if isinstance(value, list) else value
 
 
-def _cast(model: CobraVLM, dtype: torch.dtype) -> None:
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point() and not getattr(parameter, "_no_weight_decay", False):
             parameter.data = parameter.data.to(dtype)
-
-
-def _read_config(path: Path) -> dict:
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, too many for a configuration")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}): restore it from the run that wrote it"
-        ) from error
-    if not isinstance(config, dict) or config.get("model_type") != "cobra_vlm" or "model" not in config:
-        raise ValueError(f"{path} does not describe a cobra_vlm model: another project's checkpoint?")
-    return config["model"]
-
-
-def _check_fit(model: CobraVLM, weights: dict[str, Tensor], path: Path) -> None:
-    expected = model.state_dict()
-    missing = sorted(set(_without_copies(expected)) - set(weights))
-    unexpected = sorted(set(weights) - set(expected))
-    shapes = [
-        f"{name}: {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
-        for name, tensor in sorted(weights.items())
-        if name in expected and tensor.shape != expected[name].shape
-    ]
-    if missing or unexpected or shapes:
-        raise ValueError(
-            f"{path} does not fit its config.json: missing {missing[:5]}, unexpected {unexpected[:5]}, "
-            f"mis-shaped {shapes[:5]}"
-        )
 
 
 def _without_copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -163,7 +162,7 @@ def _without_copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _replacing(directory: Path) -> Iterator[Path]:
+def replacing(directory: Path) -> Iterator[Path]:
     """A temporary folder whose files are moved into `directory` when the block ends without an error."""
     with TemporaryDirectory(dir=directory, prefix=".saving-") as name:
         temporary = Path(name)

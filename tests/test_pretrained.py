@@ -121,7 +121,7 @@ def test_a_failed_save_leaves_the_old_model_whole(saved: Path, monkeypatch: pyte
     def full_disk(*args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for step in ("save_file", "json.dumps", "os.fsync"):
+    for step in ("save_file", "write_config", "os.fsync"):
         with monkeypatch.context() as patch:
             patch.setattr(f"cobra.pretrained.{step}", full_disk)
             with pytest.raises(OSError, match="No space left"):

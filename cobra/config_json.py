@@ -1,0 +1,57 @@
+"""config.json: what a saved model is made of.
+
+"model" holds the class_path tree; "model_type" says what the tree makes: a whole vision-language model, or a
+language model alone, whose weights then bear its own names.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+CONFIG = "config.json"
+VLM, LM = "cobra_vlm", "cobra_lm"
+# Largest config.json that is read: real ones have a few kilobytes.
+_MAX_BYTES = 1 << 20
+
+
+def write_config(directory: Path, kind: str, tree: dict) -> None:
+    """Write config.json for a class_path tree that makes a VLM or an LM."""
+    config = {"model_type": kind, "architectures": [tree["class_path"].rpartition(".")[2]], "model": tree}
+    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def read_tree(path: Path, kind: str) -> dict:
+    """The class_path tree in a config.json of this project, as plain data that is not checked yet.
+
+    Raises:
+        ValueError: where the file is no such configuration, or describes another kind of model.
+    """
+    config = read_config(path)
+    found = config.get("model_type")
+    if found == kind and isinstance(config.get("model"), dict):
+        return config["model"]
+    if {found, kind} == {VLM, LM}:
+        what = "a language model alone" if found == LM else "a whole vision-language model"
+        raise ValueError(f"{path} describes {what} ({found}), not a {kind}")
+    raise ValueError(
+        f"{path} does not describe a {kind} model: another project's checkpoint? See cobra convert"
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What a config.json holds: an object of plain data.
+
+    Raises:
+        ValueError: where it is no JSON object, or far too long for one.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, too many for a configuration")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({error}): restore it from the run that wrote it"
+        ) from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds a {type(config).__name__}, not a configuration")
+    return config

@@ -1,0 +1,1 @@
+"""Published checkpoints: read whatever layout they have, write this project's folder or Hugging Face's."""

@@ -1,0 +1,56 @@
+"""Find the configuration and the weights of a published checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cobra.config_json import CONFIG, read_config
+from cobra.convert.tensors import Stored, open_tensors
+
+# Where weights lie in a folder; safetensors first. What they are, their contents decide.
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "checkpoints/latest-checkpoint.pt",
+    "latest-checkpoint.pt",
+)
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was published.
+
+    Attributes:
+        path: the file of weights, or its index.
+        config: what its config.json says, empty where there is none.
+        tensors: by their published names.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    tensors: Mapping[str, Stored]
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The folder beside the weights that holds a tokenizer, if one does."""
+        folders = (self.path.parent, self.path.parent.parent)
+        return next((f for f in folders if any((f / name).is_file() for name in _TOKENIZER)), None)
+
+
+def open_source(path: Path) -> Source:
+    """The checkpoint in a folder, or that of one file of weights; config.json is beside or one folder up.
+
+    Raises:
+        FileNotFoundError: where there are no weights, naming the files that were looked for.
+        ValueError: where a file is damaged, incomplete or holds anything but data.
+    """
+    weights = path if path.is_file() else next((path / n for n in _WEIGHTS if (path / n).is_file()), None)
+    if weights is None:
+        raise FileNotFoundError(f"{path} has no weights: expected one of {', '.join(_WEIGHTS)}, or a file")
+    configs = [weights.parent / CONFIG, weights.parent.parent / CONFIG]
+    config = next((read_config(c) for c in configs if c.is_file()), {})
+    return Source(weights, config, open_tensors(weights))

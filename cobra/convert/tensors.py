@@ -1,0 +1,128 @@
+"""Tensors on disk by name, read one at a time; nothing in a file is run."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+# safetensors' names of dtypes
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that is still on disk.
+
+    Attributes:
+        shape: its shape.
+        dtype: its dtype.
+        read: brings it into memory.
+    """
+
+    shape: torch.Size
+    dtype: torch.dtype
+    read: Callable[[], Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return self.shape.numel() * self.dtype.itemsize
+
+
+def open_tensors(path: Path) -> dict[str, Stored]:
+    """The tensors of a .safetensors file, of a file that torch.save wrote, or of an index of such files.
+
+    Names of nested dictionaries are joined by `/`: {"model": {"projector": {"0.weight": ...}}} gives
+    `model/projector/0.weight`.
+
+    Raises:
+        FileNotFoundError: where a file that an index names is missing.
+        ValueError: where a file is incomplete, of another format or holds anything but data.
+    """
+    if path.name.endswith(".index.json"):
+        return {name: tensor for shard in _shards(path) for name, tensor in open_tensors(shard).items()}
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] == b"PK":
+        return _open_torch(path)
+    # a pickle that is not in a zip file: before torch 1.6, and not by torch.save
+    if start[:1] == b"\x80":
+        raise ValueError(
+            f"{path} is a bare pickle, which cannot be read without running it: save it again with a recent "
+            f"torch.save, or as safetensors"
+        )
+    return _open_safetensors(path)
+
+
+def _open_safetensors(path: Path) -> dict[str, Stored]:
+    try:
+        file = safe_open(path, framework="pt")
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        return {
+            name: Stored(torch.Size(s.get_shape()), DTYPES[s.get_dtype()], partial(file.get_tensor, name))
+            for name, s in slices.items()
+        }
+    except SafetensorError as error:
+        raise ValueError(f"{path} {_INCOMPLETE.format(size=path.stat().st_size)} ({error})") from error
+    except KeyError as error:
+        raise ValueError(f"{path} holds tensors of dtype {error}, not one of {', '.join(DTYPES)}") from error
+
+
+def _open_torch(path: Path) -> dict[str, Stored]:
+    # its table of contents is at the end
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} {_INCOMPLETE.format(size=path.stat().st_size)}")
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            f"{path} does not hold plain tensors, and nothing else in it is run ({reason}): get the weights "
+            f"as safetensors"
+        ) from error
+    return {
+        name: Stored(tensor.shape, tensor.dtype, partial(_identity, tensor)) for name, tensor in _flat(data)
+    }
+
+
+def _flat(data: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(data, Tensor):
+        yield path, data
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from _flat(value, f"{path}/{key}" if path else str(key))
+
+
+def _identity(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is no index of weight files ({error}): download it again") from error
+    outside = [name for name in names if Path(str(name)).name != name]
+    if outside:
+        raise ValueError(f"{index} names files outside its folder: {outside[:5]}")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{index.parent} lacks {missing[:5]}, which {index.name} names: download them"
+        )
+    return [index.parent / name for name in names]
+
+
+_INCOMPLETE = "is incomplete or no file of weights: it has {size} bytes; download it again"

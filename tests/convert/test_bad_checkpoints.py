@@ -1,0 +1,219 @@
+"""What is not a whole checkpoint of a known system is refused in one line, and nothing in it runs."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cobra.convert.run import convert
+from tests.convert import published_keys
+from tests.convert.fakes import COBRA_CONFIG, VOCAB, D, nest, random, shrink, write_cobra, write_run
+from tests.convert.test_convert import TOKENIZER, transformers_models
+
+CHECKPOINT = "checkpoints/latest-checkpoint.pt"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shrink(monkeypatch)
+    write_cobra(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def refused(source: Path, match: str, to: str = "cobra") -> None:
+    with pytest.raises((ValueError, OSError), match=match) as error:
+        convert(str(source), source.parent / "out", to)
+    assert "\n" not in str(error.value)
+    assert not (source.parent / "out").exists()
+
+
+def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Rewrite a checkpoint with its tensors changed, names with groups joined by `/`."""
+    groups = torch.load(run / CHECKPOINT, weights_only=True)["model"]
+    tensors = {f"model/{group}/{name}": t for group, held in groups.items() for name, t in held.items()}
+    change(tensors)
+    torch.save(nest(tensors), run / CHECKPOINT)
+
+
+LM = "model/llm_backbone/llm."
+
+
+def lose(tensors: dict) -> None:
+    for name in ("A_log", "D", "x_proj.weight"):
+        del tensors[f"{LM}backbone.layers.1.mixer.{name}"]
+
+
+def gain(tensors: dict) -> None:
+    tensors[f"{LM}backbone.layers.7.norm.weight"] = torch.ones(D)
+
+
+def grow(tensors: dict) -> None:
+    for name in ("lm_head", "backbone.embedding"):
+        tensors[f"{LM}{name}.weight"] = torch.ones(VOCAB + 8, D)
+
+
+def untie(tensors: dict) -> None:
+    tensors[f"{LM}lm_head.weight"] = tensors[f"{LM}lm_head.weight"] + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lose, r"missing \['lm\.layers\.1\.mixer\.A_log', .*\.D', .*x_proj"),
+        (gain, r"unexpected \['lm\.layers\.7\.norm\.weight'\]"),
+        (grow, r"mis-shaped \['lm\.embedding\.weight: \(72, 32\) instead of \(64, 32\)'\]"),
+        (untie, r"lm_head\.weight differs from .*embedding\.weight"),
+    ],
+)
+def test_keys_that_do_not_fit_are_listed(run: Path, change: Callable, message: str) -> None:
+    edit(run, change)
+    refused(run, message)
+
+
+def test_a_long_list_is_cut_short(run: Path) -> None:
+    def rename(tensors: dict) -> None:
+        for name in [name for name in tensors if ".layers.0." in name]:
+            tensors[name.replace(".layers.0.", ".blocks.0.")] = tensors.pop(name)
+
+    edit(run, rename)
+    refused(run, r"missing \[('[^']*'(, )?){5}\] and 5 more; unexpected \[('[^']*'(, )?){5}\] and 5 more$")
+
+
+def test_another_system_is_named(tmp_path: Path) -> None:
+    (tmp_path / "llama").mkdir()
+    torch.save({"model.embed_tokens.weight": torch.ones(2, 2)}, tmp_path / "llama/pytorch_model.bin")
+    (tmp_path / "llama/config.json").write_text('{"model_type": "llama"}')
+    refused(tmp_path / "llama", r"no layout that is known .*embed_tokens.*'llama'")
+
+
+def test_a_half_downloaded_file_is_named(run: Path) -> None:
+    whole = (run / CHECKPOINT).read_bytes()
+    (run / CHECKPOINT).write_bytes(whole[: len(whole) // 2])
+    refused(run, rf"latest-checkpoint\.pt is incomplete .* {len(whole) // 2} bytes; download it again")
+    transformers_models()["mamba"].save_pretrained(run.parent / "hf")
+    weights = run.parent / "hf/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused(run.parent / "hf", r"model\.safetensors is incomplete")
+    weights.write_bytes(b"<html>404</html>")
+    refused(run.parent / "hf", r"model\.safetensors is incomplete or no file of weights")
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_pickle_is_not_run(run: Path) -> None:
+    evil = {"model": {"projector": Evil(run / "ran"), "llm_backbone": {}}}
+    torch.save(evil, run / CHECKPOINT)
+    refused(run, "does not hold plain tensors, and nothing else in it is run")
+    (run / CHECKPOINT).write_bytes(pickle.dumps(evil))
+    refused(run, "bare pickle, which cannot be read without running it")
+    assert not (run / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("llm_backbone_id", "vicuna-v15-7b"),
+        ("vision_backbone_id", "os.system"),
+        ("arch_specifier", "no-align+ldpnet"),
+        ("image_resize_strategy", None),
+    ],
+)
+def test_an_identifier_that_is_not_published_is_named(run: Path, field: str, value: str | None) -> None:
+    config = {**COBRA_CONFIG, "model": {**COBRA_CONFIG["model"], field: value}}  # type: ignore[dict-item]
+    (run / "config.json").write_text(json.dumps(config))
+    refused(run, rf"model\.{field} .* is not one of")
+
+
+def test_a_foreign_class_in_a_config_is_refused(tmp_path: Path) -> None:
+    transformers_models()["mamba"].save_pretrained(tmp_path / "hf")
+    convert(str(tmp_path / "hf"), tmp_path / "own")
+    for folder, change, message in (
+        (
+            "hf",
+            {"architectures": ["EvilForCausalLM"], "auto_map": {"AutoModel": "evil.Evil"}},
+            "EvilForCausalLM",
+        ),
+        ("hf", {"architectures": None, "model_type": "falcon_mamba"}, "falcon_mamba"),
+        (
+            "hf",
+            {"architectures": None, "model_type": "mamba", "use_bias": True},
+            "use_bias True cannot be read",
+        ),
+        (
+            "own",
+            {"model": {"class_path": "os.system", "init_args": {"command": "false"}}},
+            "'os.system' is not",
+        ),
+    ):
+        path = tmp_path / folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+        refused(tmp_path / folder, message)
+
+
+def test_an_index_cannot_name_files_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "hf").mkdir()
+    index = {"weight_map": {"a": "../secret.safetensors"}}
+    (tmp_path / "hf/model.safetensors.index.json").write_text(json.dumps(index))
+    refused(tmp_path / "hf", r"names files outside its folder: \['\.\./secret")
+
+
+def test_a_hybrid_or_untied_mamba_is_refused(tmp_path: Path) -> None:
+    keys = published_keys.mamba2("", VOCAB, D, 2, state=16, head=16)
+    (tmp_path / "ssm").mkdir()
+    torch.save(random(keys), tmp_path / "ssm/pytorch_model.bin")
+    config = {"d_model": D, "n_layer": 2, "vocab_size": VOCAB}
+    ssm = {"layer": "Mamba2", "d_state": 16, "headdim": 16}
+    for change, message in (
+        ({"attn_layer_idx": [1]}, r"attn_layer_idx \[1\] cannot be read"),
+        ({"ssm_cfg": {**ssm, "bias": True}}, "bias True cannot be read"),
+        ({"ssm_cfg": {**ssm, "learnable_init_states": True}}, "learnable_init_states"),
+        ({"vocab_size": VOCAB + 1}, r"embedding\.weight: \(64, 32\) instead of \(72, 32\)"),
+    ):
+        (tmp_path / "ssm/config.json").write_text(json.dumps({**config, "ssm_cfg": ssm, **change}))
+        refused(tmp_path / "ssm", message)
+    (tmp_path / "ssm/config.json").write_text(json.dumps({**config, "ssm_cfg": ssm}))
+    refused(tmp_path / "ssm", "differs from")
+
+
+def test_what_is_missing_is_named(run: Path, tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "no file, no folder and no hub name")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", r"has no weights: expected one of model\.safetensors")
+    refused(run, r"tokenizer EleutherAI/gpt-neox-20b is not here .* name that with --tokenizer")
+    with pytest.raises(ValueError, match=r"a file for each of the 2 towers \['test_vit"):
+        convert(str(run), tmp_path / "out", towers=[run], tokenizer=TOKENIZER)
+    # none are given, and timm's cannot be fetched
+    with pytest.raises(FileNotFoundError, match=r"the weights of 'test_vit.*put the file"):
+        convert(str(run), tmp_path / "half", tokenizer=TOKENIZER)
+    assert not list((tmp_path / "half").iterdir())
+    (run / "config.json").unlink()
+    refused(run, r"has no config\.json with a `model`")
+
+
+def test_a_hub_name_without_the_hub_says_what_to_place_where(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"state-spaces/mamba-130m is no folder here.* its config\.json and"
+    ):
+        convert("state-spaces/mamba-130m", tmp_path / "out")
+
+
+def test_an_align_stage_is_no_whole_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(monkeypatch)
+    projector = random(published_keys.fused_mlp("model/projector/", 128, D))
+    write_run(tmp_path / "align", projector, COBRA_CONFIG)
+    refused(tmp_path / "align", "holds no weights of the lm .*model.weights")
+
+
+def test_the_source_is_not_written_over(run: Path) -> None:
+    with pytest.raises(ValueError, match="holds the source"):
+        convert(str(run), run)

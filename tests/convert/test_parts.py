@@ -1,0 +1,155 @@
+"""Training starts from published weights, and goes on from its own."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from cobra.convert.parts import load_parts
+from cobra.data.chat import Chat
+from cobra.data.module import DataModule
+from cobra.models.lm.mamba import MambaLM
+from cobra.models.lm.mamba2 import Mamba2LM
+from cobra.models.projectors.fused_mlp import FusedMLPProjector
+from cobra.models.vlm import CobraVLM
+from cobra.module import CobraModule
+from cobra.pretrained import save_pretrained
+from tests.convert import published_keys
+from tests.convert.fakes import COBRA_CONFIG, VOCAB, D, random, shrink, write_cobra, write_run
+from tests.convert.test_convert import TOKENIZER, transformers_models
+from tests.models.builders import LMS, PROJECTORS, small_vit
+from tests.test_cli import ROOT, instantiate
+from tests.test_module import Noise, stage
+
+
+def cobra_model() -> CobraVLM:
+    """Of the shapes in the fake Cobra run, but for the encoder."""
+    torch.manual_seed(1)
+    return CobraVLM(partial(small_vit, embed_dim=128), FusedMLPProjector, partial(MambaLM, VOCAB, D, 2))
+
+
+def test_parts_come_from_any_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(monkeypatch)
+    align = random(published_keys.fused_mlp("model/projector/", 128, D))
+    write_run(tmp_path / "align", align, COBRA_CONFIG)
+    transformers = transformers_models()["mamba"]
+    torch.manual_seed(0)
+    transformers.save_pretrained(tmp_path / "hf")
+    model = cobra_model()
+    model.lm = MambaLM(VOCAB, D, 2, d_state=8, dt_rank=3)
+    load_parts(model, {"lm": str(tmp_path / "hf"), "projector": str(tmp_path / "align")})
+    assert torch.equal(model.lm.embedding.weight, transformers.backbone.embeddings.weight)
+    middle = model.projector.state_dict()["projector.2.weight"]
+    assert torch.equal(middle, align["model/projector/projector.2.weight"])
+
+
+def test_parts_come_from_a_model_of_ours(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    saved = CobraVLM(small_vit, PROJECTORS["linear"], LMS["mamba2"])
+    save_pretrained(saved, Chat(TOKENIZER), tmp_path / "model")
+    other = CobraVLM(small_vit, PROJECTORS["linear"], LMS["mamba"])
+    load_parts(other, {"vision": str(tmp_path / "model"), "projector": str(tmp_path / "model")})
+    for part in ("vision", "projector"):
+        for one, two in zip(saved.parts()[part].parameters(), other.parts()[part].parameters(), strict=True):
+            assert torch.equal(one, two)
+
+
+def test_weights_that_do_not_fit_the_part_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(monkeypatch)
+    write_cobra(tmp_path / "run")
+    source = {"lm": str(tmp_path / "run")}
+    model = cobra_model()
+    model.lm = MambaLM(VOCAB + 8, D, 2)
+    with pytest.raises(ValueError, match=r"embedding\.weight: \(64, 32\) instead of \(72, 32\)"):
+        load_parts(model, source)
+    model.lm = Mamba2LM(VOCAB, D, 2, head_dim=16)
+    with pytest.raises(ValueError, match=r"does not fit the lm .* missing .*dt_bias.* unexpected .*dt_proj"):
+        load_parts(model, source)
+    with pytest.raises(ValueError, match="holds no weights of vision"):
+        load_parts(model, {"vision": str(tmp_path / "run")})
+    with pytest.raises(ValueError, match=r"unknown parts \['llm'\]"):
+        load_parts(model, {"llm": str(tmp_path / "run")})
+    with pytest.raises(ValueError, match="lm is on the meta device"), torch.device("meta"):
+        load_parts(cobra_model(), source)
+
+
+def fit(out: Path, source: Path) -> CobraModule:
+    """Train the projector, from the language model in `source`."""
+    stages = [stage("a", ["projector"])]
+    model = partial(CobraVLM, small_vit, PROJECTORS["linear"], partial(MambaLM, 512, 16, 1))
+    module = CobraModule(stages, model, weights={"lm": str(source)})
+    data = DataModule(stages, TOKENIZER, train={"noise": Noise})
+    trainer = L.Trainer(
+        default_root_dir=out, max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, devices=1,
+        limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    return module
+
+
+def test_a_run_starts_from_published_weights(tmp_path: Path) -> None:
+    tied = {"lm_head.weight": "backbone.embedding.weight"}
+    tensors = random(published_keys.mamba("", 512, 16, 1), tied)
+    source = tmp_path / "ssm"
+    source.mkdir()
+    torch.save(tensors, source / "pytorch_model.bin")
+    (source / "config.json").write_text('{"d_model": 16, "n_layer": 1, "vocab_size": 512}')
+    module = fit(tmp_path, source)
+    assert module.model is not None
+    # frozen in this stage, so still as published
+    assert torch.equal(module.model.state_dict()["lm.embedding.weight"], tensors["backbone.embedding.weight"])
+    (source / "pytorch_model.bin").unlink()
+    with pytest.raises(FileNotFoundError, match="has no weights"):
+        fit(tmp_path, source)
+
+
+def test_a_resumed_run_does_not_need_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = tmp_path / "checkpoints/last.ckpt"
+    last.parent.mkdir()
+    last.touch()
+    options = ["--model.weights", '{"lm": "owner/gone"}', "--trainer.default_root_dir", str(tmp_path)]
+    for resumed, weights in (([], {"lm": "owner/gone"}), (["--ckpt_path", "last"], {})):
+        cli = instantiate(monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"), *options, *resumed)
+        cli.before_fit()
+        assert cli.model.weights == weights
+
+
+_MEASURED = """
+import re, sys
+from pathlib import Path
+from cobra.convert.run import convert
+import cobra.models.lm.mamba2
+def peak():
+    # not getrusage's, which starts at that of the parent
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+convert(sys.argv[1] + "-small", Path(sys.argv[2] + "-small"))
+before = peak()
+convert(sys.argv[1], Path(sys.argv[2]))
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_converting_needs_little_more_memory_than_the_file_has_bytes(tmp_path: Path) -> None:
+    tied = {"lm_head.weight": "backbone.embedding.weight"}
+    for name, layers in (("source-small", 1), ("source", 100)):
+        (tmp_path / name).mkdir()
+        torch.save(
+            random(published_keys.mamba2("", 512, 256, layers), tied), tmp_path / name / "pytorch_model.bin"
+        )
+        config = (
+            f'{{"d_model": 256, "n_layer": {layers}, "vocab_size": 512, "ssm_cfg": {{"layer": "Mamba2"}}}}'
+        )
+        (tmp_path / name / "config.json").write_text(config)
+    size = (tmp_path / "source/pytorch_model.bin").stat().st_size
+    assert size > 180e6
+    command = [sys.executable, "-c", _MEASURED, str(tmp_path / "source"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    used = int(done.stdout.split()[-1])
+    assert 0.1 * size < used <= 1.3 * size, f"{used / size:.2f} times the file"
