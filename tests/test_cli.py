@@ -17,6 +17,7 @@ ON_CPU = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--t
 _LM = "--model.model.init_args.lm.init_args"
 TINY_28B = [
     *(f"{_LM}.d_model", "32", f"{_LM}.n_layers", "2", f"{_LM}.vocab_size", "512"),
+    *("--model.weights", "{}"),
     *("--data.tokenizer", "cobra:data/shapes/tokenizer", "--data.num_workers", "0"),
     *ON_CPU,
 ]

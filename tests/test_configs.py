@@ -120,7 +120,8 @@ def test_a_model_is_as_large_as_its_config_states(paths: list[Path], cli: CobraC
     assert {"image tokens": model.num_image_tokens, "parameters": count} == stated(paths)
 
 
-def test_stages_find_their_data_and_pictures_are_not_cut(cli: CobraCLI) -> None:
+def test_weights_and_stages_find_their_parts_and_data_and_pictures_are_not_cut(cli: CobraCLI) -> None:
+    assert set(cli.model.weights) <= set(cli.model.model.parts())
     for stage in cli.model.stages:
         assert set(stage.data) <= set(cli.datamodule.sources["train"])
     assert cli.datamodule.max_length > cli.model.model.num_image_tokens
