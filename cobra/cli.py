@@ -163,6 +163,22 @@ def _convert(options: argparse.Namespace) -> None:
     convert(options.source, options.out, options.to, options.vision, options.tokenizer)
 
 
+def _models_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--markdown", action="store_true", help="print docs/models.md instead of a table")
+    parser.add_argument(
+        "--configs", type=Path, default=Path("configs"), help="folder of the yamls (default: configs)"
+    )
+    parser.add_argument(
+        "--notes", type=Path, default=Path("docs/models.yaml"), help="sources (default: docs/models.yaml)"
+    )
+
+
+def _models(options: argparse.Namespace) -> None:
+    from cobra.eval.systems.show import print_systems
+
+    print_systems(options.configs, options.notes, options.markdown)
+
+
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", type=Path, action="append", required=True, help="yaml of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
@@ -207,6 +223,7 @@ _Run = Callable[[argparse.Namespace], None]
 _VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("generate", "answer a question about a picture", _generate_arguments, _generate),
     ("chat", "talk about pictures in the terminal or through a pipe", _answer_arguments, _chat),
+    ("models", "show every system: sizes, FLOPs, bytes", _models_arguments, _models),
     ("convert", "turn a published checkpoint into a model folder, or back", _convert_arguments, _convert),
     ("data", "write a data set to disk", _data_arguments, _data),
     ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),

@@ -22,8 +22,8 @@ def without_autocast(op: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(op)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         device = next(value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        # asked first, because entering the context leaves a trace in exported graphs
-        if not torch.is_autocast_enabled(device):
+        # asked first, because entering the context leaves a trace in exported graphs; meta has no autocast
+        if device == "meta" or not torch.is_autocast_enabled(device):
             return op(*args, **kwargs)
         with torch.autocast(device, enabled=False):
             return op(*args, **kwargs)

@@ -12,6 +12,10 @@ from cobra.models.component import Component
 class DecodeState(Protocol):
     """What a backbone remembers of the tokens it has seen: fixed buffers, written in place."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the buffers take."""
+
     def clone(self) -> Any:
         """An independent copy, e.g. to ask several questions after one picture."""
 

@@ -25,6 +25,11 @@ class SSMState:
     conv: Tensor
     ssm: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the buffers take, the same at any length."""
+        return self.conv.nbytes + self.ssm.nbytes
+
     def clone(self) -> "SSMState":
         """An independent copy."""
         return SSMState(self.conv.clone(), self.ssm.clone())

@@ -29,6 +29,11 @@ class KVState:
     positions: Tensor
     length: int = 0
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that keys and values take, for all of max_length."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+
     def clone(self) -> "KVState":
         """An independent copy."""
         return KVState(copy.deepcopy(self.cache), self.valid.clone(), self.positions.clone(), self.length)
@@ -120,7 +125,7 @@ class TransformerLM(LanguageModel):
         weight = self.causal_lm.get_input_embeddings().weight
         device = device or weight.device
         # under autocast keys and values come in its dtype
-        autocast = torch.is_autocast_enabled(device.type)
+        autocast = device.type != "meta" and torch.is_autocast_enabled(device.type)
         dtype = dtype or (torch.get_autocast_dtype(device.type) if autocast else weight.dtype)
         config = self.causal_lm.config
         cache = StaticCache(config, max_cache_len=max_length)
