@@ -1,0 +1,177 @@
+"""The project's own verbs: what each takes on the command line, and what it runs.
+
+Each imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+_Arguments = Callable[[argparse.ArgumentParser], None]
+_Run = Callable[[argparse.Namespace], None]
+
+
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    _answer_arguments(parser)
+    parser.add_argument("--prompt", required=True, help="the question")
+
+
+def _answer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ckpt", type=Path, required=True, help="folder of a trained model, e.g. runs/tiny/model"
+    )
+    parser.add_argument("--image", type=Path, help="the picture; none asks about text alone")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (default: 256)")
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        default=4096,
+        help="longest question in tokens, and the length of a transformer's cache (default: 4096)",
+    )
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
+    parser.add_argument(
+        "--top-k", type=int, default=0, help="sample from the k likeliest tokens (default: all)"
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, help="sample from the likeliest that reach p (default: 1)"
+    )
+    parser.add_argument(
+        "--min-p", type=float, default=0.0, help="drop tokens less likely than this share of the best"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from cobra.answer import print_answer
+
+    print_answer(options)
+
+
+def _chat(options: argparse.Namespace) -> None:
+    from cobra.chat import chat
+
+    chat(options)
+
+
+def _kernels_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="device type to explain for (default: cpu)")
+    parser.add_argument("--dtype", default="float32", help="dtype to explain for (default: float32)")
+
+
+def _kernels(options: argparse.Namespace) -> None:
+    from cobra.kernels.show import print_kernels
+
+    print_kernels(options.device, options.dtype)
+
+
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    sets = parser.add_subparsers(dest="set", required=True, metavar="SET")
+    shapes = sets.add_parser("shapes", help="write ShapesVQA as pictures and LLaVA-style JSON")
+    shapes.add_argument("--out", type=Path, required=True, help="folder to write to")
+    shapes.add_argument("--split", choices=("train", "test", "composition"), default="train")
+    shapes.add_argument("--size", type=int, default=2000, help="scenes (default: 2000)")
+    shapes.add_argument("--seed", type=int, default=0, help="of the scenes (default: 0)")
+
+
+def _data(options: argparse.Namespace) -> None:
+    from cobra.data.shapes.export import export_llava
+
+    export_llava(options.out, options.split, options.size, options.seed)
+
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="folder, file of weights or hub repository (owner/name[/folder])")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument(
+        "--to", choices=("cobra", "hf"), default="cobra", help="hf: the language model for transformers"
+    )
+    parser.add_argument(
+        "--vision",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="weights of each vision tower, in channel order (default: those in the checkpoint, or timm's)",
+    )
+    parser.add_argument(
+        "--tokenizer", help="folder or hub name (default: beside the weights, or the layout's)"
+    )
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from cobra.convert.run import convert
+
+    convert(options.source, options.out, options.to, options.vision, options.tokenizer)
+
+
+def _models_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--markdown", action="store_true", help="print docs/models.md instead of a table")
+    parser.add_argument(
+        "--configs", type=Path, default=Path("configs"), help="folder of the yamls (default: configs)"
+    )
+    parser.add_argument(
+        "--notes", type=Path, default=Path("docs/models.yaml"), help="sources (default: docs/models.yaml)"
+    )
+
+
+def _models(options: argparse.Namespace) -> None:
+    from cobra.eval.systems.show import print_systems
+
+    print_systems(options.configs, options.notes, options.markdown)
+
+
+def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", type=Path, action="append", required=True, help="yaml of the run")
+    parser.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
+    parser.add_argument(
+        "--precision",
+        help="of training; `auto` takes bf16 where this CPU is faster in it (default: the yaml's)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="of weights and data order (default: 0)"
+    )
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from cobra.eval.reproduce import reproduce
+
+    reproduce(options.config, options.out, options.seeds, options.precision)
+
+
+def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+    kernels = subjects.add_parser(
+        "kernels", help="CPU kernels beside transformers' path and the machine's limits"
+    )
+    kernels.add_argument("--out", type=Path, required=True, help="folder to write the reports to")
+    kernels.add_argument("--repeats", type=int, default=9, help="interleaved repeats (default: 9)")
+    kernels.add_argument("--threads", type=int, default=1, help="of each process (default: 1)")
+    kernels.add_argument("--quick", action="store_true", help="small sizes: tries the bench, judges nothing")
+    kernels.add_argument("--no-peers", action="store_true", help="leave transformers' path out")
+    kernels.add_argument(
+        "--only", nargs="*", default=[], metavar="WORD", help="groups whose title has a WORD"
+    )
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from cobra.eval.kernel_bench.run import bench
+
+    bench(options.out, options.repeats, options.quick, options.threads, not options.no_peers, options.only)
+
+
+VERBS: list[tuple[str, str, _Arguments, _Run]] = [
+    ("generate", "answer a question about a picture", _generate_arguments, _generate),
+    ("chat", "talk about pictures in the terminal or through a pipe", _answer_arguments, _chat),
+    ("models", "show every system: sizes, FLOPs, bytes", _models_arguments, _models),
+    ("convert", "turn a published checkpoint into a model folder, or back", _convert_arguments, _convert),
+    ("data", "write a data set to disk", _data_arguments, _data),
+    ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),
+    ("bench", "measure speed and write a report", _bench_arguments, _bench),
+    (
+        "reproduce",
+        "train a config and its blind twin, evaluate both, draw the results",
+        _reproduce_arguments,
+        _reproduce,
+    ),
+]
