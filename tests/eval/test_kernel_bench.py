@@ -9,10 +9,14 @@ import pytest
 
 from cobra.cli import main
 from cobra.eval.kernel_bench.cases import CASES, ssd_flops
-from cobra.eval.kernel_bench.plan import OURS, REFERENCE, TRANSFORMERS, Group, Number, plan, quick_sizes
+from cobra.eval.kernel_bench.group import Group, Number
+from cobra.eval.kernel_bench.plan import plan
+from cobra.eval.kernel_bench.plot import draw
 from cobra.eval.kernel_bench.report import markdown
 from cobra.eval.kernel_bench.run import Result
+from cobra.eval.kernel_bench.runners import OURS, REFERENCE, TRANSFORMERS
 from cobra.eval.kernel_bench.sample import Measurement, Missing, Prepared, Sample
+from cobra.eval.kernel_bench.sizes import quick_sizes
 from cobra.eval.kernel_bench.worker import Worker
 from cobra.eval.kernel_bench.workers import Workers
 
@@ -119,3 +123,19 @@ def test_the_command_writes_its_reports(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_sample_survives_the_channel() -> None:
     assert Sample(**json.loads(json.dumps(asdict(Sample(0.1, 0.2))))) == Sample(0.1, 0.2)
+
+
+@pytest.mark.parametrize("numbers", [0, 1, 3])
+def test_the_picture_is_as_tall_as_its_rows_are_many(tmp_path: Path, numbers: int) -> None:
+    def height(count: int) -> int:
+        (number,) = result(3.0).numbers(threads=1, quick=False)
+        report = {
+            "machine": {"cpu": "", "threads": 1, "isa": "base", "torch": "", "load_before": [0.0]},
+            **{"quick": True, "basis": "cpu", "measurements": [], "numbers": [number] * count},
+        }
+        draw(report, tmp_path / "bench.png")
+        return int.from_bytes((tmp_path / "bench.png").read_bytes()[20:24], "big")  # IHDR
+
+    # half an inch a row at 90 dots an inch
+    assert 40 <= height(numbers + 2) - height(numbers + 1) <= 60
+    assert height(numbers) < 60 * (numbers + 3)

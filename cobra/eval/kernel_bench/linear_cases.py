@@ -9,8 +9,10 @@ from cobra.eval.kernel_bench.case import Case, forward, normal
 from cobra.kernels import ops
 
 
-def linear_cycle(op: str, rows: int, width: int, mebibytes: int, dtype: str, group: int = 64) -> Case:
-    """One row of activations through many weights (rows, width).
+def linear_cycle(
+    op: str, rows: int, width: int, mebibytes: int, dtype: str, group: int = 64, batch: int = 1
+) -> Case:
+    """Activations (batch, width) through many weights (rows, width).
 
     Args:
         op: linear_bf16, linear_w8 or linear_w4 of ours; torch_bf16, torch_int8 or torch_int4.
@@ -19,8 +21,9 @@ def linear_cycle(op: str, rows: int, width: int, mebibytes: int, dtype: str, gro
         mebibytes: weights and scales in all.
         dtype: of the activations.
         group: inputs that share a scale, where 4 bits are asked for.
+        batch: rows of activations.
     """
-    x, weight = normal(1, width, dtype=dtype), 0.02 * normal(rows, width, seed=1)
+    x, weight = normal(batch, width, dtype=dtype), 0.02 * normal(rows, width, seed=1)
     pack, multiply = _LINEARS[op]
     parts = pack(weight, group)
     size = sum(part.nbytes for part in parts)
@@ -31,7 +34,7 @@ def linear_cycle(op: str, rows: int, width: int, mebibytes: int, dtype: str, gro
         for packed in weights:
             multiply(x, group, *packed)
 
-    return forward(run, flops=2.0 * rows * width * len(weights), bytes=float(size * len(weights)))
+    return forward(run, flops=2.0 * batch * rows * width * len(weights), bytes=float(size * len(weights)))
 
 
 def _bf16(weight: Tensor, group: int) -> tuple[Tensor, ...]:

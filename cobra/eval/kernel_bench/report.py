@@ -47,6 +47,7 @@ def describe(entry: Mapping[str, Any]) -> str:
 
 
 _SHORT = {
+    "batch": "B",
     "length": "L",
     "heads": "H",
     "head_dim": "P",

@@ -14,10 +14,13 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cobra.eval.kernel_bench.plan import OURS, Group, Number, Outcome, Sizes, plan, quick_sizes
+from cobra.eval.kernel_bench.group import Group, Number, Outcome
+from cobra.eval.kernel_bench.plan import plan
 from cobra.eval.kernel_bench.plot import draw
 from cobra.eval.kernel_bench.report import markdown, numbers_table, write_json
+from cobra.eval.kernel_bench.runners import OURS
 from cobra.eval.kernel_bench.sample import Missing, Prepared, Sample
+from cobra.eval.kernel_bench.sizes import Sizes, quick_sizes
 from cobra.eval.kernel_bench.workers import Workers
 
 SCHEMA = 1
