@@ -65,31 +65,62 @@ class Random {
 
 // ---- arrays
 
-// A tensor of fp32 with a gap of `gap` elements behind each row but the last; NaN until something is written.
+inline float from_bf16(uint16_t half) {
+  const uint32_t bits = uint32_t(half) << 16;
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
+// cuts: exact for values that `narrowed` gave
+inline uint16_t to_bf16(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  return uint16_t(bits >> 16);
+}
+
+// The values that a dtype can hold, near these.
+inline Values narrowed(Values values, cobra::DType dtype) {
+  if (dtype == cobra::BFLOAT16)
+    for (double& value : values) value = from_bf16(to_bf16(float(value)));
+  return values;
+}
+
+// A tensor of fp32 or bf16 with a gap of `gap` elements behind each row but the last; NaN until something is written.
 class Tensor {
  public:
-  explicit Tensor(std::vector<int64_t> dims, int64_t gap = 0) : dims_(dims), pitch_(dims.back() + gap) {
+  explicit Tensor(std::vector<int64_t> dims, int64_t gap = 0, cobra::DType dtype = cobra::FLOAT32)
+      : dims_(dims), dtype_(dtype), pitch_(dims.back() + gap) {
     rows_ = 1;
     for (size_t i = 0; i + 1 < dims.size(); ++i) rows_ *= dims[i];
     const int64_t size = rows_ == 0 ? 0 : (rows_ - 1) * pitch_ + dims.back();
-    data_.reset(new float[size_t(size)]);
-    for (int64_t i = 0; i < size; ++i) data_[size_t(i)] = std::numeric_limits<float>::quiet_NaN();
+    data_.reset(new char[size_t(size * width())]);
+    // all bits set are a NaN in both
+    memset(data_.get(), 0xff, size_t(size * width()));
   }
-  Tensor(std::vector<int64_t> dims, const Values& values, int64_t gap = 0) : Tensor(dims, gap) {
-    for (int64_t i = 0; i < int64_t(values.size()); ++i) at(i) = float(values[size_t(i)]);
+  Tensor(std::vector<int64_t> dims, const Values& values, int64_t gap = 0, cobra::DType dtype = cobra::FLOAT32)
+      : Tensor(dims, gap, dtype) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      const float value = float(values[i]);
+      const uint16_t half = to_bf16(value);
+      memcpy(place(int64_t(i)), dtype_ == cobra::BFLOAT16 ? static_cast<const void*>(&half) : &value, size_t(width()));
+    }
   }
-
-  // The i-th element in reading order.
-  float& at(int64_t i) { return data_[size_t(i / dims_.back() * pitch_ + i % dims_.back())]; }
 
   Values values() {
     Values all(size_t(rows_ * dims_.back()));
-    for (size_t i = 0; i < all.size(); ++i) all[i] = at(int64_t(i));
+    for (size_t i = 0; i < all.size(); ++i) {
+      float value;
+      uint16_t half;
+      memcpy(&value, place(int64_t(i)), dtype_ == cobra::BFLOAT16 ? 0 : 4);
+      memcpy(&half, place(int64_t(i)), 2);
+      all[i] = dtype_ == cobra::BFLOAT16 ? from_bf16(half) : value;
+    }
     return all;
   }
 
   cobra::Array array() {
-    cobra::Array a = {data_.get(), cobra::FLOAT32, {0, 0, 0}};
+    cobra::Array a = {data_.get(), dtype_, {0, 0, 0}};
     int64_t stride = pitch_;
     for (size_t i = dims_.size() - 1; i-- > 0;) {
       a.stride[i] = stride;
@@ -99,10 +130,21 @@ class Tensor {
   }
 
  private:
+  int64_t width() const { return dtype_ == cobra::BFLOAT16 ? 2 : 4; }
+  // Where the i-th element in reading order lies.
+  char* place(int64_t i) { return data_.get() + (i / dims_.back() * pitch_ + i % dims_.back()) * width(); }
+
   std::vector<int64_t> dims_;
+  cobra::DType dtype_;
   int64_t pitch_, rows_;
-  std::unique_ptr<float[]> data_;
+  std::unique_ptr<char[]> data_;
 };
+
+// A matrix of integers, rows of `columns`.
+template <typename T>
+cobra::Array array_of(std::vector<T>& values, cobra::DType dtype, int64_t columns) {
+  return {values.data(), dtype, {columns, 0, 0}};
+}
 
 inline cobra::Array absent() { return {nullptr, 0, {0, 0, 0}}; }
 
@@ -179,5 +221,6 @@ inline int64_t token_at(const Shape& s, int64_t visit) {
 inline double softplus(double x) { return x > 20 ? x : log1p(exp(x)); }
 inline double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 inline double silu(double x) { return x * sigmoid(x); }
+inline double silu_slope(double x) { return sigmoid(x) * (1 + x * (1 - sigmoid(x))); }
 
 }  // namespace native

@@ -1,0 +1,97 @@
+// Linears of few rows against a product in double precision; integer weights are packed as quantise.py packs them.
+#include "native.h"
+
+using namespace native;
+
+struct Shape {
+  int64_t batch, rows, columns, group;
+  cobra::DType dtype;
+};
+
+// y[b, r] = bias[r] + sum of x[b, c] w(r, c)
+Values product(const Shape& s, const Values& x, const Values& bias, const std::function<double(int64_t, int64_t)>& w) {
+  Values y;
+  for (int64_t b = 0; b < s.batch; ++b)
+    for (int64_t r = 0; r < s.rows; ++r) {
+      double sum = bias[size_t(r)];
+      for (int64_t c = 0; c < s.columns; ++c) sum += x[size_t(b * s.columns + c)] * w(r, c);
+      y.push_back(sum);
+    }
+  return y;
+}
+
+// Where word `column` of `row` lies: blocks of 16 rows, the rest a block of their own, words of a block side by side.
+size_t interleaved(int64_t row, int64_t column, int64_t rows, int64_t columns) {
+  const int64_t block = row / 16 * 16, height = block + 16 <= rows ? 16 : rows - block;
+  return size_t(block * columns + column * height + row - block);
+}
+
+// Integers in `bits` bits: in the lower half of a word the even columns, in the upper one the odd.
+std::vector<int32_t> packed(const std::vector<int>& integers, int64_t rows, int64_t columns, int bits) {
+  const int64_t per_word = 32 / bits, words = (columns + per_word - 1) / per_word;
+  std::vector<uint32_t> all(size_t(rows * words));
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) {
+      const uint32_t field = uint32_t(integers[size_t(r * columns + c)]) & ((1u << bits) - 1);
+      const int64_t place = c % per_word, shift = 16 * (place % 2) + bits * (place / 2);
+      all[interleaved(r, c / per_word, rows, words)] |= field << shift;
+    }
+  return std::vector<int32_t>(all.begin(), all.end());
+}
+
+void run(const Shape& s, const Values& x, const Values& bias, cobra::Array weight, cobra::Array scales,
+         int (*linear)(const cobra::Linear*), const Values& expected, double tolerance, int64_t threads) {
+  Tensor x_t({s.batch, s.columns}, x, 3, s.dtype), bias_t({s.rows}, bias), y({s.batch, s.rows}, 1, s.dtype);
+  const cobra::Linear call = {x_t.array(), weight, scales, bias_t.array(), y.array(),
+                              s.batch, s.columns, s.rows, s.group, threads};
+  CHECK(linear(&call) == 0);
+  expect_close(y.values(), expected, s.dtype == cobra::BFLOAT16 ? 4e-3 : tolerance, "y");
+}
+
+void linear_bf16(const Shape& s, int64_t threads) {
+  Random random(17);
+  const Values x = narrowed(random.values(s.batch * s.columns), s.dtype), bias = random.values(s.rows);
+  const Values weight = narrowed(random.values(s.rows * s.columns), cobra::BFLOAT16);
+  const Values expected = product(s, x, bias, [&](int64_t r, int64_t c) { return weight[size_t(r * s.columns + c)]; });
+  Tensor weight_t({s.rows, s.columns}, weight, 2, cobra::BFLOAT16);
+  run(s, x, bias, weight_t.array(), absent(), cobra_linear_bf16, expected, 2e-6, threads);
+}
+
+void linear_integers(const Shape& s, int bits, int64_t threads) {
+  Random random(29);
+  const int64_t groups = bits == 4 ? s.columns / s.group : 1, group = s.columns / groups;
+  const Values x = narrowed(random.values(s.batch * s.columns), s.dtype), bias = random.values(s.rows);
+  const Values scales = narrowed(random.values(s.rows * groups, 0.1, 1), bits == 4 ? cobra::BFLOAT16 : cobra::FLOAT32);
+  std::vector<int> integers(size_t(s.rows * s.columns));
+  const int least = -(1 << (bits - 1)) + (bits == 8), levels = (1 << bits) - (bits == 8);
+  for (int& integer : integers) integer = least + int(random.uniform(0, levels - 1e-3));
+  integers[0] = least;
+  const Values expected = product(s, x, bias, [&](int64_t r, int64_t c) {
+    return integers[size_t(r * s.columns + c)] * scales[size_t(r * groups + c / group)];
+  });
+  std::vector<int32_t> words = packed(integers, s.rows, s.columns, bits);
+  Values ordered(scales.size());
+  for (int64_t r = 0; r < s.rows; ++r)
+    for (int64_t g = 0; g < groups; ++g) ordered[interleaved(r, g, s.rows, groups)] = scales[size_t(r * groups + g)];
+  Tensor scales_t({s.rows * groups}, ordered, 0, bits == 4 ? cobra::BFLOAT16 : cobra::FLOAT32);
+  const cobra::Array weight = array_of(words, cobra::INT32, int64_t(words.size()) / s.rows);
+  // x is rounded to 16 bits
+  run(s, x, bias, weight, scales_t.array(), bits == 4 ? cobra_linear_w4 : cobra_linear_w8, expected, 1e-4, threads);
+}
+
+int main() {
+  for (cobra::DType dtype : {cobra::FLOAT32, cobra::BFLOAT16})
+    for (int64_t batch : {1, 3, 8, 9})
+      for (int64_t rows : {1, 16, 37}) {
+        everywhere("linear_bf16", [&](int64_t threads) {
+          for (int64_t columns : {1, 15, 64, 131}) linear_bf16({batch, rows, columns, 0, dtype}, threads);
+        });
+        everywhere("linear_w8", [&](int64_t threads) {
+          for (int64_t columns : {1, 127, 258}) linear_integers({batch, rows, columns, 0, dtype}, 8, threads);
+        });
+        everywhere("linear_w4", [&](int64_t threads) {
+          for (int64_t group : {32, 64, 128}) linear_integers({batch, rows, 256, group, dtype}, 4, threads);
+        });
+      }
+  return finish("linears");
+}
