@@ -109,7 +109,8 @@ inline void scale_rows(float* m, int64_t rows, int64_t columns, const float* fac
 
 // ---- products
 
-// A tile of R rows and V vectors fills the registers: 16 sums of 32, or 8 of 16.
+// A tile of R rows and V vectors fills the registers: 16 sums of 32 with AVX512, 12 of 16 with AVX2; elsewhere 8, as
+// SSE2 needs registers for products besides.
 constexpr int R = 4;
 constexpr int V = VW == 16 ? 4 : VW == 8 ? 3 : 2;
 
