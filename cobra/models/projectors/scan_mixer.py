@@ -6,14 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from cobra.kernels.ops import causal_conv1d, rms_norm_gated, ssd_chunk_scan
+from cobra.kernels.routes import ROUTES, Grid, Route
 from cobra.models.lm.init import inverse_softplus_dt, scale_output, without_weight_decay
 from cobra.models.lm.state_space import RMSNorm
 from cobra.models.projectors.grid import square_side
 
 Paths = Literal["bidirectional", "cross"]
 
-# The suffix of each path's own parameters. Odd paths go backward, the third and fourth along columns.
-SUFFIXES: dict[str, tuple[str, ...]] = {"bidirectional": ("", "_b"), "cross": ("", "_b", "_c", "_d")}
+# The routes of a mixer, by the suffix of their own parameters.
+PATHS: dict[str, dict[str, Route]] = {
+    "bidirectional": {"": "forward", "_b": "reversed"},
+    "cross": {"": "forward", "_b": "reversed", "_c": "columns", "_d": "columns_reversed"},
+}
 
 
 class ScanMixer(nn.Module):
@@ -38,14 +42,14 @@ class ScanMixer(nn.Module):
         d_inner = expand * d_model
         if d_inner % head_dim:
             raise ValueError(f"d_inner {d_inner} must be a multiple of head_dim {head_dim}")
-        if paths not in SUFFIXES:
-            raise ValueError(f"paths {paths!r} is unknown: choose one of {', '.join(SUFFIXES)}")
+        if paths not in PATHS:
+            raise ValueError(f"paths {paths!r} is unknown: choose one of {', '.join(PATHS)}")
         heads, channels = d_inner // head_dim, d_inner + 2 * d_state
-        self.paths, self.chunk_size = SUFFIXES[paths], chunk_size
+        self.routes, self.chunk_size = PATHS[paths], chunk_size
         self.splits = (d_inner, channels, heads)
         self.scan_splits = (d_inner, d_state, d_state)
         self.in_proj = nn.Linear(d_model, sum(self.splits), bias=False)
-        for path in self.paths:
+        for path in self.routes:
             self.add_module(f"conv1d{path}", nn.Conv1d(channels, channels, d_conv, groups=channels))
             for name in ("dt_bias", "A_log", "D"):
                 self.register_parameter(name + path, without_weight_decay(nn.Parameter(torch.ones(heads))))
@@ -56,7 +60,7 @@ class ScanMixer(nn.Module):
         """Draw dt and A of each path as Mamba-2's reference code does, and scale the output."""
         heads = self.splits[2]
         with torch.no_grad():
-            for path in self.paths:
+            for path in self.routes:
                 self.get_parameter(f"dt_bias{path}").copy_(inverse_softplus_dt(heads, (1e-3, 1e-1)))
                 self.get_parameter(f"A_log{path}").copy_(torch.empty(heads).uniform_(1.0, 16.0).log())
         scale_output(self.out_proj, n_layers)
@@ -65,15 +69,16 @@ class ScanMixer(nn.Module):
         """Patches (B, N, d_model) to the same shape."""
         z, xBC, dt = self.in_proj(patches).split(self.splits, dim=-1)
         y = torch.zeros_like(z)
-        for number, path in enumerate(self.paths):
-            scanned = self._scan(walk(xBC, number), walk(dt, number), path)  # (B, N, d_inner)
-            # the gate looks at one token at a time: no need to reorder it too
-            y = y + rms_norm_gated(walk_back(scanned, number), z, self.norm.weight, self.norm.eps)
-        return self.out_proj(y / len(self.paths))
+        for path, route in self.routes.items():
+            y = y + rms_norm_gated(self._scan(xBC, dt, path, route), z, self.norm.weight, self.norm.eps)
+        return self.out_proj(y / len(self.routes))
 
-    def _scan(self, xBC: Tensor, dt: Tensor, path: str) -> Tensor:
+    def _scan(self, xBC: Tensor, dt: Tensor, path: str, route: Route) -> Tensor:
+        """What one path hears at each patch, (B, N, d_inner), in the patches' own order."""
+        by_columns, _ = ROUTES[route]
+        grid: Grid | None = (square_side(dt.shape[1]),) * 2 if by_columns else None
         weight, bias = (self.get_parameter(f"conv1d{path}.{name}") for name in ("weight", "bias"))
-        xBC, _ = causal_conv1d(xBC, weight.squeeze(1), bias, activation="silu")
+        xBC, _ = causal_conv1d(xBC, weight.squeeze(1), bias, activation="silu", route=route, grid=grid)
         x, B, C = xBC.split(self.scan_splits, dim=-1)
         y, _ = ssd_chunk_scan(
             x.unflatten(-1, (dt.shape[-1], -1)),  # (B, N, H, P)
@@ -84,23 +89,8 @@ class ScanMixer(nn.Module):
             D=self.get_parameter(f"D{path}"),
             dt_bias=self.get_parameter(f"dt_bias{path}"),
             dt_softplus=True,
+            route=route,
+            grid=grid,
             chunk_size=self.chunk_size,
         )
         return y.flatten(-2)
-
-
-def walk(patches: Tensor, path: int) -> Tensor:
-    """Patches (B, N, D) in the order in which a path meets them."""
-    ordered = _transpose_grid(patches) if path >= 2 else patches
-    return ordered.flip(1) if path % 2 else ordered
-
-
-def walk_back(patches: Tensor, path: int) -> Tensor:
-    """The inverse of `walk`."""
-    ordered = patches.flip(1) if path % 2 else patches
-    return _transpose_grid(ordered) if path >= 2 else ordered
-
-
-def _transpose_grid(patches: Tensor) -> Tensor:
-    side = square_side(patches.shape[1])
-    return patches.unflatten(1, (side, side)).transpose(1, 2).flatten(1, 2)
