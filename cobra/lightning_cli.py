@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from cobra.answers import WriteAnswers
 from cobra.class_paths import refuse_functions, restrict_imports
 from cobra.data.module import DataModule
-from cobra.module import CobraModule
+from cobra.module import CobraModule, ModelError
 from cobra.save_result import SaveResult
 from cobra.stages import Stage
 
@@ -75,6 +75,13 @@ class CobraCLI(LightningCLI):
         if checkpoint is not None and not path.exists():
             remedy = "leave --ckpt_path out to start afresh" if verb == "fit" else "train first"
             sys.exit(f"cobra {verb}: --ckpt_path {checkpoint}: there is no {path}; {remedy}")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; where the model cannot be built, the message says why and a traceback would bury it."""
+        try:
+            super()._run_subcommand(subcommand)
+        except ModelError as error:
+            sys.exit(f"cobra {subcommand}: {error}")
 
     def before_fit(self) -> None:
         """A run that is resumed has its weights in the checkpoint; those it once started from may be gone."""

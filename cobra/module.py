@@ -20,6 +20,10 @@ from cobra.models.vlm import CobraVLM
 from cobra.stages import Plan, Stage
 
 
+class ModelError(ValueError):
+    """The model cannot be built as configured, or not started from the weights that are named."""
+
+
 class CobraModule(L.LightningModule):
     """Trains and evaluates a vision-language model.
 
@@ -51,17 +55,25 @@ class CobraModule(L.LightningModule):
         self.entered: int | None = None
 
     def configure_model(self) -> None:
-        """Build the model and the heads of the objectives, once."""
+        """Build the model and the heads of the objectives, once.
+
+        Raises:
+            ModelError: saying what of the configuration does not fit.
+        """
         if self.model is not None:
             return
-        self.model = self.build()
         trainer = self._trainer
-        if self.weights and trainer is not None and trainer.state.fn == TrainerFn.FITTING:
-            load_parts(self.model, self.weights)
+        starts = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        try:
+            self.model = self.build()
+            if starts:
+                load_parts(self.model, self.weights)
+        except (ValueError, OSError) as error:
+            raise ModelError(str(error)) from error
         for stage in self.stages:
             unknown = sorted(set(stage.train) - set(self.model.parts()))
             if unknown:
-                raise ValueError(
+                raise ModelError(
                     f"stage {stage.name!r} trains unknown parts {unknown}: {list(self.model.parts())}"
                 )
         self.objectives = nn.ModuleList(stage.objective(self.model) for stage in self.stages)

@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cobra.lightning_cli import CobraCLI
 from cobra.lightning_cli import main as lightning_main
+from tests.convert import published_keys
+from tests.convert.fakes import random
 
 ROOT = Path(__file__).parents[1]
 
@@ -106,6 +109,39 @@ def test_a_foreign_class_on_the_command_line_is_refused(
     assert stopped.value.code != 0
     message = capsys.readouterr().err + str(stopped.value.code)
     assert "not allowed" in message or "Expected 'cobra.cli.main'" in message
+
+
+_OFFLINE = (
+    "{class_path: cobra.models.vision.timm_encoder.TimmEncoder, "
+    "init_args: {name: test_vit.r160_in1k, image_size: 64}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (["--model.weights", "{lm: nowhere}"], r"cobra fit: nowhere is no file, no folder and no hub name"),
+        (["--model.weights", "{lm: ssm}"], r"does not fit the lm of this model: missing .* unexpected "),
+        (["--model.weights", "{llm: ssm}"], r"unknown parts \['llm'\]"),
+        (["--model.model.init_args.vision", _OFFLINE], r"cobra fit: the weights of 'test_vit.*`weights` to"),
+    ],
+)
+def test_a_model_that_cannot_start_ends_in_one_line(
+    override: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ssm").mkdir()
+    tied = {"lm_head.weight": "backbone.embedding.weight"}
+    torch.save(random(published_keys.mamba("", 64, 32, 1), tied), tmp_path / "ssm/pytorch_model.bin")
+    (tmp_path / "ssm/config.json").write_text('{"d_model": 32, "n_layer": 1, "vocab_size": 64}')
+    small = [f"--data.train.{name}.init_args.size=4" for name in ("cells", "captions", "questions")]
+    stage = "{name: a, train: [lm], data: {captions: 1.0}, steps: 1, batch_size: 2, lr: 1.0e-3}"
+    small += ["--data.val.val.init_args.size=4", "--trainer.default_root_dir", str(tmp_path / "run")]
+    config = ["-c", str(ROOT / "configs/cobra_tiny.yaml"), "--stages", f"[{stage}]"]
+    monkeypatch.setattr(sys, "argv", ["cobra", "fit", *config, *small, *override])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message) as stopped:
+        lightning_main()
+    assert "\n" not in str(stopped.value.code)
 
 
 @pytest.mark.parametrize("verb", ["validate", "test", "predict"])

@@ -16,7 +16,7 @@ from cobra.models.lm.mamba import MambaLM
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.projectors.fused_mlp import FusedMLPProjector
 from cobra.models.vlm import CobraVLM
-from cobra.module import CobraModule
+from cobra.module import CobraModule, ModelError
 from cobra.pretrained import save_pretrained
 from tests.convert import published_keys
 from tests.convert.fakes import COBRA_CONFIG, VOCAB, D, random, shrink, write_cobra, write_run
@@ -104,7 +104,7 @@ def test_a_run_starts_from_published_weights(tmp_path: Path) -> None:
     # frozen in this stage, so still as published
     assert torch.equal(module.model.state_dict()["lm.embedding.weight"], tensors["backbone.embedding.weight"])
     (source / "pytorch_model.bin").unlink()
-    with pytest.raises(FileNotFoundError, match="has no weights"):
+    with pytest.raises(ModelError, match="has no weights"):
         fit(tmp_path, source)
 
 
