@@ -61,6 +61,8 @@ def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, (_, template) in published.LMS.items():
         monkeypatch.setitem(published.LMS, name, (lm, template))
+    mamba2 = {"vocab_size": VOCAB, "d_model": 2 * D, "n_layers": LAYERS}
+    monkeypatch.setitem(published.MAMBA2_27B, "init_args", mamba2)
     monkeypatch.setitem(published.TOWERS, "dinosiglip-vit-so-384px", ((TOWER, TOWER), 64))
     monkeypatch.setitem(published.TOWERS, "siglip-vit-so400m-384px", ((TOWER,), 64))
 
@@ -74,6 +76,16 @@ def write_cobra(folder: Path, config: dict | None = None) -> dict[str, Tensor]:
     return tensors
 
 
+def write_ml_mamba(path: Path) -> dict[str, Tensor]:
+    """ML-Mamba's file, twice as wide for two heads of 64 channels; the tensors that are in it."""
+    lm = "model/llm_backbone/"
+    tied = {f"{lm}lm_head.weight": f"{lm}backbone.embedding.weight"}
+    tensors = random(published_keys.ml_mamba(2 * VISION, VOCAB, 2 * D, LAYERS), tied)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(nest(tensors), path)
+    return tensors
+
+
 def write_run(folder: Path, tensors: dict[str, Tensor], config: dict) -> None:
     """config.json and checkpoints/latest-checkpoint.pt."""
     (folder / "checkpoints").mkdir(parents=True)
@@ -81,12 +93,12 @@ def write_run(folder: Path, tensors: dict[str, Tensor], config: dict) -> None:
     torch.save(nest(tensors), folder / "checkpoints/latest-checkpoint.pt")
 
 
-def write_tower(path: Path) -> dict[str, Tensor]:
+def write_tower(path: Path, seed: int = 0) -> dict[str, Tensor]:
     """A tower's weight file in timm's layout."""
     import timm
     from safetensors.torch import save_file
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     tensors = timm.create_model(TOWER, pretrained=False, num_classes=0, img_size=64).state_dict()
     save_file(tensors, path)
     return tensors

@@ -17,7 +17,7 @@ from cobra.data.record import Record, user
 from cobra.models.vlm import IMAGE_ID
 from cobra.pretrained import from_pretrained, lm_from_pretrained
 from tests.convert import published_keys
-from tests.convert.fakes import TOWER, VOCAB, D, random, shrink, write_cobra, write_tower
+from tests.convert.fakes import TOWER, VOCAB, D, random, shrink, write_cobra, write_ml_mamba, write_tower
 
 TOKENIZER = str(Path(__file__).parents[2] / "cobra/data/shapes/tokenizer")
 SHARED = {"vocab_size": VOCAB, "hidden_size": D, "num_hidden_layers": 2, "tie_word_embeddings": True}
@@ -47,6 +47,44 @@ def test_a_cobra_run_becomes_a_model_that_sees_and_answers(
 
     model, processor = from_pretrained(tmp_path / "model")
     assert model.vision.config()["init_args"]["encoders"][0]["init_args"]["name"] == TOWER
+    ids = torch.tensor([[IMAGE_ID] * model.num_image_tokens + [1, 2]])
+    pixels = tuple(torch.zeros(1, 3, 64, 64) for _ in range(2))
+    assert model.generate(ids, pixels, max_new_tokens=2).shape == (1, 2)
+    text = processor.encode(Record("r", [user("hi")], []), prompt=True)
+    assert processor.chat.tokenizer.decode(text.ids) == "<|user|>\nhi<|endoftext|>\n<|assistant|>\n"
+
+
+def test_ml_mambas_four_groups_become_a_model_that_sees_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink(monkeypatch)
+    published = write_ml_mamba(tmp_path / "released/latest-checkpoint.pt")
+    towers = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
+    kept = [write_tower(path, seed) for seed, path in enumerate(towers)]
+    convert(str(tmp_path / "released"), tmp_path / "model", towers=towers, tokenizer=TOKENIZER)
+
+    model, processor = from_pretrained(tmp_path / "model")
+    state = model.state_dict()
+    groups = {
+        "model/mlp/0.": "projector.mlp.0.",
+        "model/bidirectional_mamba/": "projector.scan.",
+        # the part, the connector's projector, and its layers
+        "model/projector/projector.": "projector.projector.projector.",
+        "model/llm_backbone/backbone.": "lm.",
+    }
+    unread = {name for name in state if not name.startswith("vision.")}
+    for theirs, ours in groups.items():
+        for name in [name for name in published if name.startswith(theirs)]:
+            ours_name = ours + name.removeprefix(theirs)
+            assert torch.equal(state[ours_name], published[name]), name
+            unread.remove(ours_name)
+    assert not unread
+    for number, tower in enumerate(kept):
+        prefix = f"vision.encoders.{number}.tower."
+        names = [name for name in state if name.startswith(prefix)]
+        assert names
+        assert all(torch.equal(state[name], tower[name.removeprefix(prefix)]) for name in names)
+
     ids = torch.tensor([[IMAGE_ID] * model.num_image_tokens + [1, 2]])
     pixels = tuple(torch.zeros(1, 3, 64, 64) for _ in range(2))
     assert model.generate(ids, pixels, max_new_tokens=2).shape == (1, 2)
@@ -135,15 +173,21 @@ def test_a_checkpoint_has_one_layout(tmp_path: Path, monkeypatch: pytest.MonkeyP
     write_cobra(tmp_path / "cobra")
     transformers_models()["mamba2"].save_pretrained(tmp_path / "hf")
     convert(str(tmp_path / "hf"), tmp_path / "own")
+    write_ml_mamba(tmp_path / "ml_mamba/latest-checkpoint.pt")
+    (tmp_path / "ssm").mkdir()
+    torch.save(random(published_keys.mamba("", VOCAB, D, 2)), tmp_path / "ssm/pytorch_model.bin")
     (tmp_path / "renamed").mkdir()
     # contents decide, not names
     (tmp_path / "cobra/config.json").rename(tmp_path / "renamed/config.json")
     (tmp_path / "cobra/checkpoints/latest-checkpoint.pt").rename(tmp_path / "renamed/pytorch_model.bin")
     titles = {}
-    for folder in ("renamed", "hf", "own"):
+    for folder in ("renamed", "ml_mamba", "ssm", "hf", "own"):
         source = open_source(tmp_path / folder)
         titles[folder] = [layout.title for layout in all_layouts() if layout.recognises(source)]
-    assert titles == {"renamed": ["Cobra"], "hf": ["Hugging Face Mamba"], "own": ["cobra"]}
+    assert titles == {
+        "renamed": ["Cobra"], "ml_mamba": ["ML-Mamba"], "ssm": ["mamba_ssm"], "hf": ["Hugging Face Mamba"],
+        "own": ["cobra"],
+    }  # fmt: skip
 
 
 def test_any_dtype_and_shape_is_written_as_safetensors_reads_it(tmp_path: Path) -> None:

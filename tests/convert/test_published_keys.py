@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from cobra.convert.checkpoint import Checkpoint, arrange
@@ -13,6 +14,8 @@ from cobra.convert.tensors import Stored
 from tests.convert import published_keys
 from tests.convert.fakes import COBRA_CONFIG
 from tests.convert.published_keys import Shapes
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def unread() -> Tensor:
@@ -70,6 +73,32 @@ def test_ml_mamba_is_read_key_by_key() -> None:
     counts = {part: sum(t.shape.numel() for t in checkpoint.part(part).values()) for part in checkpoint.parts}
     connector = 5_573_120 + 119_834_560 + 58_997_760
     assert counts == {"vision": 0, "projector": connector, "lm": 2_702_599_680}
+
+
+def test_ml_mamba_with_another_encoder_is_read_by_the_configuration_beside_it() -> None:
+    keys = published_keys.ml_mamba(1152, 50288, 2560, 64)
+    config = {
+        "model": {"vision_backbone_id": "siglip-vit-so400m-384px", "image_resize_strategy": "letterbox"}
+    }
+    vision = listed(keys, config).parts["vision"]["init_args"]
+    assert vision["name"] == "vit_so400m_patch14_siglip_384.webli"
+    assert vision["resize"] == "letterbox-equal-bars"
+    with pytest.raises(ValueError, match=r"mis-shaped .*mlp\.0\.weight: \(2560, 1152\) instead of"):
+        listed(keys, {})
+
+
+def test_the_fused_encoder_of_both_systems_has_dinov2s_channels_first() -> None:
+    cobra = published_keys.cobra(2176, 50280, 2560, 64)
+    ml_mamba = published_keys.ml_mamba(2176, 50288, 2560, 64)
+    order = ["vit_large_patch14_reg4_dinov2.lvd142m", "vit_so400m_patch14_siglip_384.webli"]
+    for checkpoint in (listed(cobra, COBRA_CONFIG), listed(ml_mamba, {})):
+        encoders = checkpoint.parts["vision"]["init_args"]["encoders"]
+        assert [encoder["init_args"]["name"] for encoder in encoders] == order
+        assert {encoder["init_args"]["resize"] for encoder in encoders} == {"resize-naive"}
+    for config in ("cobra_2.8b", "ml_mamba_2.7b"):
+        tree = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())["model"]["model"]["init_args"]
+        encoders = tree["vision"]["init_args"]["encoders"]
+        assert [encoder["init_args"]["name"] for encoder in encoders] == order
 
 
 MAMBA_SIZES = {
