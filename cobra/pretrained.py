@@ -110,7 +110,7 @@ def build_on_meta(tree: dict) -> Component:
     try:
         with torch.device("meta"):
             return factory()
-    except TypeError as error:
+    except (TypeError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f"{tree['class_path']} has arguments that do not fit: {error}") from error
 
 

@@ -58,12 +58,21 @@ def open_checkpoint(name: str) -> Checkpoint:
 def arrange(source: Source) -> Checkpoint:
     """A checkpoint by this project's names; no weight is read. Errors as for `open_checkpoint`."""
     layout = find_layout(source)
-    copies, key_map, parts = layout.copies(source), layout.key_map(source), layout.parts(source)
+    copies, key_map, parts = layout.copies(source), layout.key_map(source), _parts(layout, source)
     renamed = {name: _rename(name, key_map) for name in source.tensors if name not in copies}
     tensors = {ours or theirs: source.tensors[theirs] for theirs, ours in renamed.items()}
     checkpoint = Checkpoint(source, layout, parts, tensors)
     _check(checkpoint)
     return checkpoint
+
+
+def _parts(layout: Layout, source: Source) -> dict[str, Tree]:
+    try:
+        return layout.parts(source)
+    except (TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(
+            f"{source.path}: its config.json has values that do not fit ({error}): restore that file"
+        ) from error
 
 
 def _rename(name: str, key_map: dict[str, str]) -> str | None:

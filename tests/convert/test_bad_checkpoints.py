@@ -160,6 +160,42 @@ def test_a_foreign_class_in_a_config_is_refused(tmp_path: Path) -> None:
         refused(tmp_path / folder, message)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head_dim": 0}, "arguments that do not fit"),
+        ({"hidden_size": [32]}, "arguments that do not fit"),
+        ({"architectures": 3}, r"config\.json has values that do not fit .* restore that file"),
+        ({"time_step_limit": [0.0, 0.1]}, r"time_step_limit \[0\.0, 0\.1\] cannot be read"),
+    ],
+)
+def test_values_of_transformers_configuration_that_do_not_fit_are_refused(
+    change: dict, message: str, tmp_path: Path
+) -> None:
+    transformers_models()["mamba2"].save_pretrained(tmp_path / "hf")
+    path = tmp_path / "hf/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    refused(tmp_path / "hf", message)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vocab_size": "64"},
+        {"pad_vocab_size_multiple": 0},
+        {"ssm_cfg": [1]},
+        {"ssm_cfg": {"layer": []}},
+        {"d_model": -32},
+    ],
+)
+def test_values_of_mamba_ssms_configuration_that_do_not_fit_are_refused(change: dict, tmp_path: Path) -> None:
+    (tmp_path / "ssm").mkdir()
+    torch.save(random(published_keys.mamba("", VOCAB, D, 2)), tmp_path / "ssm/pytorch_model.bin")
+    config = {"d_model": D, "n_layer": 2, "vocab_size": VOCAB, **change}
+    (tmp_path / "ssm/config.json").write_text(json.dumps(config))
+    refused(tmp_path / "ssm", "do not fit")
+
+
 def test_an_index_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "hf").mkdir()
     index = {"weight_map": {"a": "../secret.safetensors"}}

@@ -1,5 +1,6 @@
 """Mamba and Mamba-2 as transformers writes them, and back."""
 
+import math
 from typing import Any
 
 from cobra.convert.layout import Layout, Tree
@@ -26,6 +27,8 @@ _MODELS: dict[str, tuple[str, dict[str, str]]] = {
         {**_SHARED, "head_dim": "head_dim", "n_groups": "n_groups", "chunk_size": "chunk_size"},
     ),
 }
+# dt is not clamped; transformers writes infinity both ways
+_UNLIMITED = ([0.0, math.inf], [0.0, {"__float__": "Infinity"}])
 _ARCHITECTURES = {"mamba": "MambaForCausalLM", "mamba2": "Mamba2ForCausalLM"}
 _FIXED = {"use_bias": False, "use_conv_bias": True, "hidden_act": "silu"}
 # what transformers takes where a configuration says nothing
@@ -52,6 +55,9 @@ class HuggingFace(Layout):
         if foreign:
             raise ValueError(f"config.json names {foreign}: only {_ARCHITECTURES[kind]} can be read")
         require(config, _FIXED)
+        limit = config.get("time_step_limit")
+        if limit not in (None, *_UNLIMITED):
+            raise ValueError(f"config.json: time_step_limit {limit} cannot be read, only {_UNLIMITED[0]}")
         class_path, sizes = _MODELS[kind]
         said = {**_DEFAULTS[kind], **config}
         lacking = sorted({"vocab_size", "hidden_size", "num_hidden_layers"} - set(said))
