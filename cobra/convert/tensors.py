@@ -92,8 +92,13 @@ def _open_torch(path: Path) -> dict[str, Stored]:
             f"{path} does not hold plain tensors, and nothing else in it is run ({reason}): get the weights "
             f"as safetensors"
         ) from error
+    tensors = dict(_flat(data))
+    foreign = sorted({str(tensor.dtype) for tensor in tensors.values()} - set(map(str, DTYPES.values())))
+    if foreign:
+        raise ValueError(f"{path} holds tensors of dtype {foreign}, not one of {', '.join(DTYPES)}")
     return {
-        name: Stored(tensor.shape, tensor.dtype, partial(_identity, tensor)) for name, tensor in _flat(data)
+        name: Stored(tensor.shape, tensor.dtype, partial(_identity, tensor))
+        for name, tensor in tensors.items()
     }
 
 

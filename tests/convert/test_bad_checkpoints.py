@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cobra.convert.run import convert
 from tests.convert import published_keys
@@ -100,6 +101,18 @@ def test_a_half_downloaded_file_is_named(run: Path) -> None:
     refused(run.parent / "hf", r"model\.safetensors is incomplete")
     weights.write_bytes(b"<html>404</html>")
     refused(run.parent / "hf", r"model\.safetensors is incomplete or no file of weights")
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "model.safetensors"])
+def test_tensors_of_an_unknown_dtype_are_named(file: str, tmp_path: Path) -> None:
+    (tmp_path / "ssm").mkdir()
+    tensors = {
+        name: t.to(torch.float8_e4m3fn) for name, t in random(published_keys.mamba("", 64, 32, 1)).items()
+    }
+    write = torch.save if file.endswith(".bin") else save_file
+    write(tensors, tmp_path / "ssm" / file)
+    (tmp_path / "ssm/config.json").write_text('{"d_model": 32, "n_layer": 1, "vocab_size": 64}')
+    refused(tmp_path / "ssm", r"holds tensors of dtype .*(F8_E4M3|float8_e4m3fn)")
 
 
 class Evil:
