@@ -1,6 +1,5 @@
 """Read a tower's weights: from timm's hub, or a file in timm's or in transformers' layout."""
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ import cobra.torchvision_shim  # noqa: F401  (before timm)
 
 import torch  # isort: skip
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
+
+from cobra.convert.tensors import open_tensors
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -47,10 +46,13 @@ def load_tower(tower: VisionTransformer, path: Path, unused: tuple[str, ...]) ->
     Raises:
         ValueError: where the file cannot be read or is another tower's, naming what does not fit.
     """
-    state = {key: value.float() for key, value in to_timm_layout(read_state(path)).items()}
+    held = read_state(path)
     try:
+        state = {key: value.float() for key, value in to_timm_layout(held).items()}
         state = checkpoint_filter_fn(state, tower)
-    except (RuntimeError, ValueError) as error:
+    except KeyError as error:
+        raise ValueError(f"{path} does not fit {_name(tower)}: missing {error}") from error
+    except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"{path} does not fit {_name(tower)}: {error}") from error
     expected = tower.state_dict()
     missing = sorted(set(expected) - set(state))
@@ -69,23 +71,13 @@ def load_tower(tower: VisionTransformer, path: Path, unused: tuple[str, ...]) ->
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a torch state; no code in it is run.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is broken, or more than tensors.
-    """
+    """The tensors of a file or of the one in a folder; errors as for `open_tensors`."""
     if path.is_dir():
         held = [path / name for name in _FILES if (path / name).is_file()]
         path = held[0] if held else path / _FILES[0]
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: set `weights` to the tower's weight file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is no whole file of weights ({error}): fetch it again") from error
+    return {name: stored.read() for name, stored in open_tensors(path).items()}
 
 
 # transformers' names to timm's, in this order; DINOv2's attention has older and newer names

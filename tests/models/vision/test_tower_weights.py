@@ -145,8 +145,37 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         encoder(weights=str(tmp_path / "other.safetensors"))
     whole = (tmp_path / "other.safetensors").read_bytes()
     (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"half\.safetensors is no whole file of weights"):
+    with pytest.raises(ValueError, match=r"half\.safetensors is incomplete or no file of weights"):
         encoder(weights=str(tmp_path / "half.safetensors"))
+    torch.save({"state_dict": other}, tmp_path / "nested.bin")
+    with pytest.raises(ValueError, match=r"unexpected \['state_dict/blocks\.0\."):
+        encoder(weights=str(tmp_path / "nested.bin"))
+    torch.save(other, tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r"old\.bin is a bare pickle"):
+        encoder(weights=str(tmp_path / "old.bin"))
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        # DINOv3's: no position embedding, and no bias of the keys
+        ({"embeddings.patch_embeddings.weight": (32, 3, 16, 16)}, "missing 'pos_embed'"),
+        (
+            {
+                "embeddings.patch_embeddings.weight": (32, 3, 16, 16),
+                "encoder.layer.0.attention.q_proj.bias": (32,),
+            },
+            r"missing 'blocks\.0\.attn\.k\.bias'",
+        ),
+        ({"pos_embed": (3,)}, "does not fit"),
+    ],
+)
+def test_a_tower_of_another_family_is_refused(
+    state: dict[str, tuple[int, ...]], message: str, tmp_path: Path
+) -> None:
+    save_file({key: torch.ones(shape) for key, shape in state.items()}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=message):
+        TimmEncoder("test_vit.r160_in1k", 64, weights=str(tmp_path / "other.safetensors"))
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
@@ -155,6 +184,8 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"pos_embed": Evil()}, tmp_path / "evil.bin")
-    with pytest.raises(ValueError, match=r"evil\.bin is no whole file of weights"):
+    with pytest.raises(ValueError, match=r"evil\.bin does not hold plain tensors") as caught:
         TimmEncoder("test_vit.r160_in1k", 64, weights=str(tmp_path / "evil.bin"))
+    # torch's own message says how to run it
+    assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
