@@ -32,7 +32,7 @@ def linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 def linear_w8(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias (..., N) in x's dtype, of a weight in 8 bits.
 
-    On the CPU x is rounded to 16 bits: by at most 1 / 65534 of the largest among each 128 of its values. A
+    On the CPU x is rounded to 16 bits: by at most 1 / 65278 of the largest among each 128 of its values. A
     row of x with a NaN or infinity gives NaN.
 
     Args:
@@ -56,7 +56,7 @@ def linear_w8(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None = N
 def linear_w4(x: Tensor, packed: Tensor, scales: Tensor, group: int, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias (..., N) in x's dtype, of a weight in 4 bits.
 
-    On the CPU x is rounded to 16 bits: by at most 1 / 65534 of the largest value of each group. A row of x
+    On the CPU x is rounded to 16 bits: by at most 1 / 65278 of the largest value of each group. A row of x
     with a NaN or infinity gives NaN.
 
     Args:

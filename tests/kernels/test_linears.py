@@ -14,8 +14,8 @@ from cobra.kernels.dispatch import use_backend
 from cobra.kernels.ops import linear_bf16, linear_w4, linear_w8, pack_w4, pack_w8, unpack_w4, unpack_w8
 
 LEVELS = [] if cpu.unavailable() else library.levels()
-# x as 16-bit integers: half a step of its largest value
-ROUNDING = 1 / 65534
+# x as integers up to 32639: half a step of its largest value
+ROUNDING = 1 / 65278
 # rows N that fill blocks of 16, leave some over, and are fewer than one
 ROWS = (1, 16, 37)
 # whole tiles of the kernels, and every number of rows that is left over

@@ -79,7 +79,51 @@ void linear_integers(const Shape& s, int bits, int64_t threads) {
   run(s, x, bias, weight, scales_t.array(), bits == 4 ? cobra_linear_w4 : cobra_linear_w8, expected, 1e-4, threads);
 }
 
+// x of integers that keep a scale of 1, also with the largest weights: y is exactly the sums of plain loops.
+void exact_integers(const Shape& s, int bits, int64_t threads) {
+  Random random(41);
+  const int64_t group = bits == 4 ? s.group : 128, groups = (s.columns + group - 1) / group;
+  const int least = bits == 8 ? -127 : -8, largest = bits == 8 ? 127 : 7;
+  const double corners[] = {32639, -32639, 32511, -32513, 128, 127, -128, -129, -1, 0};
+  Values x(size_t(s.batch * s.columns));
+  for (int64_t i = 0; i < s.batch * s.columns; ++i) {
+    // the first row has the largest sums; the others' groups begin with what sets their scale
+    const int64_t b = i / s.columns, c = i % s.columns;
+    x[size_t(i)] = b == 0           ? (c / group % 2 ? -32639 : 32639)
+                   : c % group == 0 ? (b % 2 ? 32639 : -32639)
+                   : c % 3          ? floor(random.uniform(-32639, 32640 - 1e-2))
+                                    : corners[size_t(i) % 10];
+  }
+  std::vector<int> integers(size_t(s.rows * s.columns));
+  for (int64_t i = 0; i < s.rows * s.columns; ++i)
+    integers[size_t(i)] = i < s.columns ? largest : i < 2 * s.columns ? least : int(random.uniform(least, largest));
+  Values expected;
+  for (int64_t b = 0; b < s.batch; ++b)
+    for (int64_t r = 0; r < s.rows; ++r) {
+      float y = 0;
+      for (int64_t g = 0; g < groups; ++g) {
+        int64_t sum = 0;
+        for (int64_t c = g * group; c < s.columns && c < (g + 1) * group; ++c)
+          sum += int64_t(x[size_t(b * s.columns + c)]) * integers[size_t(r * s.columns + c)];
+        y += float(sum);
+      }
+      expected.push_back(y);
+    }
+  std::vector<int32_t> words = packed(integers, s.rows, s.columns, bits);
+  const int64_t scale_groups = bits == 4 ? groups : 1;
+  Tensor scales({s.rows * scale_groups}, Values(size_t(s.rows * scale_groups), 1));
+  const cobra::Array weight = array_of(words, cobra::INT32, int64_t(words.size()) / s.rows);
+  run(s, x, Values(size_t(s.rows), 0), weight, scales.array(), bits == 4 ? cobra_linear_w4 : cobra_linear_w8, expected,
+      0, threads);
+}
+
 int main() {
+  everywhere("integers", [](int64_t threads) {
+    for (int64_t batch : {1, 2, 3, 9}) {
+      for (int64_t columns : {3, 128, 258}) exact_integers({batch, 37, columns, 0, cobra::FLOAT32}, 8, threads);
+      for (int64_t group : {32, 64, 128}) exact_integers({batch, 37, 256, group, cobra::FLOAT32}, 4, threads);
+    }
+  });
   for (cobra::DType dtype : {cobra::FLOAT32, cobra::BFLOAT16})
     for (int64_t batch : {1, 3, 8, 9})
       for (int64_t rows : {1, 16, 37}) {

@@ -99,7 +99,7 @@ def fingerprint() -> str | None:
 
 
 def level() -> str:
-    """The ISA level in use: base, avx2, avx512 or neon."""
+    """The ISA level in use: base, avx2 and avx512, or neon and neon_dot."""
     return load().cobra_level().decode()
 
 

@@ -2,6 +2,11 @@
 #include <atomic>
 #include <cstring>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #include "abi.h"
 #include "kernels.h"
 
@@ -40,7 +45,21 @@ const Level LEVELS[] = {
 
 #elif defined(__aarch64__)
 
-const Level LEVELS[] = {{"neon", &neon::KERNELS, [] { return true; }}};
+bool has_dot_products() {
+#if defined(__linux__)
+  return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#elif defined(__APPLE__)
+  return true;
+#else
+  return false;
+#endif
+}
+
+// slowest first
+const Level LEVELS[] = {
+    {"neon", &neon::KERNELS, [] { return true; }},
+    {"neon_dot", &neon_dot::KERNELS, has_dot_products},
+};
 
 #else
 

@@ -21,6 +21,7 @@ COBRA_LEVEL(base)
 COBRA_LEVEL(avx2)
 COBRA_LEVEL(avx512)
 COBRA_LEVEL(neon)
+COBRA_LEVEL(neon_dot)
 #undef COBRA_LEVEL
 
 }  // namespace cobra
