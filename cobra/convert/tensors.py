@@ -54,7 +54,10 @@ def open_tensors(path: Path) -> dict[str, Stored]:
     if path.name.endswith(".index.json"):
         return {name: tensor for shard in _shards(path) for name, tensor in open_tensors(shard).items()}
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(9)
+    # a length of 8 bytes, which may look like anything, and an object
+    if start[8:] == b"{":
+        return _open_safetensors(path)
     if start[:2] == b"PK":
         return _open_torch(path)
     # a pickle that is not in a zip file: before torch 1.6, and not by torch.save

@@ -13,6 +13,7 @@ from cobra.convert import hub
 from cobra.convert.layout import all_layouts
 from cobra.convert.run import convert
 from cobra.convert.source import open_source
+from cobra.convert.tensors import open_tensors
 from cobra.data.record import Record, user
 from cobra.models.vlm import IMAGE_ID
 from cobra.pretrained import from_pretrained, lm_from_pretrained
@@ -190,8 +191,19 @@ def test_a_checkpoint_has_one_layout(tmp_path: Path, monkeypatch: pytest.MonkeyP
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("start", [b"\x80", b"PK"])
+def test_a_safetensors_file_that_starts_like_another_format_is_read(start: bytes, tmp_path: Path) -> None:
+    path, tensor = tmp_path / "model.safetensors", torch.randn(3)
+    # the file starts with the length of its header, lowest byte first
+    length = int.from_bytes(start, "little")
+    save_file({"a": tensor}, path, metadata={"pad": ""})
+    spare = length - int.from_bytes(path.read_bytes()[:8], "little")
+    save_file({"a": tensor}, path, metadata={"pad": " " * (spare % (1 << 8 * len(start)))})
+    assert path.read_bytes().startswith(start)
+    assert torch.equal(open_tensors(path)["a"].read(), tensor)
+
+
 def test_any_dtype_and_shape_is_written_as_safetensors_reads_it(tmp_path: Path) -> None:
-    from cobra.convert.tensors import open_tensors
     from cobra.convert.writer import write_tensors
 
     tensors = {
