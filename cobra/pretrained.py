@@ -12,12 +12,13 @@ from typing import Any
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
 import torch  # isort: skip
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from cobra.class_paths import MODELS, check_class_paths
 from cobra.config_json import CONFIG, LM, VLM, read_tree, write_config
+from cobra.convert.tensors import open_tensors
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
 from cobra.fit import check_fit, expected_shapes
@@ -60,7 +61,7 @@ def from_pretrained(
 
     Raises:
         FileNotFoundError: where the folder or one of its files is missing.
-        ValueError: where config.json names a foreign class, or the weights do not fit it.
+        ValueError: where config.json names a foreign class, or the weights are damaged or do not fit it.
     """
     model = _load(directory, VLM, CobraVLM, dtype)
     chat = Chat(str(directory))
@@ -91,7 +92,7 @@ def _load(directory: Path, kind: str, contract: type[nn.Module], dtype: torch.dt
         raise ValueError(f"{directory / CONFIG} has arguments that do not fit: {error}") from error
     if not isinstance(model, contract):
         raise ValueError(f"{directory / CONFIG} makes a {type(model).__name__}, not a {contract.__name__}")
-    weights = load_file(directory / WEIGHTS)
+    weights = {name: stored.read() for name, stored in open_tensors(directory / WEIGHTS).items()}
     found = {name: tensor.shape for name, tensor in weights.items()}
     check_fit(expected_shapes(model), found, f"{directory / WEIGHTS} does not fit its config.json")
     model.load_state_dict(weights, strict=False)

@@ -104,6 +104,10 @@ def test_weights_of_another_size_are_named(saved: Path) -> None:
 
 
 def test_a_missing_or_broken_file_is_named(saved: Path) -> None:
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors is incomplete .* download it again"):
+        from_pretrained(saved)
     (saved / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
         from_pretrained(saved)
