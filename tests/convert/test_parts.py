@@ -15,6 +15,7 @@ from cobra.data.module import DataModule
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.projectors.fused_mlp import FusedMLPProjector
+from cobra.models.projectors.mamba_scan import MambaScanProjector
 from cobra.models.vlm import CobraVLM
 from cobra.module import CobraModule, ModelError
 from cobra.pretrained import save_pretrained
@@ -45,6 +46,20 @@ def test_parts_come_from_any_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert torch.equal(model.lm.embedding.weight, transformers.backbone.embeddings.weight)
     middle = model.projector.state_dict()["projector.2.weight"]
     assert torch.equal(middle, align["model/projector/projector.2.weight"])
+
+
+def test_ml_mambas_connector_comes_from_its_align_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink(monkeypatch)
+    whole = published_keys.ml_mamba(128, VOCAB, 2 * D, 2)
+    align = random({name: shape for name, shape in whole.items() if "llm_backbone" not in name})
+    write_run(tmp_path / "align", align, {})
+    lm = partial(Mamba2LM, VOCAB, 2 * D, 2)
+    model = CobraVLM(partial(small_vit, embed_dim=128), MambaScanProjector, lm)
+    load_parts(model, {"projector": str(tmp_path / "align")})
+    backward = model.projector.state_dict()["scan.layers.1.mixer.conv1d_b.weight"]
+    assert torch.equal(backward, align["model/bidirectional_mamba/layers.1.mixer.conv1d_b.weight"])
 
 
 def test_parts_come_from_a_model_of_ours(tmp_path: Path) -> None:

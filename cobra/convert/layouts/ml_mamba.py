@@ -4,7 +4,7 @@ from cobra.convert.layout import Layout, Tree
 from cobra.convert.published import LMS, MAMBA2_27B, TOKENIZER, vision_tree
 from cobra.convert.source import Source
 
-_GROUPS = {"model/llm_backbone", "model/mlp", "model/bidirectional_mamba", "model/projector"}
+_CONNECTOR_GROUPS = {"model/mlp", "model/bidirectional_mamba", "model/projector"}
 _LM = "model/llm_backbone/"
 # what its code builds, whatever config.json says of the language model; config.json is in its package
 _MODEL = {"vision_backbone_id": "dinosiglip-vit-so-384px", "image_resize_strategy": "resize-naive"}
@@ -12,13 +12,17 @@ _CONNECTOR = {"class_path": "cobra.models.projectors.mamba_scan.MambaScanProject
 
 
 class MLMamba(Layout):
-    """Cobra's file with `mlp` and `bidirectional_mamba` beside the projector, and no `llm.` in names."""
+    """Cobra's file with `mlp` and `bidirectional_mamba` beside the projector, and no `llm.` in names.
+
+    After the align stage the language model is not in it.
+    """
 
     title = "ML-Mamba"
 
     def recognises(self, source: Source) -> bool:
-        """Whether it has the four groups."""
-        return {"/".join(name.split("/")[:2]) for name in source.tensors} == _GROUPS
+        """Whether it has the connector's three groups, and at most the language model's beside them."""
+        groups = {"/".join(name.split("/")[:2]) for name in source.tensors}
+        return groups in (_CONNECTOR_GROUPS, _CONNECTOR_GROUPS | {"model/llm_backbone"})
 
     def parts(self, source: Source) -> dict[str, Tree]:
         """The released model; another encoder where a config.json beside the weights names one."""
