@@ -13,6 +13,7 @@ from cobra.kernels.cpu import library
 from cobra.kernels.dispatch import use_backend
 from tests.kernels.cpu_cases import (
     BATCH,
+    HEAD_DIM,
     HEADS,
     STATE,
     Case,
@@ -21,6 +22,7 @@ from tests.kernels.cpu_cases import (
     each,
     floating,
     normal,
+    packed,
     run,
     scan,
     scan_with_all,
@@ -37,6 +39,31 @@ STEPS = {"ssd_chunk_scan": "dt", "selective_scan": "delta"}
 def ssd_with_a_group_a_head(length: int) -> Inputs:
     B, C = (normal(BATCH, length, HEADS, STATE, seed=seed) for seed in (0, 1))
     return ssd(length) | {"B": B, "C": C}
+
+
+def wide_ssd(length: int, batch: int, heads: int, groups: int) -> Inputs:
+    maps = (batch, length, groups, STATE)
+    position = torch.arange(length)
+    return {
+        "x": normal(batch, length, heads, HEAD_DIM),
+        "dt": normal(batch, length, heads).abs(),
+        "A": -normal(heads).exp(),
+        "B": normal(*maps),
+        "C": normal(*maps, seed=1),
+        "D": normal(heads),
+        "z": normal(batch, length, heads, HEAD_DIM, seed=1),
+        "seq_idx": (position // 50).expand(batch, length),
+    }
+
+
+def ssd_in_uneven_parts(length: int) -> Inputs:
+    """One group, whose 12 heads the backward pass deals to 8 parts."""
+    return wide_ssd(length, 1, 12, 1)
+
+
+def ssd_in_whole_groups(length: int) -> Inputs:
+    """So many groups that each is a part, of two heads."""
+    return wide_ssd(length, 3, 6, 3)
 
 
 def hostile(inputs: Inputs, op: str) -> Inputs:
@@ -60,6 +87,7 @@ def hostile_scan(length: int) -> Inputs:
 
 PLAIN = [Case("ssd_chunk_scan", ssd), Case("selective_scan", scan)]
 FULL = [Case("ssd_chunk_scan", ssd_with_all), Case("selective_scan", scan_with_all)]
+SHARED = [Case("ssd_chunk_scan", make) for make in (ssd_in_uneven_parts, ssd_in_whole_groups)]
 GROUPS = Case("ssd_chunk_scan", ssd_with_a_group_a_head)
 HOSTILE = [Case("ssd_chunk_scan", hostile_ssd), Case("selective_scan", hostile_scan)]
 
@@ -86,13 +114,48 @@ def truth(case: Case, length: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
     ("case", "length"),
-    [(case, 1000) for case in [*FULL, GROUPS]] + [(case, 150) for case in HOSTILE],
+    [(case, 1000) for case in [*FULL, GROUPS]] + [(case, 150) for case in [*HOSTILE, *SHARED]],
     ids=str,
 )
-def test_long_and_hostile_sequences_are_the_references(case: Case, length: int, level: str) -> None:
+def test_long_hostile_and_wide_sequences_are_the_references(case: Case, length: int, level: str) -> None:
     with library.use_level(level):
         actual = run(getattr(ops, case.op), case, with_gradients(case.make(length)))
     assert_near(actual, truth(case, length), 2e-5)
+
+
+@pytest.mark.parametrize("case", SHARED, ids=str)
+def test_threads_change_nothing_where_heads_share_a_part(case: Case) -> None:
+    results = []
+    for threads in (1, 2, 3, 5):
+        torch.set_num_threads(threads)
+        results.append(run(getattr(ops, case.op), case, with_gradients(case.make(150))))
+    for name, first in results[0].items():
+        assert all(torch.equal(result[name], first) for result in results), name
+
+
+@pytest.mark.parametrize("given", ["nothing", "zeros", "a constant"])
+@pytest.mark.parametrize("used", ["y", "state"])
+@pytest.mark.parametrize("length", [1, 64, 65, 150])
+@pytest.mark.parametrize("case", PLAIN, ids=str)
+def test_gradients_of_one_result_alone(case: Case, length: int, used: str, given: str) -> None:
+    """The products with a state that is zero, or whose gradient is, are left out."""
+    inputs = case.make(length)
+    state = run(getattr(ops, case.op), case, inputs)["state"]
+    inputs = with_gradients(inputs) | packed(length)
+    constant = {"initial_state": normal(*state.shape, seed=3)} if given == "a constant" else {}
+    if given == "zeros":
+        inputs["initial_state"] = torch.zeros_like(state).requires_grad_()
+
+    def only(op: Any, constant: Inputs, **inputs: Any) -> Tensor:
+        return op(**inputs, **constant)[("y", "state").index(used)]
+
+    doubles = with_gradients(each(inputs, Tensor.double))
+    spec = functools.partial(only, case.spec, each(constant, Tensor.double))
+    expected = run(spec, case, doubles)
+    for level in LEVELS:
+        with library.use_level(level):
+            actual = run(functools.partial(only, getattr(ops, case.op), constant), case, inputs)
+        assert_near(actual, expected, 2e-5)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -115,7 +178,7 @@ def test_a_fading_state_never_holds_denormals(case: Case, level: str) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("case", FULL, ids=str)
+@pytest.mark.parametrize("case", [*PLAIN, *FULL], ids=str)
 def test_what_is_not_finite_is_not_hidden(case: Case, value: float, level: str) -> None:
     for name in floating(case.make(70)):
         inputs = case.make(70)

@@ -6,6 +6,8 @@ using namespace native;
 struct Shape {
   int64_t batch, length, heads, head_dim, groups, d_state, gap;
   int64_t reversed = 0, grid_height = 1;
+  // no gate, no state given, and no gradient of the final one
+  bool bare = false;
 };
 
 enum Input { X, DT, A, B, C, D, Z, DT_BIAS, INITIAL, INPUTS };
@@ -22,7 +24,8 @@ std::vector<Values> random_inputs(const Shape& s, Random& random) {
   in[D] = random.values(s.heads);
   in[Z] = random.values(tokens * s.heads * s.head_dim);
   in[DT_BIAS] = random.values(s.heads);
-  in[INITIAL] = random.values(s.batch * s.heads * s.head_dim * s.d_state);
+  const int64_t states = s.batch * s.heads * s.head_dim * s.d_state;
+  in[INITIAL] = s.bare ? Values(size_t(states), 0) : random.values(states);
   return in;
 }
 
@@ -48,7 +51,7 @@ Outputs recurrence(const Shape& s, const std::vector<Values>& in) {
             state[n] = exp(dt * in[A][size_t(h)]) * state[n] + dt * in[X][at] * maps[n];
             y += state[n] * reads[n];
           }
-          out.y[at] = y * silu(in[Z][at]);
+          out.y[at] = s.bare ? y : y * silu(in[Z][at]);
         }
       }
   return out;
@@ -80,7 +83,7 @@ void test(const Shape& s, int64_t threads) {
   const int64_t chunks = (s.length + cobra::SSD_CHUNK - 1) / cobra::SSD_CHUNK;
   Tensor states({s.batch, s.heads, chunks, round_up(s.d_state, cobra::STATE_PAD) * round_up(s.head_dim, cobra::STATE_PAD)});
   const double most = std::numeric_limits<double>::infinity();
-  const auto a = [&](Input i) { return t.in[i].array(); };
+  const auto a = [&](Input i) { return s.bare && (i == Z || i == INITIAL) ? absent() : t.in[i].array(); };
   const cobra::SsdForward forward = {
       a(X), a(DT), a(A), a(B), a(C), a(D), a(Z), a(DT_BIAS), a(INITIAL), absent(), absent(),
       y.array(), final_state.array(), states.array(),
@@ -90,14 +93,16 @@ void test(const Shape& s, int64_t threads) {
   expect_close(final_state.values(), expected.final_state, 1e-4, "final state");
 
   const Values dy = random.values(int64_t(expected.y.size()));
-  const Values dfinal = random.values(int64_t(expected.final_state.size()));
+  const size_t states_size = expected.final_state.size();
+  const Values dfinal = s.bare ? Values(states_size, 0) : random.values(int64_t(states_size));
   Tensor dy_tensor(t.wide, dy), dfinal_tensor(t.state, dfinal);
   Tensor dx(t.wide), ddt(t.narrow), dB(t.maps), dC(t.maps), dz(t.wide), dA(t.heads), dD(t.heads), dbias(t.heads);
   Tensor dinitial(t.state);
   const cobra::SsdBackward backward = {
-      dy_tensor.array(), dfinal_tensor.array(), a(X), a(DT), a(A), a(B), a(C), a(D), a(Z), a(DT_BIAS),
+      dy_tensor.array(), s.bare ? absent() : dfinal_tensor.array(), a(X), a(DT), a(A), a(B), a(C), a(D), a(Z), a(DT_BIAS),
       absent(), absent(), states.array(),
-      dx.array(), ddt.array(), dB.array(), dC.array(), dz.array(), dA.array(), dD.array(), dbias.array(), dinitial.array(),
+      dx.array(), ddt.array(), dB.array(), dC.array(), dz.array(), dA.array(), dD.array(), dbias.array(),
+      s.bare ? absent() : dinitial.array(),
       s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 0, 1, s.reversed, s.grid_height, threads, 0.0, most};
   CHECK(cobra_ssd_chunk_scan_backward(&backward) == 0);
   const auto loss = [&](const std::vector<Values>& in) {
@@ -105,13 +110,17 @@ void test(const Shape& s, int64_t threads) {
     return dot(out.y, dy) + dot(out.final_state, dfinal);
   };
   Tensor* gradients[] = {&dx, &ddt, &dA, &dB, &dC, &dD, &dz, &dbias, &dinitial};
-  for (size_t i = 0; i < INPUTS; ++i) expect_gradient(loss, values, i, gradients[i]->values(), random, NAMES[i]);
+  for (size_t i = 0; i < INPUTS; ++i)
+    if (!s.bare || (i != Z && i != INITIAL)) expect_gradient(loss, values, i, gradients[i]->values(), random, NAMES[i]);
 }
 
 int main() {
   const Shape shapes[] = {
       {1, 0, 2, 8, 1, 16, 0}, {1, 1, 1, 1, 1, 1, 0},   {2, 63, 2, 5, 1, 7, 3},
       {1, 64, 4, 16, 2, 16, 0}, {1, 65, 4, 17, 4, 33, 1}, {1, 130, 2, 64, 1, 128, 5}, {2, 84, 2, 5, 1, 7, 3, 1, 6},
+      // heads that share a part, in parts of one and two and in a single one
+      {1, 130, 12, 3, 1, 5, 2}, {3, 70, 6, 3, 3, 5, 0},
+      {1, 130, 12, 3, 1, 5, 2, 0, 1, true}, {3, 64, 6, 3, 3, 5, 0, 0, 1, true},
   };
   for (const Shape& shape : shapes) {
     const std::string name = "ssd L " + std::to_string(shape.length) + " P " + std::to_string(shape.head_dim);
