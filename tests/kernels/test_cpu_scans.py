@@ -158,6 +158,22 @@ def test_gradients_of_one_result_alone(case: Case, length: int, used: str, given
         assert_near(actual, expected, 2e-5)
 
 
+@pytest.mark.parametrize("case", [*PLAIN, *FULL], ids=str)
+def test_a_scan_of_no_heads_has_gradients(case: Case) -> None:
+    inputs = case.make(70)
+    for name in ("x", "u", "dt", "delta", "z"):
+        if name in inputs:
+            inputs[name] = inputs[name][:, :, :0]
+    for name in ("A", "D", "dt_bias", "delta_bias"):
+        if name in inputs:
+            inputs[name] = inputs[name][:0]
+    if "initial_state" in inputs:
+        inputs["initial_state"] = inputs["initial_state"][:, :0]
+    results = run(getattr(ops, case.op), case, with_gradients(inputs))
+    assert results["y"].numel() == 0
+    assert all(not results[f"gradient of {name}"].any() for name in ("B", "C"))
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("case", PLAIN, ids=str)
 def test_a_fading_state_never_holds_denormals(case: Case, level: str) -> None:
