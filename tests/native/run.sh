@@ -16,7 +16,8 @@ build_and_test() {
 
 echo "== sanitizers"
 # -O1: the optimiser would take minutes over the checks. No vptr: the library has no run-time type information.
-ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 build_and_test sanitized -DCMAKE_BUILD_TYPE=Debug \
+# Fresh memory is filled with NaN, all bits set: nothing may be read that was not written.
+ASAN_OPTIONS=detect_leaks=1:max_malloc_fill_size=1073741824:malloc_fill_byte=255 UBSAN_OPTIONS=print_stacktrace=1 build_and_test sanitized -DCMAKE_BUILD_TYPE=Debug \
   -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=vptr \
 -fno-sanitize-recover=all"
 
