@@ -72,6 +72,18 @@ def test_operator_is_what_it_declares(name: str, arguments: list[Any], different
     torch.library.opcheck(getattr(torch.ops.cobra, name).default, tuple(arguments))
 
 
+@pytest.mark.parametrize("op", ["ssd_chunk_scan", "selective_scan"])
+@pytest.mark.parametrize("dfinal", [False, True])
+def test_the_backward_of_a_scan_is_what_it_declares(op: str, dfinal: bool) -> None:
+    arguments = next(arguments for name, arguments, _ in operators() if name == op)
+    y, final, states = getattr(torch.ops.cobra, op)(*arguments)
+    *inputs, _ = arguments[:9]
+    given = [y, final if dfinal else None, *inputs, *arguments[9:11], states, *arguments[11:-1]]
+    if op == "ssd_chunk_scan":
+        given.append(True)
+    torch.library.opcheck(getattr(torch.ops.cobra, f"{op}_backward").default, tuple(given))
+
+
 CONV_WEIGHT = normal(16, 4)
 
 
