@@ -58,12 +58,18 @@ def with_gradients(inputs: dict) -> dict:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("case", SEQUENCES, ids=str)
+@pytest.mark.parametrize(
+    ("case", "length"),
+    [(case, length) for case in SEQUENCES for length in LENGTHS]
+    # test_cpu_scans.py has long scans
+    + [(case, 1000) for case in SEQUENCES if "scan" not in case.op],
+    ids=str,
+)
 def test_values_and_gradients_are_the_references(case: Case, length: int, level: str) -> None:
     with library.use_level(level):
         actual = run(getattr(ops, case.op), case, with_gradients(case.make(length)))
-    assert_near(actual, truth(case, length), 2e-5)
+    # more tokens, more rounding in sums over them that cancel
+    assert_near(actual, truth(case, length), 2e-5 if length < 1000 else 1e-4)
 
 
 @pytest.mark.parametrize("level", LEVELS)

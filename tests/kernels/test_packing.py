@@ -10,11 +10,19 @@ from torch import Tensor
 from cobra.kernels.ops import causal_conv1d, selective_scan, ssd_chunk_scan
 
 Mix = Callable[..., tuple[Tensor, Tensor, Tensor]]
-LENGTHS = (3, 20, 1, 9)
+# more than the native kernels' chunks of 64
+LENGTHS = (3, 70, 1, 9)
+# the native kernels take fp32, the reference fp64 as well
+DTYPES = (torch.float64, torch.float32)
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    tolerance = 1e-5 if expected.dtype == torch.float32 else 1e-7
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 def mix2(tokens: Tensor, **rows: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,32 +53,34 @@ def mix1(tokens: Tensor, **rows: Any) -> tuple[Tensor, Tensor, Tensor]:
     return y, conv_state, state
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mix", [mix1, mix2])
-def test_packed_sequences_equal_separate_ones(mix: Mix) -> None:
-    parts = [normal(1, length, 20, seed=length) for length in LENGTHS]
+def test_packed_sequences_equal_separate_ones(mix: Mix, dtype: torch.dtype) -> None:
+    parts = [normal(1, length, 20, seed=length, dtype=dtype) for length in LENGTHS]
     ids = torch.cat(
         [torch.full((1, len(part[0])), i, dtype=torch.int32) for i, part in enumerate(parts)], dim=1
     )
     packed, conv_state, state = mix(torch.cat(parts, dim=1), seq_idx=ids)
     alone = [mix(part) for part in parts]
-    torch.testing.assert_close(packed, torch.cat([y for y, _, _ in alone], dim=1))
-    torch.testing.assert_close(conv_state, alone[-1][1])
-    torch.testing.assert_close(state, alone[-1][2])
+    assert_close(packed, torch.cat([y for y, _, _ in alone], dim=1))
+    assert_close(conv_state, alone[-1][1])
+    assert_close(state, alone[-1][2])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mix", [mix1, mix2])
-def test_left_padding_changes_nothing(mix: Mix) -> None:
-    parts = [normal(1, length, 20, seed=length) for length in LENGTHS]
+def test_left_padding_changes_nothing(mix: Mix, dtype: torch.dtype) -> None:
+    parts = [normal(1, length, 20, seed=length, dtype=dtype) for length in LENGTHS]
     longest = max(LENGTHS)
-    padding = [1e3 * normal(1, longest - length, 20, seed=9) for length in LENGTHS]
+    padding = [1e3 * normal(1, longest - length, 20, seed=9, dtype=dtype) for length in LENGTHS]
     batch = torch.cat([torch.cat(pair, dim=1) for pair in zip(padding, parts, strict=True)])
     mask = torch.arange(longest) >= longest - torch.tensor(LENGTHS).unsqueeze(1)
     y, conv_state, state = mix(batch, mask=mask)
     for row, part in enumerate(parts):
         expected, expected_conv, expected_state = mix(part)
-        torch.testing.assert_close(y[row, longest - LENGTHS[row] :], expected[0])
-        torch.testing.assert_close(conv_state[row], expected_conv[0])
-        torch.testing.assert_close(state[row], expected_state[0])
+        assert_close(y[row, longest - LENGTHS[row] :], expected[0])
+        assert_close(conv_state[row], expected_conv[0])
+        assert_close(state[row], expected_state[0])
 
 
 def test_the_given_state_reaches_the_first_sequence_only() -> None:
@@ -82,4 +92,4 @@ def test_the_given_state_reaches_the_first_sequence_only() -> None:
     )
     without, _ = ssd_chunk_scan(*arguments, seq_idx=ids, chunk_size=4)
     assert (with_state[:, :6] - without[:, :6]).abs().amin() > 1e-6
-    torch.testing.assert_close(with_state[:, 6:], without[:, 6:])
+    assert_close(with_state[:, 6:], without[:, 6:])

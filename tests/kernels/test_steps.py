@@ -130,18 +130,30 @@ class Mixer1:
 
 @pytest.mark.parametrize(
     "mixer",
-    [Mixer1(), Mixer2(1), Mixer2(2), Mixer2(4, skip_per_channel=True), Mixer2(1, limit=(0.3, 0.8))],
-    ids=["mamba", "mamba2", "two groups", "skip per channel", "dt_limit"],
+    [
+        Mixer1(),
+        Mixer2(1),
+        Mixer2(2),
+        Mixer2(4, skip_per_channel=True),
+        Mixer2(1, limit=(0.3, 0.8)),
+        # these run on the native kernels
+        Mixer1(torch.float32),
+        Mixer2(2, dtype=torch.float32, limit=(0.3, 0.8)),
+    ],
+    ids=["mamba", "mamba2", "two groups", "skip per channel", "dt_limit", "mamba fp32", "mamba2 fp32"],
 )
 @pytest.mark.parametrize("prompt", [0, 1, 6])
 def test_steps_after_a_prefill_equal_one_prefill(mixer: Mixer1 | Mixer2, prompt: int) -> None:
     tokens = mixer.projected(11)
+    tolerance = 1e-5 if tokens.dtype == torch.float32 else 1e-7
     whole, last_conv, last_state = mixer.prefill(tokens)
     _, conv_state, state = mixer.prefill(tokens[:, :prompt])
     for t in range(prompt, 11):
-        torch.testing.assert_close(mixer.step(tokens[:, t], conv_state, state), whole[:, t])
+        torch.testing.assert_close(
+            mixer.step(tokens[:, t], conv_state, state), whole[:, t], rtol=tolerance, atol=tolerance
+        )
     torch.testing.assert_close(conv_state, last_conv)
-    torch.testing.assert_close(state, last_state)
+    torch.testing.assert_close(state, last_state, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(
