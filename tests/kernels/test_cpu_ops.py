@@ -72,6 +72,19 @@ def test_values_and_gradients_are_the_references(case: Case, length: int, level:
     assert_near(actual, truth(case, length), 2e-5 if length < 1000 else 1e-4)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("case", SEQUENCES, ids=str)
+def test_an_empty_batch_gives_empty_results_and_no_gradients(case: Case, backend: str) -> None:
+    inputs = case.make(70)
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and value.dim() > 1 and name not in ("A", "D", "weight"):
+            inputs[name] = value[:0]
+    with use_backend(backend):
+        results = run(getattr(ops, case.op), case, with_gradients(inputs))
+    assert results["y"].shape[0] == 0
+    assert not any(result.any() for result in results.values())
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("case", STEPS, ids=str)
 def test_steps_are_the_references(case: Case, level: str) -> None:

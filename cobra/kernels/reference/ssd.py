@@ -74,7 +74,7 @@ def _first_state(x: Tensor, B: Tensor, initial_state: Tensor | None) -> Tensor:
 
 def _by_group(m: Tensor, groups: int) -> Tensor:
     """(B, L, ...) to (B, G, L, width of a group), so that a product per group is one batched product."""
-    return m.reshape(*m.shape[:2], groups, -1).transpose(1, 2).contiguous()
+    return m.flatten(2).unflatten(2, (groups, -1)).transpose(1, 2).contiguous()
 
 
 def _scan_chunk(
