@@ -28,6 +28,13 @@ def check_floating(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} is {x.dtype} but must be floating: cast it with .float()")
 
 
+def check_rows(name: str, x: Tensor) -> None:
+    """Refuse a tensor that is not floating or has no last dimension, with a ValueError."""
+    check_floating(name, x)
+    if x.dim() == 0:
+        raise ValueError(f"{name} has no dimensions but needs at least one: reshape it to (1,)")
+
+
 def check(
     name: str,
     value: Tensor | None,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cobra.kernels.call import needs_gradient
-from cobra.kernels.checks import check, check_floating
+from cobra.kernels.checks import check, check_rows
 from cobra.kernels.dispatch import resolve
 from cobra.kernels.quantise import W8_COLUMNS, check_group
 
@@ -79,9 +79,7 @@ def linear_w4(x: Tensor, packed: Tensor, scales: Tensor, group: int, bias: Tenso
 
 
 def _check_input(x: Tensor, *others: Tensor | None) -> None:
-    check_floating("x", x)
-    if x.dim() == 0:
-        raise ValueError("x has no dimensions but must be (..., K): give it one")
+    check_rows("x", x)
     if needs_gradient(x, *others):
         raise ValueError("an input requires a gradient, which this op has not: call it under torch.no_grad()")
 

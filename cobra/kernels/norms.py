@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from cobra.kernels.checks import check, check_divides, check_floating
+from cobra.kernels.checks import check, check_divides, check_rows
 from cobra.kernels.dispatch import resolve
 
 
@@ -19,7 +19,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, naming the argument.
     """
-    check_floating("x", x)
+    check_rows("x", x)
     check("weight", weight, "D", x.shape[-1:], x)
     return resolve("rms_norm", x.device.type, x.dtype)(x, weight, eps)
 
@@ -39,7 +39,7 @@ def add_rms_norm(
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, naming the argument.
     """
-    check_floating("x", x)
+    check_rows("x", x)
     check("residual", residual, "x's shape", x.shape, x)
     check("weight", weight, "D", x.shape[-1:], x)
     return resolve("add_rms_norm", x.device.type, x.dtype)(
@@ -71,7 +71,7 @@ def rms_norm_gated(
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, naming the argument.
     """
-    check_floating("x", x)
+    check_rows("x", x)
     check("z", z, "x's shape", x.shape, x)
     check("weight", weight, "D", x.shape[-1:], x)
     if group_size is not None:

@@ -221,6 +221,12 @@ def test_wrong_arguments_are_named() -> None:
         linear_bf16(x, weight)
     with pytest.raises(ValueError, match=r"x is torch\.int64"):
         linear_bf16(x.long(), weight.bfloat16())
+    with pytest.raises(ValueError, match=r"^weight is on meta but the first input on cpu: move it"):
+        linear_bf16(x, weight.bfloat16().to("meta"))
+    with pytest.raises(ValueError, match=r"^packed is on meta"):
+        linear_w4(x, packed.to("meta"), scales, 32)
+    with pytest.raises(ValueError, match=r"^scales is on meta"):
+        linear_w8(x, pack_w8(weight)[0], torch.ones(20, device="meta"))
     with torch.enable_grad(), pytest.raises(ValueError, match="no_grad"):
         linear_bf16(x.requires_grad_(), weight.bfloat16())
 

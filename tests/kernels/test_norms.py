@@ -20,6 +20,15 @@ def test_rms_norm_is_torchs(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(rms_norm(x, weight, 1e-3), F.rms_norm(x, (WIDTH,), weight, 1e-3))
 
 
+def test_a_number_is_no_row() -> None:
+    x = torch.tensor(1.0)
+    for norm in (rms_norm, lambda x, weight: add_rms_norm(x, None, weight)):
+        with pytest.raises(ValueError, match=r"^x has no dimensions but needs at least one: reshape it"):
+            norm(x, x)
+    with pytest.raises(ValueError, match=r"^x has no dimensions"):
+        rms_norm_gated(x, x, x)
+
+
 def test_half_precision_norms_in_fp32() -> None:
     x, weight = 300.0 * normal(4, WIDTH, dtype=torch.float16), normal(WIDTH, seed=1, dtype=torch.float32)
     y = rms_norm(x, weight)
