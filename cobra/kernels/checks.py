@@ -65,6 +65,14 @@ def check(
         )
 
 
+def check_state(name: str, state: Tensor) -> None:
+    """Refuse a state whose elements share memory, so that it cannot change in place, with a ValueError."""
+    if any(stride == 0 and size > 1 for stride, size in zip(state.stride(), state.shape, strict=True)):
+        raise ValueError(
+            f"{name} is expanded, so its elements share memory and cannot change in place: clone it first"
+        )
+
+
 def check_divides(divisor_name: str, divisor: int, name: str, value: int) -> None:
     """Refuse a `value` that does not fall into `divisor` equal parts, with a ValueError."""
     if divisor < 1 or value % divisor:

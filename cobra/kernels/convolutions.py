@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from cobra.kernels.call import needs_gradient
-from cobra.kernels.checks import BOOLEANS, INTEGERS, check, check_activation, check_first
+from cobra.kernels.checks import BOOLEANS, INTEGERS, check, check_activation, check_first, check_state
 from cobra.kernels.dispatch import resolve
 from cobra.kernels.routes import Grid, Route, check_route
 
@@ -84,6 +84,7 @@ def causal_conv1d_update(
     batch, channels = x.shape
     taps = weight.shape[1]
     check("state", state, "B, C, K - 1", (batch, channels, taps - 1), x)
+    check_state("state", state)
     check("weight", weight, "C, K", (channels, taps), x)
     check("bias", bias, "C", (channels,), x)
     check_activation(activation)

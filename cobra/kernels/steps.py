@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from cobra.kernels.call import needs_gradient
-from cobra.kernels.checks import check, check_divides, check_first
+from cobra.kernels.checks import check, check_divides, check_first, check_state
 from cobra.kernels.dispatch import resolve
 
 
@@ -44,6 +44,7 @@ def selective_state_update(
     """
     mamba2 = state.dim() == 4
     check_first("state", state, "B, H, P, N" if mamba2 else "B, D, N")
+    check_state("state", state)
     check_first("B", B, "B, G, N")
     batch, width, d_state = state.shape[0], state.shape[1], state.shape[-1]
     letter = "H" if mamba2 else "D"
@@ -109,6 +110,8 @@ def mamba_step(
     check("xz", xz, "B, 2 D", (batch, 2 * d_inner), xz)
     check("conv_state", conv_state, "B, D, K - 1", (batch, d_inner, taps - 1), xz)
     check("ssm_state", ssm_state, "B, D, N", (batch, d_inner, d_state), xz)
+    check_state("conv_state", conv_state)
+    check_state("ssm_state", ssm_state)
     check("conv_weight", conv_weight, "D, K", (d_inner, taps), xz)
     check("conv_bias", conv_bias, "D", (d_inner,), xz)
     check("x_proj_weight", x_proj_weight, "R + 2 N, D", (dt_rank + 2 * d_state, d_inner), xz)
@@ -170,6 +173,8 @@ def mamba2_step(
     check("zxbcdt", zxbcdt, "B, 2 d_inner + 2 G N + H", (batch, d_inner + channels + heads), zxbcdt)
     check("conv_state", conv_state, "B, C, K - 1", (batch, channels, taps - 1), zxbcdt)
     check("ssm_state", ssm_state, "B, H, P, N", (batch, heads, head_dim, d_state), zxbcdt)
+    check_state("conv_state", conv_state)
+    check_state("ssm_state", ssm_state)
     check("conv_weight", conv_weight, "C, K", (channels, taps), zxbcdt)
     check("conv_bias", conv_bias, "C", (channels,), zxbcdt)
     check("dt_bias", dt_bias, "H", (heads,), zxbcdt)

@@ -115,6 +115,17 @@ def test_another_device_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
+    ("op", "arguments", "name"), [case for case in ARGUMENTS if str(case.values[2]).endswith("state")]
+)
+def test_an_expanded_state_is_refused_by_name(
+    op: Callable[..., Any], arguments: dict[str, Any], name: str
+) -> None:
+    state = arguments[name]
+    with pytest.raises(ValueError, match=f"^{name} is expanded, .* cannot change in place: clone it first"):
+        op(**arguments | {name: state[:1].expand_as(state)})
+
+
+@pytest.mark.parametrize(
     ("op", "arguments", "wrong", "message"),
     [
         (

@@ -181,6 +181,30 @@ def test_autograd_notices_that_a_state_it_saved_has_changed(case: Case) -> None:
             loss.backward()
 
 
+@pytest.mark.parametrize("case", STEPS, ids=str)
+def test_a_state_that_shares_memory_is_refused(case: Case) -> None:
+    for name in case.states:
+        inputs = case.make(1)
+        first = next(other for other in inputs if other not in case.states)
+        # the input lies at the beginning of the state, or inside it
+        for start in (0, 1):
+            inside = inputs[name].flatten()[start:][: inputs[first].numel()].view_as(inputs[first])
+            with pytest.raises(ValueError, match=f"^{name} shares memory with {first} .*: clone one of them"):
+                getattr(ops, case.op)(**inputs | {first: inside})
+
+
+def test_states_may_lie_side_by_side_in_one_tensor() -> None:
+    case = next(case for case in STEPS if case.op == "mamba2_step")
+    inputs, expected = case.make(1), case.make(1)
+    states = [inputs[name].flatten(1) for name in case.states]
+    halves = torch.cat(states, dim=1).split([state.shape[1] for state in states], dim=1)
+    for name, half in zip(case.states, halves, strict=True):
+        inputs[name] = half.unflatten(1, expected[name].shape[1:])
+    run(getattr(ops, case.op), case, inputs)
+    run(getattr(ops, case.op), case, expected)
+    assert all(torch.equal(inputs[name], expected[name]) for name in case.states)
+
+
 def test_padding_does_not_leak() -> None:
     inputs = conv(80) | packed(80)
     poisoned = inputs["x"].masked_fill(~inputs["mask"].unsqueeze(-1), torch.nan)

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._ops import OpOverload
+
+from cobra.kernels.cpu.tensors import may_share
 
 NAMESPACE = "cobra"
 
@@ -25,19 +28,30 @@ def register(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> 
     """
     name = _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+    names = [argument.name for argument in operator._schema.arguments]
     changed = [i for i, argument in enumerate(operator._schema.arguments) if argument.is_write]
-    _LIBRARY.impl(name, _counting(run, changed) if changed else run, "CPU")
+    _LIBRARY.impl(name, _changing(run, names, changed) if changed else run, "CPU")
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_LIBRARY)
     return operator
 
 
-def _counting(run: Callable[..., Any], changed: list[int]) -> Callable[..., Any]:
-    """`run`, which then raises the version of the arguments that it changed, as torch's own operators do.
+def _changing(run: Callable[..., Any], names: list[str], changed: list[int]) -> Callable[..., Any]:
+    """`run`, but as torch's own operators that change arguments in place do it.
 
-    Without it autograd would not notice that a tensor it saved holds something else now.
+    It refuses them if another begins inside, which would be read half changed. Afterwards it raises their
+    versions, or autograd would not notice that a tensor it saved holds something else now.
     """
 
     def run_and_count(*arguments: Any) -> Any:
+        starts = [x.data_ptr() if isinstance(x, Tensor) else 0 for x in arguments]
+        for i in changed:
+            begin, state = starts[i], arguments[i]
+            end = begin + state.nbytes
+            for j, start in enumerate(starts):
+                if begin <= start < end and i != j and may_share(state, arguments[j]):
+                    raise ValueError(
+                        f"{names[i]} shares memory with {names[j]} but changes in place: clone one of them"
+                    )
         result = run(*arguments)
         torch.autograd.graph.increment_version([arguments[i] for i in changed])
         return result

@@ -24,6 +24,12 @@ def writable(state: Tensor) -> Tensor:
     return native(state).clone(memory_format=torch.contiguous_format)
 
 
+def may_share(a: Tensor, b: Tensor) -> bool:
+    """Whether b, which begins within the bytes that a would take if dense, shares memory with a."""
+    # rows of one may lie between those of the other
+    return a.data_ptr() == b.data_ptr() or (a.is_contiguous() and b.is_contiguous())
+
+
 def as_rows(x: Tensor) -> Tensor:
     """(..., D) as (R, D), without a copy where the strides allow."""
     return x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
