@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cobra.answer import open_conversation
 from cobra.conversation import Conversation
@@ -93,8 +93,9 @@ class Session:
 def _lines() -> Iterator[str]:
     """What the user types, a line at a time."""
     if sys.stdin.isatty():
-        # gives input() history and editing; a pipe needs neither
-        import readline  # noqa: F401
+        # gives input() history and editing, where the system has it; a pipe needs neither
+        with suppress(ImportError):
+            import readline  # noqa: F401
     while True:
         try:
             yield (input("> ") if sys.stdin.isatty() else input()).strip()

@@ -14,7 +14,7 @@ from cobra.eval.confusion import draw_confusion
 from cobra.eval.learning_curve import draw_learning_curve, read_metrics, write_metrics
 from cobra.eval.precision import fastest_precision
 from cobra.eval.predictions import read_predictions
-from cobra.eval.summary import summarise, table
+from cobra.eval.summary import means, summarise, table
 from cobra.eval.training_run import Run
 
 _QUESTIONS = ("what digit is written?", "how many red objects are there?", "describe the image.")
@@ -36,7 +36,7 @@ def reproduce(configs: list[Path], out: Path, seeds: list[int], precision: str |
         for folder, seed in zip(folders, seeds, strict=True)
     ]
     if len(seeds) > 1:
-        _write_summary(out, {"seeds": summaries}, table(summaries))
+        _write_summary(out, {**means(summaries), "seeds": summaries}, table(summaries))
     console.rule("results")
     console.print(Markdown(table(summaries)))
     _ask(folders[0], console)

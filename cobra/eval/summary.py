@@ -33,6 +33,12 @@ def summarise(seeing: Run, blind: Run, load_before: float) -> dict:
     }
 
 
+def means(summaries: list[dict]) -> dict[str, float]:
+    """Seconds and macro accuracies, as in each summary, over runs that differ in their seed."""
+    keys = ("seconds", "seconds_blind", "macro", "macro_blind", "macro_composition")
+    return {key: mean(summary[key] for summary in summaries) for key in keys}
+
+
 def table(summaries: list[dict]) -> str:
     """Summaries of runs that differ in their seed, as Markdown; of several, mean ± standard deviation."""
     first = summaries[0]

@@ -75,7 +75,9 @@ class Run:
     def precision_of(folder: Path) -> str | None:
         """The precision with which a run was begun; None where none was, or as its configs say."""
         path = folder / "recipe.json"
-        return json.loads(path.read_text(encoding="utf-8"))["precision"] if path.is_file() else None
+        recipe = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        # another version's file, which holds a list, is refused when the run claims the folder
+        return recipe.get("precision") if isinstance(recipe, dict) else None
 
     def _times(self) -> dict[str, float]:
         path = self.folder / "seconds.json"

@@ -1,6 +1,7 @@
 """The measurements behind the numbers that have a target."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cobra.eval.kernel_bench.group import Group, Number, Outcomes
 from cobra.eval.kernel_bench.runners import KEEPING, OURS, REFERENCE, TRANSFORMERS, slower
@@ -16,12 +17,9 @@ def ssd_forward(sizes: Sizes, levels: Sequence[str]) -> Group:
     """Mamba-2's scan beside transformers', the rate of a matrix product and the levels."""
     arguments = sizes.ssd()
     parts = {
-        "ours": Measurement(OURS, "ssd_chunk_scan", arguments),
-        "theirs": Measurement(TRANSFORMERS, "ssd_chunk_scan", arguments),
+        **_scan("ssd_chunk_scan", arguments, levels),
         "theirs, chunk 64": Measurement(TRANSFORMERS, "ssd_chunk_scan", {**arguments, "chunk_size": 64}),
         "gemm": Measurement(OURS, "gemm", {"size": sizes.gemm, "dtype": "float32"}),
-        "reference": Measurement(REFERENCE, "ssd_chunk_scan", arguments),
-        **slower(levels, "ssd_chunk_scan", arguments),
     }
     numbers = [
         Number(
@@ -42,13 +40,7 @@ def _share_of_gemm(outcomes: Outcomes) -> float:
 
 def ssd_backward(sizes: Sizes, levels: Sequence[str]) -> Group:
     """Mamba-2's scan with its gradients: time and memory beside transformers'."""
-    arguments = sizes.ssd(backward=True)
-    parts = {
-        "ours": Measurement(OURS, "ssd_chunk_scan", arguments),
-        "theirs": Measurement(TRANSFORMERS, "ssd_chunk_scan", arguments),
-        "reference": Measurement(REFERENCE, "ssd_chunk_scan", arguments),
-        **slower(levels, "ssd_chunk_scan", arguments),
-    }
+    parts = _scan("ssd_chunk_scan", sizes.ssd(backward=True), levels)
     numbers = [
         Number(
             "SSD forward and backward vs autograd through transformers' path", _ratio("theirs", "ours"), 12.0
@@ -66,13 +58,7 @@ def ssd_backward(sizes: Sizes, levels: Sequence[str]) -> Group:
 
 def selective_scan(sizes: Sizes, levels: Sequence[str]) -> Group:
     """Mamba-1's scan beside transformers' and the levels."""
-    arguments = sizes.selective()
-    parts = {
-        "ours": Measurement(OURS, "selective_scan", arguments),
-        "theirs": Measurement(TRANSFORMERS, "selective_scan", arguments),
-        "reference": Measurement(REFERENCE, "selective_scan", arguments),
-        **slower(levels, "selective_scan", arguments),
-    }
+    parts = _scan("selective_scan", sizes.selective(), levels)
     numbers = [
         Number(
             "selective_scan forward, Mamba-1 130m layer, vs transformers'", _ratio("theirs", "ours"), 10.0
@@ -82,6 +68,16 @@ def selective_scan(sizes: Sizes, levels: Sequence[str]) -> Group:
         ),
     ]
     return Group("selective_scan forward", parts, numbers)
+
+
+def _scan(op: str, arguments: dict[str, Any], levels: Sequence[str]) -> dict[str, Measurement]:
+    """A scan beside transformers', the reference and the levels below the best."""
+    return {
+        "ours": Measurement(OURS, op, arguments),
+        "theirs": Measurement(TRANSFORMERS, op, arguments),
+        "reference": Measurement(REFERENCE, op, arguments),
+        **slower(levels, op, arguments),
+    }
 
 
 def prefill(sizes: Sizes, dtype: str, target: float) -> Group:

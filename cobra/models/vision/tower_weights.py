@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor
 
 from cobra.convert.tensors import open_tensors
+from cobra.fit import check_fit
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -54,19 +55,11 @@ def load_tower(tower: VisionTransformer, path: Path, unused: tuple[str, ...]) ->
         raise ValueError(f"{path} does not fit {_name(tower)}: missing {error}") from error
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"{path} does not fit {_name(tower)}: {error}") from error
-    expected = tower.state_dict()
-    missing = sorted(set(expected) - set(state))
-    unexpected = sorted(key for key in set(state) - set(expected) if not key.startswith(unused))
-    shapes = [
-        f"{key}: {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if missing or unexpected or shapes:
-        raise ValueError(
-            f"{path} does not fit {_name(tower)}: missing {missing[:5]}, unexpected {unexpected[:5]}, "
-            f"mis-shaped {shapes[:5]}"
-        )
+    expected = {key: value.shape for key, value in tower.state_dict().items()}
+    found = {
+        key: value.shape for key, value in state.items() if key in expected or not key.startswith(unused)
+    }
+    check_fit(expected, found, f"{path} does not fit {_name(tower)}")
     tower.load_state_dict({key: state[key] for key in expected})
 
 

@@ -140,7 +140,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     other = timm.create_model("test_vit2.r160_in1k").state_dict()
     save_file(other, tmp_path / "other.safetensors")
     with pytest.raises(
-        ValueError, match=r"does not fit test_vit\.r160_in1k: missing \['cls_token'\], unexpected"
+        ValueError, match=r"does not fit test_vit\.r160_in1k: missing \['cls_token'\]; unexpected"
     ):
         encoder(weights=str(tmp_path / "other.safetensors"))
     whole = (tmp_path / "other.safetensors").read_bytes()
