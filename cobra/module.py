@@ -10,13 +10,14 @@ import lightning as L  # isort: skip
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from cobra.convert.parts import load_parts
 from cobra.data.batch import Batch
 from cobra.eval.predictions import Prediction
 from cobra.models.vlm import CobraVLM
+from cobra.muon_adamw import MuonAdamW
 from cobra.stages import Plan, Stage
 
 
@@ -31,6 +32,8 @@ class CobraModule(L.LightningModule):
         stages: set from the run's `stages`.
         model: the model, as a factory: it is built when the strategy is ready for it.
         betas: AdamW's momentum coefficients.
+        muon: parts (vision, projector, lm) in which Muon steps the matrices between hidden states, AdamW the
+            rest; it takes the same rates. For training from nothing on few devices: it needs whole matrices.
         max_new_tokens: longest answer in validation, test and predict.
         weights: what parts (vision, projector, lm) start training from: a folder, a file of weights or a hub
             repository, in any layout that `cobra convert` reads. With --ckpt_path they are not read.
@@ -42,6 +45,7 @@ class CobraModule(L.LightningModule):
         stages: list[Stage],
         model: Callable[[], CobraVLM],
         betas: tuple[float, float] = (0.9, 0.999),
+        muon: list[str] | None = None,
         max_new_tokens: int = 16,
         weights: dict[str, str] | None = None,
     ) -> None:
@@ -49,6 +53,7 @@ class CobraModule(L.LightningModule):
         self.stages = stages
         self.build = model
         self.betas = betas
+        self.muon = muon or []
         self.max_new_tokens = max_new_tokens
         self.weights = weights or {}
         self.model: CobraVLM | None = None
@@ -70,12 +75,12 @@ class CobraModule(L.LightningModule):
                 load_parts(self.model, self.weights)
         except (ValueError, OSError) as error:
             raise ModelError(str(error)) from error
-        for stage in self.stages:
-            unknown = sorted(set(stage.train) - set(self.model.parts()))
-            if unknown:
-                raise ModelError(
-                    f"stage {stage.name!r} trains unknown parts {unknown}: {list(self.model.parts())}"
-                )
+        for who, names in [
+            ("muon steps", self.muon),
+            *((f"stage {s.name!r} trains", s.train) for s in self.stages),
+        ]:
+            if unknown := sorted(set(names) - set(self.model.parts())):
+                raise ModelError(f"{who} unknown parts {unknown}: {list(self.model.parts())}")
         self.objectives = nn.ModuleList(stage.objective(self.model) for stage in self.stages)
         trained = {part for stage in self.stages for part in stage.train}
         for name, part in self.model.parts().items():
@@ -84,7 +89,7 @@ class CobraModule(L.LightningModule):
         self.decayed = {name for name, p in self.named_parameters() if p.requires_grad and _decays(p)}
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW over all that any stage trains; the schedule returns the learning rate itself.
+        """AdamW, and Muon where asked, over all that any stage trains; the schedule returns the rate itself.
 
         What is trained in two stages keeps its moments from one to the next.
         """
@@ -92,19 +97,32 @@ class CobraModule(L.LightningModule):
         trained = {_WRAPPERS.sub("", name): p for name, p in self.named_parameters()}
         unknown = sorted(self.decayed - set(trained))
         assert not unknown, f"parameters were renamed: {unknown[:3]}"
-        groups = [
-            {
-                "params": [p for n, p in trained.items() if p.requires_grad and n in self.decayed],
-                "decays": True,
-            },
-            {
-                "params": [p for n, p in trained.items() if p.requires_grad and n not in self.decayed],
-                "decays": False,
-            },
+        hidden = self._hidden_matrices()
+        kinds: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in trained.items():
+            if parameter.requires_grad:
+                kinds.setdefault((name in self.decayed, name in hidden), []).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": parameters, "decays": decays, "muon": muon}
+            for (decays, muon), parameters in kinds.items()
         ]
-        optimizer = AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
+        optimizer: Optimizer = (
+            MuonAdamW(groups, lr=1.0, betas=self.betas)
+            if hidden
+            else AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
+        )
         schedule = LambdaLR(optimizer, self.plan.rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _hidden_matrices(self) -> set[str]:
+        """Names of the matrices that Muon steps: linear layers, but none that makes logits."""
+        assert self.model is not None
+        return {
+            f"model.{part}.{name}.weight"
+            for part in self.muon
+            for name, layer in self.model.parts()[part].named_modules()
+            if isinstance(layer, nn.Linear) and layer.out_features != self.model.lm.vocab_size
+        }
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Enter the next stage when its first step comes."""

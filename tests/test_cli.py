@@ -123,6 +123,7 @@ _OFFLINE = (
         (["--model.weights", "{lm: nowhere}"], r"cobra fit: nowhere is no file, no folder and no hub name"),
         (["--model.weights", "{lm: ssm}"], r"does not fit the lm of this model: missing .* unexpected "),
         (["--model.weights", "{llm: ssm}"], r"unknown parts \['llm'\]"),
+        (["--model.muon", "[llm]"], r"muon steps unknown parts \['llm'\]: "),
         (["--model.model.init_args.vision", _OFFLINE], r"cobra fit: the weights of 'test_vit.*`weights` to"),
     ],
 )

@@ -48,9 +48,15 @@ def stage(name: str, train: list[str], **changes: object) -> Stage:
     return Stage(name=name, train=train, **{**defaults, **changes})
 
 
-def run(stages: list[Stage], tmp_path: Path, callbacks: list | None = None, **options: object) -> CobraModule:
+def run(
+    stages: list[Stage],
+    tmp_path: Path,
+    callbacks: list | None = None,
+    muon: list[str] | None = None,
+    **options: object,
+) -> CobraModule:
     lm = partial(MambaLM, 512, 16, 1)
-    module = CobraModule(stages, partial(CobraVLM, small_vit, PROJECTORS["pixel_unshuffle"], lm))
+    module = CobraModule(stages, partial(CobraVLM, small_vit, PROJECTORS["pixel_unshuffle"], lm), muon=muon)
     data = DataModule(stages, "cobra:data/shapes/tokenizer", train={"noise": Noise}, val={"noise": Noise})
     trainer = L.Trainer(
         default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
@@ -159,3 +165,12 @@ def test_two_devices_train_what_one_device_trains(tmp_path: Path) -> None:
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name, weight in ranks[0].items():
         assert torch.equal(weight, ranks[1][name]), name
+
+
+def test_muon_steps_hidden_matrices_alone(tmp_path: Path) -> None:
+    module = run([stage("a", ["projector", "lm"])], tmp_path, muon=["lm"])
+    names = {p: n.removeprefix("model.lm.layers.0.mixer.") for n, p in module.named_parameters()}
+    groups = module.trainer.optimizers[0].param_groups
+    steps = {names[p] for group in groups if group["muon"] for p in group["params"]}
+    assert steps == {"in_proj.weight", "x_proj.weight", "dt_proj.weight", "out_proj.weight"}
+    assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in names)
