@@ -17,7 +17,7 @@ def draw_confusion(predictions: Sequence[Prediction], path: Path, columns: int =
     """Write a PNG with a matrix for each type of question: true answers down, given answers across."""
     kinds = sorted({prediction.kind for prediction in predictions})
     rows = -(-len(kinds) // columns)
-    figure = Figure(figsize=(columns * 3.6, rows * 3.6), layout="constrained")
+    figure = Figure(figsize=(columns * 3.6, rows * 3.8), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[len(kinds) :]:
         axes.set_axis_off()
@@ -56,5 +56,6 @@ def _draw_matrix(axes: Axes, kind: str, true: list[str], given: list[str], count
     for row, column in zip(*np.nonzero(counts), strict=True):
         color = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=7, color=color)
-    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
-        axes.set_ylabel("true answer", fontsize=8)
+    # right answers lie on the diagonal
+    axes.set_ylabel("true answer", fontsize=8)
+    axes.set_xlabel("given answer", fontsize=8)

@@ -1,11 +1,16 @@
 """What a run learned, and when."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 Row = dict[str, float]
+
+_COLUMNS = 4
 
 
 def read_metrics(logs: Path) -> list[Row]:
@@ -31,37 +36,61 @@ def write_metrics(rows: list[Row], path: Path) -> None:
         writer.writerows(rows)
 
 
-def draw_learning_curve(rows: list[Row], path: Path, stages: list[tuple[str, int]], chance: float) -> None:
-    """Write a PNG: loss above, accuracy of each type of question below, stages marked.
+def draw_learning_curve(
+    rows: list[Row], path: Path, stages: list[tuple[str, int]], chances: Mapping[str, float]
+) -> None:
+    """Write a PNG: loss and macro accuracy above, a panel for each type of question below, stages marked.
 
     Args:
         rows: from `read_metrics`.
         path: where to write.
         stages: name and last step of each stage.
-        chance: macro accuracy of guessing.
+        chances: accuracy of guessing, for each type and `macro`.
     """
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    loss_axes, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2])
-    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-    loss_axes.plot(*zip(*losses, strict=True), color="#57606a", linewidth=1)
-    loss_axes.set_yscale("log")
-    loss_axes.set_ylabel("training loss")
     kinds = sorted({name for row in rows for name in row if name.startswith("val/")} - {"val/macro"})
-    for name in kinds:
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name.removeprefix("val/"))
-    macro = [(row["step"], row["val/macro"]) for row in rows if "val/macro" in row]
-    if macro:
-        axes.plot(*zip(*macro, strict=True), color="black", linewidth=2.5, label="macro")
-    axes.axhline(chance, color="#57606a", linestyle=":", label="guessing (macro)")
-    axes.set(ylim=(0, 1.02), xlabel="optimizer step", ylabel="accuracy on held-out scenes")
+    panels = [*kinds, *["."] * (-len(kinds) % _COLUMNS)]
+    below = [panels[i : i + _COLUMNS] for i in range(0, len(panels), _COLUMNS)]
+    half = _COLUMNS // 2
+    figure = Figure(figsize=(12, 3.2 + 2.3 * len(below)), layout="constrained")
+    every = figure.subplot_mosaic(
+        [["loss"] * half + ["val/macro"] * half, *below], height_ratios=[1.4, *[1] * len(below)], sharex=True
+    )
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    # points: where a stage mixes its data, batches of one kind lie far from those of another
+    every["loss"].plot(*zip(*losses, strict=True), ".", color="#57606a", markersize=4)
+    every["loss"].set(yscale="log", title="training loss")
+    for name in [*kinds, "val/macro"]:
+        _draw_accuracy(every[name], name, rows, chances.get(name.removeprefix("val/")))
+    for panel in every.values():
+        panel.tick_params(labelbottom=True, labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for _, end in stages:
+            panel.axvline(end, color="#d0d7de", zorder=0)
+    _name(every["loss"], stages)
+    _name(every["val/macro"], stages)
+    figure.supxlabel("optimizer step", fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_accuracy(axes: Axes, name: str, rows: list[Row], chance: float | None) -> None:
+    points = [(row["step"], row[name]) for row in rows if name in row]
+    axes.set(ylim=(0, 1.1), yticks=[0, 0.25, 0.5, 0.75, 1])
+    if not points:
+        return
+    color = "black" if name == "val/macro" else "#0969da"
+    axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=color)
+    title = "macro: mean of the types" if name == "val/macro" else name.removeprefix("val/")
+    axes.set_title(f"{title}, {100 * points[-1][1]:.0f} % at the end")
+    if chance is not None:
+        axes.axhline(chance, color="#cf222e", linestyle=":", linewidth=1.2)
+        axes.text(0, chance + 0.02, "guessing", color="#cf222e", fontsize=8, va="bottom")
+
+
+def _name(axes: Axes, stages: list[tuple[str, int]]) -> None:
+    """Write the name of each stage into it, near the top."""
     start = 0
     for name, end in stages:
-        loss_axes.text(
-            (start + end) / 2, 1.01, name, ha="center", va="bottom", transform=loss_axes.get_xaxis_transform()
-        )
-        for each in (loss_axes, axes):
-            each.axvline(end, color="#d0d7de", zorder=0)
+        middle = (start + end) / 2
+        axes.text(middle, 1, name, ha="center", va="top", fontsize=9, transform=axes.get_xaxis_transform())
         start = end
-    axes.legend(fontsize=8, ncols=2, loc="upper left")
-    figure.savefig(path, dpi=110)

@@ -10,12 +10,14 @@ import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
+from cobra.eval.answer_stream import draw_answer_stream, first_scene
 from cobra.eval.confusion import draw_confusion
 from cobra.eval.learning_curve import draw_learning_curve, read_metrics, write_metrics
 from cobra.eval.precision import fastest_precision
 from cobra.eval.predictions import read_predictions
-from cobra.eval.summary import means, summarise, table
+from cobra.eval.summary import chances, means, summarise, table
 from cobra.eval.training_run import Run
+from cobra.pretrained import from_pretrained
 
 _QUESTIONS = ("what digit is written?", "how many red objects are there?", "describe the image.")
 
@@ -40,7 +42,7 @@ def reproduce(configs: list[Path], out: Path, seeds: list[int], precision: str |
     console.rule("results")
     console.print(Markdown(table(summaries)))
     _ask(folders[0], console)
-    pictures = ("learning_curve", "contact_sheet-test", "confusion-test")
+    pictures = ("learning_curve", "contact_sheet-test", "confusion-test", "answer_stream-test")
     console.print("pictures: " + ", ".join(str(folders[0] / f"{name}.png") for name in pictures))
 
 
@@ -58,8 +60,12 @@ def _reproduce_one(
     write_metrics(rows, out / "metrics.csv")
     summary = summarise(seeing, blind, load_before)
     _write_summary(out, summary, table([summary]))
-    draw_learning_curve(rows, out / "learning_curve.png", _stages(out, rows), summary["chance"])
-    draw_confusion(list(read_predictions(out / "predictions-test.jsonl")), out / "confusion-test.png")
+    guessing = chances(out / "predictions-test.jsonl")
+    draw_learning_curve(rows, out / "learning_curve.png", _stages(out, rows), guessing)
+    predictions = list(read_predictions(out / "predictions-test.jsonl"))
+    draw_confusion(predictions, out / "confusion-test.png")
+    picture, drawn = out / "picture-test.png", out / "answer_stream-test.png"
+    draw_answer_stream(*from_pretrained(out / "model"), picture, first_scene(predictions), drawn)
     return summary
 
 

@@ -24,13 +24,22 @@ def summarise(seeing: Run, blind: Run, load_before: float) -> dict:
         "machine": {"threads": torch.get_num_threads(), "processor": _processor()},
         "seed": seeing.seed,
         "precision": seeing.precision or "as configured",
-        "chance": _chance(seeing.folder / "predictions-test.jsonl"),
+        "chance": chances(seeing.folder / "predictions-test.jsonl")["macro"],
         "macro": model["test"]["macro"],
         "macro_blind": twin["test"]["macro"],
         "macro_composition": model["composition"]["macro"],
         "model": model,
         "blind": twin,
     }
+
+
+def chances(predictions: Path) -> dict[str, float]:
+    """Accuracy of guessing among the answers that each type of question has, and `macro`, their mean."""
+    answers: dict[str, set[str]] = {}
+    for prediction in read_predictions(predictions):
+        answers.setdefault(prediction.kind, set()).update(prediction.answers)
+    shares = {kind: 1 / len(known) for kind, known in answers.items()}
+    return {**shares, "macro": mean(shares.values())}
 
 
 def means(summaries: list[dict]) -> dict[str, float]:
@@ -75,14 +84,6 @@ def _scores(folder: Path) -> dict[str, dict[str, float]]:
 def _steps(checkpoint: Path) -> int:
     """Optimizer steps that a checkpoint has behind it."""
     return torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")["global_step"]
-
-
-def _chance(predictions: Path) -> float:
-    """Macro accuracy of guessing among the answers that each type of question has."""
-    answers: dict[str, set[str]] = {}
-    for prediction in read_predictions(predictions):
-        answers.setdefault(prediction.kind, set()).update(prediction.answers)
-    return mean(1 / len(known) for known in answers.values())
 
 
 def _percent(summaries: list[dict], who: str, split: str, kind: str) -> str:

@@ -26,6 +26,6 @@ def test_a_resumed_launch_replaces_what_it_repeats(tmp_path: Path) -> None:
     write_metrics(rows, tmp_path / "all.csv")
     with (tmp_path / "all.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["0.0", "1.0", "2.0", "4.0"]
-    draw_learning_curve(rows, tmp_path / "curve.png", [("only", 4)], chance=0.25)
+    draw_learning_curve(rows, tmp_path / "curve.png", [("only", 4)], {"a": 0.5, "macro": 0.5})
     with Image.open(tmp_path / "curve.png") as picture:
         assert min(picture.size) > 400
