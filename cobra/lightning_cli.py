@@ -20,6 +20,7 @@ from cobra.data.module import DataModule
 from cobra.module import CobraModule, ModelError
 from cobra.save_result import SaveResult
 from cobra.stages import Stage
+from cobra.training_clock import TrainingClock
 
 # where a run writes that no yaml gives a place
 _UNNAMED = "runs/unnamed"
@@ -58,6 +59,7 @@ class CobraCLI(LightningCLI):
             # parts that a stage freezes, and the encoder in a batch of text, take no part in a step
             kwargs["strategy"] = "ddp_find_unused_parameters_true"
         callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._checkpointing(root)]
+        callbacks += [TrainingClock()] if self.subcommand == "fit" else []
         return super().instantiate_trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
 
     def before_instantiate_classes(self) -> None:
