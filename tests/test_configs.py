@@ -56,6 +56,13 @@ def test_the_published_systems_have_the_published_sizes() -> None:
     assert stated(CASES["ml_mamba_2.7b"]) == {"image tokens": 729, "parameters": 3_618_946_048}
 
 
+@pytest.mark.parametrize("name", ["mamba1", "published_init", "transformer"])
+def test_what_the_demo_is_compared_with_is_as_large(name: str) -> None:
+    base = stated(CASES["cobra_tiny"])
+    twin = stated(CASES[f"cobra_tiny+{name}"])
+    assert twin == {**base, "parameters": pytest.approx(base["parameters"], rel=0.03)}
+
+
 def test_variants_of_different_tables_combine(tmp_path: Path) -> None:
     names = ["csm", "msc_basic", "lm_780m"]
     variants = [CONFIGS / "variants/ml_mamba_2.7b" / f"{name}.yaml" for name in names]
