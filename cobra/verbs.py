@@ -139,6 +139,17 @@ def _reproduce(options: argparse.Namespace) -> None:
     reproduce(options.config, options.out, options.seeds, options.precision)
 
 
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="[NAME=]FOLDER", help="what `cobra fit` wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder for plots and table")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from cobra.eval.compare import compare
+
+    compare(options.runs, options.out)
+
+
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     kernels = subjects.add_parser(
@@ -173,5 +184,11 @@ VERBS: list[tuple[str, str, _Arguments, _Run]] = [
         "train a config and its blind twin, evaluate both, draw the results",
         _reproduce_arguments,
         _reproduce,
+    ),
+    (
+        "compare",
+        "draw trained runs beside each other: accuracy by steps and time, cost of a token",
+        _compare_arguments,
+        _compare,
     ),
 ]
