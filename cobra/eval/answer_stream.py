@@ -85,7 +85,7 @@ def draw_answer_stream(
         answers = [answer_stream(model, processor, picture, each.question) for each in asked]
     longest = max(len(tokens) for _, tokens in answers)
     figure = Figure(figsize=(4 + 2.4 * longest, 0.4 + 1.3 * len(asked)), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[4, 2.4 * longest])
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[4, 2.4 * longest])[0]
     scene = left.subplots()
     scene.imshow(load_rgb(picture), interpolation="nearest")
     scene.set_axis_off()

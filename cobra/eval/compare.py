@@ -40,12 +40,12 @@ class Trained:
 
     def curve(self) -> tuple[list[float], list[float], list[float]]:
         """Steps, processor seconds and macro accuracy of each validation."""
-        clock = [(row["step"], row["cpu_seconds"]) for row in self.rows if "cpu_seconds" in row]
+        timed = [row for row in self.rows if "cpu_seconds" in row]
         scored = [(row["step"], row["val/macro"]) for row in self.rows if "val/macro" in row]
         steps = [step for step, _ in scored]
         # validations are logged without a time: between two that are, it runs evenly
-        seconds = np.interp(steps, *zip(*clock, strict=True)).tolist()
-        return steps, seconds, [value for _, value in scored]
+        seconds = np.interp(steps, [row["step"] for row in timed], [row["cpu_seconds"] for row in timed])
+        return steps, seconds.tolist(), [value for _, value in scored]
 
 
 def compare(named: list[str], out: Path) -> None:
@@ -61,7 +61,8 @@ def compare(named: list[str], out: Path) -> None:
         raise ValueError(f"two runs have one name in {names}: write NAME=FOLDER")
     out.mkdir(parents=True, exist_ok=True)
     draw_comparison(runs, out / "comparison.png")
-    results, costs = {}, {}
+    results: dict[str, dict] = {}
+    costs = {}
     for run in runs:
         model, _ = from_pretrained(run.folder / "model")
         costs[run.name] = decode_cost(model)

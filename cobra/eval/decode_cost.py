@@ -14,27 +14,26 @@ from cobra.models.vlm import CobraVLM
 POSITIONS = (100, 1000, 2500, 5000, 10_000, 20_000)
 # tokens read at once on the way to a position
 _PROMPT = 500
-# the positions take turns: what else the machine does then slows them all alike
-_ROUNDS = 10
 
 
-def decode_cost(model: CobraVLM, positions: Sequence[int] = POSITIONS, tokens: int = 10) -> dict[int, float]:
+def decode_cost(model: CobraVLM, positions: Sequence[int] = POSITIONS, tokens: int = 100) -> dict[int, float]:
     """Processor seconds a token of the model's `stream` takes at each position, on one thread.
 
     Args:
         model: in evaluation mode; it is asked about text alone.
         positions: tokens that came before. A transformer's cache is as long as this asks for, not as the
             longest.
-        tokens: at each position in each round; the median counts.
+        tokens: at each position; the median counts.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        streams = {position: _stream_at(model, position, _ROUNDS * tokens) for position in positions}
+        streams = {position: _stream_at(model, position, tokens) for position in positions}
         seconds: dict[int, list[float]] = {position: [] for position in positions}
-        for _ in range(_ROUNDS):
+        # in turns, token by token: what else the machine does then slows all positions alike
+        for _ in range(tokens):
             for position, stream in streams.items():
-                seconds[position] += [_timed(stream) for _ in range(tokens)]
+                seconds[position].append(_timed(stream))
     finally:
         torch.set_num_threads(threads)
     return {position: median(each) for position, each in seconds.items()}
@@ -63,22 +62,13 @@ def draw_decode_cost(costs: Mapping[str, Mapping[int, float]], path: Path) -> No
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, cost in costs.items():
-        (line,) = axes.plot(list(cost), [1000 * s for s in cost.values()], marker="o", markersize=4)
-        last, first = max(cost), min(cost)
-        axes.annotate(
-            f"{name}\n× {cost[last] / cost[first]:.2f}",
-            (last, 1000 * cost[last]),
-            (8, 0),
-            textcoords="offset points",
-            va="center",
-            color=line.get_color(),
-        )
-    axes.set(xlabel="tokens before", ylabel="ms of one processor a token", ylim=(0, None))
+        growth = cost[max(cost)] / cost[min(cost)]
+        milliseconds = [1000 * seconds for seconds in cost.values()]
+        axes.plot(list(cost), milliseconds, marker="o", markersize=4, label=f"{name}, × {growth:.2f}")
+    axes.legend(title="and growth, first point to last", fontsize=9, title_fontsize=9)
+    axes.set(xlabel="tokens before", ylabel="ms a token, batch 1, one thread", ylim=(0, None))
     axes.set_xticks(POSITIONS[2:])
     axes.margins(x=0.02)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#d0d7de", linewidth=0.6)
-    axes.set_title(
-        "Cost of a token, batch 1 (× growth from the first point to the last)", fontsize=10, loc="left"
-    )
     figure.savefig(path, dpi=110)

@@ -52,7 +52,7 @@ def draw_learning_curve(
     below = [panels[i : i + _COLUMNS] for i in range(0, len(panels), _COLUMNS)]
     half = _COLUMNS // 2
     figure = Figure(figsize=(12, 3.2 + 2.3 * len(below)), layout="constrained")
-    every = figure.subplot_mosaic(
+    every: dict[str, Axes] = figure.subplot_mosaic(
         [["loss"] * half + ["val/macro"] * half, *below], height_ratios=[1.4, *[1] * len(below)], sharex=True
     )
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
@@ -64,7 +64,7 @@ def draw_learning_curve(
     for panel in every.values():
         panel.tick_params(labelbottom=True, labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         for _, end in stages:
             panel.axvline(end, color="#d0d7de", zorder=0)
     _name(every["loss"], stages)

@@ -1,5 +1,7 @@
 """What a token costs must not depend on how many came before it."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,20 +15,20 @@ from tests.models.builders import ENCODERS, LMS, PROJECTORS
 def test_a_token_at_position_20000_costs_what_one_at_100_costs(lm: str) -> None:
     torch.manual_seed(0)
     model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS[lm]).eval()
-    cost = decode_cost(model, positions=(100, 20_000), tokens=50)
+    cost = decode_cost(model, positions=(100, 20_000), tokens=500)
     assert cost[20_000] == pytest.approx(cost[100], rel=0.1)
 
 
 def test_every_token_before_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS["transformer"]).eval()
-    states = []
+    states: list[Any] = []
     allocate = model.lm.allocate_state
 
-    def kept(*arguments: int) -> object:
-        states.append(allocate(*arguments))
+    def kept(batch: int, max_length: int) -> Any:
+        states.append(allocate(batch, max_length))
         return states[-1]
 
     monkeypatch.setattr(model.lm, "allocate_state", kept)
-    decode_cost(model, positions=(3, 1100), tokens=1)
-    # the first of the timed tokens is read when the second is asked for; ten rounds read ten
-    assert [state.length for state in states] == [3 + 10, 1100 + 10]
+    decode_cost(model, positions=(3, 1100), tokens=2)
+    # each of the two timed tokens comes from reading the one before
+    assert [state.length for state in states] == [3 + 2, 1100 + 2]
