@@ -37,7 +37,12 @@ def pack_w8(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def unpack_w8(packed: Tensor, scales: Tensor) -> Tensor:
     """The weight (N, 4 * words) that a packed one stands for, in the dtype of `scales`."""
-    return _from_words(_separate(packed), bits=8).to(scales.dtype) * scales[:, None]
+    return _scaled_w8(_separate(packed), scales)
+
+
+def unpack_rows_w8(packed: Tensor, scales: Tensor, rows: Tensor) -> Tensor:
+    """Some rows (R,) of what `unpack_w8` gives, without unpacking the others."""
+    return _scaled_w8(_select(packed, rows), scales[rows])
 
 
 def pack_w4(weight: Tensor, group: int = 32) -> tuple[Tensor, Tensor]:
@@ -69,9 +74,12 @@ def pack_w4(weight: Tensor, group: int = 32) -> tuple[Tensor, Tensor]:
 
 def unpack_w4(packed: Tensor, scales: Tensor, group: int) -> Tensor:
     """The weight (N, K) that a packed one stands for, in fp32 (fp64 if the scales are)."""
-    dtype = torch.promote_types(scales.dtype, torch.float32)
-    integers = _from_words(_separate(packed), bits=4).to(dtype)
-    return (integers.unflatten(-1, (-1, group)) * _separate(scales).to(dtype)[..., None]).flatten(1)
+    return _scaled_w4(_separate(packed), _separate(scales), group)
+
+
+def unpack_rows_w4(packed: Tensor, scales: Tensor, group: int, rows: Tensor) -> Tensor:
+    """Some rows (R,) of what `unpack_w4` gives, without unpacking the others."""
+    return _scaled_w4(_select(packed, rows), _select(scales, rows), group)
 
 
 def check_group(group: int, width: int) -> None:
@@ -94,6 +102,16 @@ def _checked(weight: Tensor) -> Tensor:
     if not weight.isfinite().all():
         raise ValueError("weight holds NaN or infinity, which have no integer: repair it before packing")
     return weight
+
+
+def _scaled_w8(words: Tensor, scales: Tensor) -> Tensor:
+    return _from_words(words, bits=8).to(scales.dtype) * scales[:, None]
+
+
+def _scaled_w4(words: Tensor, scales: Tensor, group: int) -> Tensor:
+    dtype = torch.promote_types(scales.dtype, torch.float32)
+    integers = _from_words(words, bits=4).to(dtype)
+    return (integers.unflatten(-1, (-1, group)) * scales.to(dtype)[..., None]).flatten(1)
 
 
 def _or_one(scales: Tensor) -> Tensor:
@@ -130,3 +148,12 @@ def _separate(stored: Tensor) -> Tensor:
     whole, width = len(stored) // BLOCK_ROWS * BLOCK_ROWS, stored.shape[1]
     blocks = stored[:whole].reshape(-1, width, BLOCK_ROWS).transpose(1, 2)  # (N // 16, 16, W)
     return torch.cat([blocks.flatten(0, 1), stored[whole:].reshape(width, -1).t()])
+
+
+def _select(stored: Tensor, rows: Tensor) -> Tensor:
+    """The rows (R,) of what `_separate` gives."""
+    count, width = stored.shape
+    first = rows // BLOCK_ROWS * BLOCK_ROWS
+    height = (count - first).clamp(max=BLOCK_ROWS)  # of each row's block
+    columns = torch.arange(width, device=rows.device)
+    return stored.flatten()[(first * width + rows - first)[:, None] + columns * height[:, None]]  # (R, W)

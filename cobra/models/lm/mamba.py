@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cobra.kernels.ops import causal_conv1d, mamba_step, selective_scan
@@ -44,6 +45,14 @@ class MambaLM(StateSpaceLM):
         super().__init__(vocab_size, d_model, mixers, norm_eps)
 
 
+class FusedLinear(nn.Linear):
+    """A linear whose weight the step's kernel reads itself: small, and at most rounded to bf16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., K) to (..., N), without the bias, which the scan adds to the time steps."""
+        return F.linear(x, self.weight.to(x.dtype))
+
+
 class MambaMixer(Mixer):
     """in_proj, causal convolution, selective scan, gate, out_proj; names as in mamba_ssm."""
 
@@ -54,8 +63,8 @@ class MambaMixer(Mixer):
         self.splits = (dt_rank, d_state, d_state)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)
-        self.x_proj = nn.Linear(d_inner, sum(self.splits), bias=False)
-        self.dt_proj = nn.Linear(dt_rank, d_inner)
+        self.x_proj = FusedLinear(d_inner, sum(self.splits), bias=False)
+        self.dt_proj = FusedLinear(dt_rank, d_inner)
         without_weight_decay(self.dt_proj.bias)
         decay = torch.arange(1, d_state + 1, dtype=torch.float32).log().repeat(d_inner, 1)
         self.A_log = without_weight_decay(nn.Parameter(decay))
@@ -90,7 +99,7 @@ class MambaMixer(Mixer):
         dt, B, C = self.x_proj(x).split(self.splits, dim=-1)
         y, ssm_state = selective_scan(
             x,
-            dt @ self.dt_proj.weight.t(),
+            self.dt_proj(dt),
             -torch.exp(self.A_log.float()),
             B.unsqueeze(2),  # (B, T, 1, N)
             C.unsqueeze(2),

@@ -106,14 +106,29 @@ class RMSNorm(nn.Module):
         return add_rms_norm(x, residual, self.weight, self.eps, residual_in_fp32=True)
 
 
+class TiedEmbedding(nn.Embedding):
+    """An embedding whose weight is the head's, too."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) to (..., rows of the embedding)."""
+        return F.linear(hidden, self.weight)
+
+
 class StateSpaceLM(LanguageModel):
-    """Embedding, blocks, final norm and tied head; parameter names as in mamba_ssm's `backbone`."""
+    """Embedding, blocks, final norm and tied head; parameter names as in mamba_ssm's `backbone`.
+
+    Attributes:
+        state_dtype: of the recurrent state of a model that is not fp64. bf16 halves what a step reads and
+            writes of it, and rounds it at every token.
+    """
+
+    state_dtype = torch.float32
 
     def __init__(self, vocab_size: int, d_model: int, mixers: Sequence[Mixer], norm_eps: float) -> None:
         super().__init__()
         self.vocab_size = vocab_size
         self.d_model = d_model
-        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.embedding = TiedEmbedding(vocab_size, d_model)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.layers = nn.ModuleList(Block(d_model, mixer, norm_eps) for mixer in mixers)
         self.norm_f = RMSNorm(d_model, norm_eps)
@@ -150,7 +165,7 @@ class StateSpaceLM(LanguageModel):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., vocab_size), with the embedding's weights."""
-        return F.linear(hidden, self.embedding.weight)
+        return self.embedding.logits(hidden)
 
     def allocate_state(
         self,
@@ -159,12 +174,12 @@ class StateSpaceLM(LanguageModel):
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
     ) -> SSMState:
-        """An empty state; max_length does not matter. The recurrent state is fp32 unless dtype is fp64."""
+        """An empty state; max_length does not matter. dtype: of the convolutions, see also `state_dtype`."""
         weight = self.embedding.weight
         mixer = self.blocks[0].mixer
         layers = len(self.layers)
         dtype, device = dtype or weight.dtype, device or weight.device
-        wide = torch.promote_types(dtype, torch.float32)
+        wide = dtype if dtype == torch.float64 else self.state_dtype
         conv = torch.zeros(layers, batch, *mixer.conv_shape, dtype=dtype, device=device)
         ssm = torch.zeros(layers, batch, *mixer.ssm_shape, dtype=wide, device=device)
         return SSMState(conv, ssm)
