@@ -9,6 +9,9 @@ even columns, in its upper half the odd ones. Words and scales of 16 rows lie si
 last rows % 16 rows), so a packed tensor has the shape (rows, words), but its rows are not the weight's.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +22,8 @@ W8_COLUMNS = 4
 
 # The largest value of a group in steps: at 8, all of -8 to 7 is used; at more, it is clipped.
 _W4_STEPS = (8.0, 7.0, 7.5, 8.5, 9.0)
+# Packing reads the same weights many times over.
+_ELEMENTS_AT_A_TIME = 2**18
 
 
 def pack_w8(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,10 +34,7 @@ def pack_w8(weight: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: if `weight` is not a finite floating matrix.
     """
-    weight = _checked(weight)
-    scales = weight.abs().amax(-1) / 127.0  # (N,)
-    integers = (weight / _or_one(scales)[:, None]).round()
-    return _interleave(_to_words(F.pad(integers, (0, -weight.shape[1] % W8_COLUMNS)), bits=8)), scales
+    return _by_blocks(_checked(weight), _pack_w8)
 
 
 def unpack_w8(packed: Tensor, scales: Tensor) -> Tensor:
@@ -53,23 +55,8 @@ def pack_w4(weight: Tensor, group: int = 32) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: if `weight` is not finite and floating, or its K no multiple of `group` (32, 64, 128).
     """
-    weight = _checked(weight)
-    check_group(group, weight.shape[1])
-    grouped = weight.unflatten(-1, (-1, group))  # (N, K / group, group)
-    least, largest = grouped.amin(-1, keepdim=True), grouped.amax(-1, keepdim=True)
-    # there is a -8, but no 8: the scale has the sign that makes the largest weight negative
-    extreme = torch.where(largest > -least, largest, least)
-    best = torch.zeros_like(grouped)
-    scales, error = torch.zeros_like(extreme), torch.full_like(extreme, torch.inf)
-    for steps in _W4_STEPS:
-        scale = (-extreme / steps).bfloat16().float()
-        integers = (grouped / _or_one(scale)).round().clamp(-8, 7)
-        candidate = (grouped - integers * scale).square().sum(-1, keepdim=True)
-        better = candidate < error
-        best, scales = torch.where(better, integers, best), torch.where(better, scale, scales)
-        error = torch.where(better, candidate, error)
-    words = _to_words(best.flatten(1), bits=4)
-    return _interleave(words), _interleave(scales.squeeze(-1).bfloat16())
+    check_group(group, _checked(weight).shape[1])
+    return _by_blocks(weight, partial(_pack_w4, group=group))
 
 
 def unpack_w4(packed: Tensor, scales: Tensor, group: int) -> Tensor:
@@ -93,15 +80,50 @@ def check_group(group: int, width: int) -> None:
 
 
 def _checked(weight: Tensor) -> Tensor:
-    """The weight in fp32."""
     if weight.dim() != 2 or not weight.is_floating_point():
         raise ValueError(
             f"weight is {weight.dtype} {tuple(weight.shape)} but must be floating (N, K): cast or reshape it"
         )
-    weight = weight.detach().float()
-    if not weight.isfinite().all():
-        raise ValueError("weight holds NaN or infinity, which have no integer: repair it before packing")
     return weight
+
+
+def _by_blocks(weight: Tensor, pack: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """What `pack` makes of whole blocks of rows in fp32, few at a time so that they stay in cache."""
+    rows = max(1, _ELEMENTS_AT_A_TIME // (BLOCK_ROWS * max(1, weight.shape[1]))) * BLOCK_ROWS
+    packed, scales = zip(*(pack(part.detach().float()) for part in weight.split(rows)), strict=True)
+    return torch.cat(packed), torch.cat(scales)
+
+
+def _pack_w8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    scales = _finite(weight.abs().amax(-1)) / 127.0  # (N,)
+    integers = (weight / _or_one(scales)[:, None]).round()
+    return _interleave(_to_words(F.pad(integers, (0, -weight.shape[1] % W8_COLUMNS)), bits=8)), scales
+
+
+def _pack_w4(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    grouped = weight.unflatten(-1, (-1, group))  # (N, K / group, group)
+    least, largest = (_finite(extreme) for extreme in grouped.aminmax(dim=-1, keepdim=True))
+    # there is a -8, but no 8: the scale has the sign that makes the largest weight negative
+    extreme = torch.where(largest > -least, largest, least)
+    scales, error = torch.zeros_like(extreme), torch.full_like(extreme, torch.inf)
+    for steps in _W4_STEPS:
+        scale = (-extreme / steps).bfloat16().float()
+        candidate = torch.addcmul(grouped, _integers(grouped, scale), scale, value=-1)
+        squares = candidate.square_().sum(-1, keepdim=True)
+        scales, error = torch.where(squares < error, scale, scales), torch.minimum(squares, error)
+    words = _to_words(_integers(grouped, scales).flatten(1), bits=4)
+    return _interleave(words), _interleave(scales.squeeze(-1).bfloat16())
+
+
+def _integers(grouped: Tensor, scale: Tensor) -> Tensor:
+    return (grouped / _or_one(scale)).round_().clamp_(-8, 7)
+
+
+def _finite(extremes: Tensor) -> Tensor:
+    """The largest or least of the weights, which are not finite if one weight is not."""
+    if not extremes.isfinite().all():
+        raise ValueError("weight holds NaN or infinity, which have no integer: repair it before packing")
+    return extremes
 
 
 def _scaled_w8(words: Tensor, scales: Tensor) -> Tensor:
