@@ -13,6 +13,7 @@ from cobra.data.image import load_rgb
 
 HELP = """\
 /image PATH  show a picture with the next question
+/again       forget what was said, but not the pictures of the first question
 /reset       forget the conversation
 /help        this list
 /exit        leave (or end of input)
@@ -42,6 +43,8 @@ class Session:
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
         self.pictures: list[str] = []
+        # as it was before the first question, its pictures read
+        self.start: Conversation | None = None
 
     def handle(self, line: str) -> None:
         """Obey a command or answer a question; a mistake is told and leaves the conversation as it was."""
@@ -51,8 +54,10 @@ class Session:
                 self._show(argument.strip())
             elif command == "/reset":
                 self.conversation.reset()
-                self.pictures = []
+                self.pictures, self.start = [], None
                 _note("forgotten")
+            elif command == "/again":
+                self._begin_again()
             elif command == "/help":
                 _note(HELP)
             elif command.startswith("/"):
@@ -69,10 +74,19 @@ class Session:
         self.pictures.append(path)
         _note(f"{path}: {width} × {height}, goes with your next question")
 
+    def _begin_again(self) -> None:
+        if self.start is None:
+            raise ValueError("/again needs a conversation that began with a picture: /image shows one")
+        self.conversation = self.start.fork()
+        _note("forgotten, but for the picture")
+
     def _answer(self, question: str) -> None:
         start = time.perf_counter()
         first: float | None = None
         with _stopping() as stopped:
+            if self.pictures and not self.conversation.messages:
+                self.conversation.look_at(self.pictures)
+                self.pictures, self.start = [], self.conversation.fork()
             pieces = self.conversation.ask(question, self.pictures)
             for text in pieces:
                 first = first or time.perf_counter()

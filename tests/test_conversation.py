@@ -14,6 +14,7 @@ from cobra.data.chat import Chat
 from cobra.data.processor import Processor
 from cobra.data.record import Record, assistant, user
 from cobra.models.vlm import CobraVLM
+from cobra.text_stream import TextStream
 from tests.models.builders import ENCODERS, LMS, PROJECTORS
 
 PICTURE = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
@@ -81,6 +82,62 @@ def test_a_reset_conversation_starts_anew(make: Callable[..., Conversation]) -> 
     assert "".join(talk.ask("what is it?", [PICTURE])) == first
 
 
+def test_a_picture_that_was_read_ahead_answers_like_one_that_was_not(
+    make: Callable[..., Conversation],
+) -> None:
+    fresh, start = make(), make()
+    expected = ["".join(fresh.ask("what is it?", [PICTURE])), "".join(fresh.ask("and what now?"))]
+    start.look_at([PICTURE])
+    with pytest.raises(ValueError, match="ahead of the first question only"):
+        start.look_at([PICTURE])
+    for _ in range(2):
+        talk = start.fork()
+        assert ["".join(talk.ask("what is it?")), "".join(talk.ask("and what now?"))] == expected
+        assert len(talk.images) == 1
+    assert not start.messages
+
+
+def test_a_template_that_writes_the_question_first_reads_nothing_ahead(
+    make: Callable[..., Conversation],
+) -> None:
+    template = "{%- for m in messages -%}{%- for part in m.content | reverse -%}"
+    template += "{{- '<image>' if part.type == 'image' else part.text -}}{%- endfor -%}"
+    template += (
+        "{%- if m.role == 'assistant' -%}{%- generation -%}{%- endgeneration -%}{%- endif -%}{%- endfor -%}"
+    )
+    answers = []
+    for ahead in (True, False):
+        talk = make()
+        talk.processor.chat.tokenizer.chat_template = template
+        if ahead:
+            talk.look_at([PICTURE])
+        answers.append("".join(talk.ask("what is it?", [] if ahead else [PICTURE])))
+    assert answers[0] == answers[1]
+
+
+def test_the_text_of_a_stream_is_that_of_all_its_tokens() -> None:
+    chat = Chat("cobra:data/shapes/tokenizer")
+    spoken = chat.encode(" déjà  vu: 日本 🐍\n ok  ")
+    noise = torch.randint(len(chat), (300,), generator=torch.Generator().manual_seed(0)).tolist()
+    for ids in (spoken, noise, [], spoken[:3]):
+        stream = TextStream(chat.decode_part)
+        pieces = [*(stream.add(token) for token in ids), stream.end()]
+        assert "".join(pieces) == chat.decode(ids)
+    assert all("\ufffd" not in TextStream(chat.decode_part).add(token) for token in spoken)
+
+
+def test_a_token_of_a_long_answer_decodes_few_others() -> None:
+    lengths: list[int] = []
+
+    def decode(ids: list[int]) -> str:
+        lengths.append(len(ids))
+        return "".join(map(chr, ids))
+
+    stream = TextStream(decode)
+    assert "".join(stream.add(97 + token % 26) for token in range(200)).startswith("abc")
+    assert max(lengths) <= 3
+
+
 @pytest.mark.parametrize(("question", "message"), [("  ", "is empty"), ("x" * 400, "more than the 300")])
 def test_a_bad_question_leaves_the_conversation_as_it_was(
     make: Callable[..., Conversation], question: str, message: str
@@ -100,9 +157,14 @@ class Echo(Conversation):
     def __init__(self) -> None:
         self.reset()
 
+    def look_at(self, images: object) -> None:  # type: ignore[override]
+        self._seen = [images]  # type: ignore[list-item]
+
     def ask(self, question: str, images: object = ()) -> Iterator[str]:  # type: ignore[override]
         self.answer_tokens = 1
-        yield f"{question} {images}"
+        self.messages = [user(question)]
+        yield f"{question} {self._seen or images}"
+        self._seen = []
 
 
 def test_commands_of_a_session(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -115,21 +177,25 @@ def test_commands_of_a_session(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         f"/image {picture}",
         "one",
         "two",
+        "/again",
+        "three",
         "/image missing.png",
         "/nonsense",
         "/image",
         "",
         "/reset",
+        "/again",
     ):
         session.handle(line)
     out, err = capsys.readouterr()
-    assert out.splitlines() == [f"one {[str(picture)]}", "two []"]
+    assert out.splitlines() == [f"one {[[str(picture)]]}", "two []", f"three {[[str(picture)]]}"]
     for text in (
         "3 × 2",
         "'missing.png' does not exist",
         "no command /nonsense",
         "needs the path",
         "forgotten",
+        "/again needs a conversation",
     ):
         assert text in err
 

@@ -80,7 +80,11 @@ class Chat:
 
     def decode(self, ids: list[int]) -> str:
         """Text of an answer's ids, up to its end."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return self.decode_part(ids).strip()
+
+    def decode_part(self, ids: list[int]) -> str:
+        """Text of a part of an answer, with the spaces around it."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def save(self, directory: Path) -> None:
         """Write the tokenizer's files and the template, for `Chat(directory)`."""

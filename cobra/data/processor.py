@@ -73,13 +73,18 @@ class Processor:
             ids, labels = ids[: self.max_length], labels[: self.max_length]
         return Example(ids, labels, [self._pixels(image) for image in record.images], record)
 
-    def encode_question(self, record: Record) -> Example:
-        """What a chat adds after its last answer, to be read from the state that this answer left."""
+    def encode_question(self, record: Record, seen: int = 0) -> Example:
+        """What a chat adds after its last answer, to be read from the state that this answer left.
+
+        Args:
+            record: the chat; its last turn asks.
+            seen: pictures of that turn whose pixels are not needed any more.
+        """
         segments = self.chat.segments([m.as_dict() for m in record.messages], prompt=True)
         read = max((number for number, s in enumerate(segments, 1) if s.is_answer), default=0)
         images = sum(part["type"] == "image" for part in record.messages[-1].content)
         ids, labels = self._tokens(segments[read:], record.id, images)
-        new = record.images[len(record.images) - images :]
+        new = record.images[len(record.images) - images + seen :]
         return Example(ids, labels, [self._pixels(image) for image in new], record)
 
     def collate(self, examples: list[Example], left: bool = False) -> Batch:

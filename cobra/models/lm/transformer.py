@@ -35,8 +35,11 @@ class KVState:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
     def clone(self) -> "KVState":
-        """An independent copy."""
-        return KVState(copy.deepcopy(self.cache), self.valid.clone(), self.positions.clone(), self.length)
+        """An independent copy; what is not written yet takes no memory."""
+        buffers = [buffer for layer in self.cache.layers for buffer in (layer.keys, layer.values)]
+        copies = {id(buffer): _copy_written(buffer, self.length) for buffer in buffers}
+        cache = copy.deepcopy(self.cache, copies)
+        return KVState(cache, self.valid.clone(), self.positions.clone(), self.length)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -148,6 +151,13 @@ class TransformerLM(LanguageModel):
             past_key_values=cache,
             use_cache=cache is not None,
         ).last_hidden_state
+
+
+def _copy_written(buffer: Tensor, length: int) -> Tensor:
+    """A copy of the first `length` tokens of keys or values (B, H, max_length, P), zeros behind."""
+    new = torch.zeros_like(buffer)
+    new[:, :, :length] = buffer[:, :, :length]
+    return new
 
 
 def _training_mask(embeds: Tensor, mask: Tensor | None, seq_idx: Tensor | None) -> Tensor | None:
