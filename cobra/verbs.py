@@ -40,6 +40,22 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    parser.add_argument(
+        "--quant",
+        choices=("none", "bf16", "int8", "int4"),
+        default="none",
+        help="weights of the language model (default: none, as they are stored)",
+    )
+    parser.add_argument(
+        "--group-size",
+        type=int,
+        choices=(32, 64, 128),
+        default=32,
+        help="weights a scale in int4 (default: 32)",
+    )
+    parser.add_argument(
+        "--state-dtype", choices=("fp32", "bf16"), default="fp32", help="of a recurrent state (default: fp32)"
+    )
 
 
 def _generate(options: argparse.Namespace) -> None:
