@@ -15,6 +15,8 @@ IMAGE_TEXT = "<image>"
 # Questions repeat, long texts hardly do; together these hold a few megabytes.
 _MAX_REMEMBERED, _MAX_CHARACTERS = 16384, 256
 
+_ROLES = ("user", "assistant")
+
 
 @dataclass
 class Segment:
@@ -46,10 +48,12 @@ class Chat:
             raise ValueError(f"tokenizer {path!r} has no chat template: name one with `template`")
         if self.tokenizer.eos_token_id is None:
             raise ValueError(f"tokenizer {path!r} has no end-of-text token, which stops an answer")
-        self.eos_id: int = self.tokenizer.eos_token_id
+        self._remembered: dict[str, list[int]] = {}
+        # SentencePiece puts a space before whatever it is given
+        self._adds_space = "".join(self.tokenizer.tokenize("a")).startswith("▁")
+        self.eos_id: int = self._end_of_answer()
         pad = self.tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else pad
-        self._remembered: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
         return len(self.tokenizer)
@@ -70,9 +74,10 @@ class Chat:
         return [s for s in [*segments, Segment(text[at:], False)] if s.text]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a stretch of rendered text."""
+        """Token ids of a stretch of rendered text, as they are in the middle of a text."""
         if text not in self._remembered:
-            ids = self.tokenizer.encode(text, add_special_tokens=False)
+            given = text.removeprefix(" ") if self._adds_space else text
+            ids = self.tokenizer.encode(given, add_special_tokens=False)
             if len(text) > _MAX_CHARACTERS or len(self._remembered) == _MAX_REMEMBERED:
                 return ids
             self._remembered[text] = ids
@@ -85,6 +90,16 @@ class Chat:
     def decode_part(self, ids: list[int]) -> str:
         """Text of a part of an answer, with the spaces around it."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _end_of_answer(self) -> int:
+        """The special token that the template ends an answer with; else the tokenizer's end of text."""
+        asked, said = ({"role": role, "content": [{"type": "text", "text": "a"}]} for role in _ROLES)
+        ends = [
+            self.encode(segment.text)[-1] for segment in self.segments([asked, said]) if segment.is_answer
+        ]
+        added = self.tokenizer.added_tokens_decoder
+        special = [end for end in ends if end in added and added[end].special]
+        return special[0] if special else self.tokenizer.eos_token_id
 
     def save(self, directory: Path) -> None:
         """Write the tokenizer's files and the template, for `Chat(directory)`."""
