@@ -12,6 +12,7 @@ from typing import Any
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
 import torch  # isort: skip
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
@@ -111,8 +112,9 @@ def build_on_meta(tree: dict) -> Component:
     try:
         with torch.device("meta"):
             return factory()
-    except (TypeError, ArithmeticError, RuntimeError) as error:
-        raise ValueError(f"{tree['class_path']} has arguments that do not fit: {error}") from error
+    except (TypeError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{tree['class_path']} has arguments that do not fit: {reason}") from error
 
 
 def build(tree: dict) -> Callable[..., Any]:

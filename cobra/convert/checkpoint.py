@@ -9,6 +9,7 @@ from cobra.convert.layout import Layout, Tree, find_layout
 from cobra.convert.source import Source, open_source
 from cobra.convert.tensors import Stored
 from cobra.fit import check_fit, expected_shapes
+from cobra.models.vision.base import VisionEncoder
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import build_on_meta
 
@@ -59,9 +60,10 @@ def arrange(source: Source) -> Checkpoint:
     """A checkpoint by this project's names; no weight is read. Errors as for `open_checkpoint`."""
     layout = find_layout(source)
     copies, key_map, parts = layout.copies(source), layout.key_map(source), _parts(layout, source)
-    renamed = {name: _rename(name, key_map) for name in source.tensors if name not in copies}
-    tensors = {ours or theirs: source.tensors[theirs] for theirs, ours in renamed.items()}
-    checkpoint = Checkpoint(source, layout, parts, tensors)
+    held = layout.tensors(source)
+    renamed = {name: _rename(name, key_map) for name in held if name not in copies}
+    tensors = {ours or theirs: held[theirs] for theirs, ours in renamed.items()}
+    checkpoint = Checkpoint(source, layout, parts, _without_unused(tensors, parts))
     _check(checkpoint)
     return checkpoint
 
@@ -78,6 +80,16 @@ def _parts(layout: Layout, source: Source) -> dict[str, Tree]:
 def _rename(name: str, key_map: dict[str, str]) -> str | None:
     prefix = max((prefix for prefix in key_map if name.startswith(prefix)), key=len, default=None)
     return None if prefix is None else key_map[prefix] + name.removeprefix(prefix)
+
+
+def _without_unused(tensors: dict[str, Stored], parts: dict[str, Tree]) -> dict[str, Stored]:
+    """Without the blocks of a whole tower that features do not depend on."""
+    if not any(name.startswith("vision.") for name in tensors):
+        return tensors
+    encoder = build_on_meta(parts["vision"])
+    assert isinstance(encoder, VisionEncoder)
+    unused = {f"vision.{name}" for name in encoder.unused_parameters()}
+    return {name: tensor for name, tensor in tensors.items() if name not in unused}
 
 
 def _check_copies(source: Source, copies: dict[str, str]) -> None:

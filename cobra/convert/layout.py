@@ -3,10 +3,12 @@
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from cobra.convert import layouts
 from cobra.convert.source import Source
+from cobra.convert.tensors import Stored
 
 # A class_path tree: plain data, as in a yaml.
 Tree = dict[str, Any]
@@ -36,11 +38,15 @@ class Layout(ABC):
     def key_map(self, source: Source) -> dict[str, str]:
         """Published prefix to this project's prefix; the longest that fits a name renames it."""
 
+    def tensors(self, source: Source) -> Mapping[str, Stored]:
+        """What the file holds, joined and split as this project has it, for `key_map` to rename."""
+        return source.tensors
+
     def copies(self, source: Source) -> dict[str, str]:
         """Published names that may repeat another's tensor: tied head to embedding."""
         return {}
 
-    def chat(self, source: Source) -> tuple[str, str | None] | None:
+    def chat(self, source: Source) -> tuple[str | None, str | None] | None:
         """The tokenizer (folder or hub name) and chat template that the model was trained with, if known."""
         return None
 

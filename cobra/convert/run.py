@@ -64,6 +64,7 @@ def _write_vlm(checkpoint: Checkpoint, out: Path, towers: list[Path], tokenizer:
             )
     tensors = dict(checkpoint.tensors)
     if towers or not checkpoint.part("vision"):
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("vision.")}
         vision = tower_tensors(checkpoint.parts["vision"], towers)
         # first, so that the towers have left memory when the rest of the file is read
         tensors = {**{f"vision.{name}": tensor for name, tensor in vision.items()}, **tensors}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from cobra.convert.hub import fetch
 from cobra.convert.layout import Tree
 from cobra.convert.tensors import Stored
 from cobra.models.vision.base import VisionEncoder
@@ -17,7 +18,8 @@ def tower_tensors(tree: Tree, files: list[Path]) -> dict[str, Stored]:
 
     Args:
         tree: the encoder's class_path tree.
-        files: a file or folder of weights for each of its towers, in channel order; none are timm's.
+        files: a file or folder of weights for each of its towers, in channel order; where there are none,
+            the file or hub repository in the tower's `weights`, or timm's.
 
     Raises:
         ValueError: where there are files, but not one for each tower.
@@ -29,8 +31,10 @@ def tower_tensors(tree: Tree, files: list[Path]) -> dict[str, Stored]:
         raise ValueError(
             f"--vision needs a file for each of the {len(towers)} towers {names}, got {len(files)}"
         )
-    for tower, file in zip(towers, files, strict=False):
-        tower["init_args"]["weights"] = str(file)
+    named = [tower["init_args"].get("weights") for tower in towers]
+    for tower, file in zip(towers, files or named, strict=True):
+        if file is not None:
+            tower["init_args"]["weights"] = str(fetch(str(file)))
     loaded: dict[str, Tensor] = {}
 
     def read(name: str) -> Tensor:

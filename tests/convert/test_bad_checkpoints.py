@@ -85,10 +85,10 @@ def test_a_long_list_is_cut_short(run: Path) -> None:
 
 
 def test_another_system_is_named(tmp_path: Path) -> None:
-    (tmp_path / "llama").mkdir()
-    torch.save({"model.embed_tokens.weight": torch.ones(2, 2)}, tmp_path / "llama/pytorch_model.bin")
-    (tmp_path / "llama/config.json").write_text('{"model_type": "llama"}')
-    refused(tmp_path / "llama", r"no layout that is known .*embed_tokens.*'llama'")
+    (tmp_path / "gpt2").mkdir()
+    torch.save({"transformer.wte.weight": torch.ones(2, 2)}, tmp_path / "gpt2/pytorch_model.bin")
+    (tmp_path / "gpt2/config.json").write_text('{"model_type": "gpt2"}')
+    refused(tmp_path / "gpt2", r"no layout that is known .*wte.*'gpt2'")
 
 
 def test_a_half_downloaded_file_is_named(run: Path) -> None:

@@ -38,7 +38,8 @@ class TimmEncoder(VisionEncoder):
             squashes, `resize-crop` keeps the centre, `letterbox` pads; `letterbox-equal-bars` is Cobra's
             letterbox, one pixel short where the sides differ by an odd number.
         activation: of the MLPs, by timm's name; None is the tower's own: quick_gelu for OpenAI's CLIP,
-            erf-GELU for SigLIP (`gelu_tanh` in transformers' SigLIP).
+            erf-GELU for SigLIP (`gelu_tanh` in transformers' SigLIP, which TinyLLaVA and Imp use).
+        drop_first: leave the first patch out, as TinyLLaVA Factory does of towers without a class token.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class TimmEncoder(VisionEncoder):
         weights: str | None = None,
         resize: Resize = "resize-naive",
         activation: str | None = None,
+        drop_first: bool = False,
     ) -> None:
         super().__init__()
         config = _weight_config(name)
@@ -66,7 +68,8 @@ class TimmEncoder(VisionEncoder):
             file = download_tower(name, config) if weights is None else Path(weights)
             load_tower(self.tower.to_empty(device=device), file, after)
         self.embed_dim = self.tower.embed_dim
-        self.num_patches = self.tower.patch_embed.num_patches
+        self.dropped = int(drop_first)
+        self.num_patches = self.tower.patch_embed.num_patches - self.dropped
         self.transform = _transform(resize, name, config)(image_size, config.mean, config.std)
 
     def forward(self, pixels: Pixels) -> Tensor:
@@ -79,7 +82,7 @@ class TimmEncoder(VisionEncoder):
             output_fmt="NLC",
             intermediates_only=True,
         )
-        return patches
+        return patches[:, self.dropped :]
 
     def unused_parameters(self) -> dict[str, int]:
         """The last block, the final norm and the pooling head."""
@@ -115,6 +118,8 @@ def _build_tower(name: str, image_size: int, activation: str | None) -> Any:
         img_size=image_size,
         dynamic_img_size=False,
         act_layer=activation,
+        # initial values on the meta device are half of the time that a model takes to be described
+        weight_init="skip" if torch.get_default_device().type == "meta" else "",
     )
     if not tower.patch_embed.num_patches:
         patch = tower.patch_embed.patch_size[0]

@@ -87,6 +87,8 @@ _RENAMED = (
     (r"\.(self_attn\.out_proj|attention\.output\.dense|attention\.o_proj)\.", ".attn.proj."),
     (r"\.(self_attn|attention(?:\.attention)?)\.(q|k|v)(?:uery|ey|alue|_proj)\.", r".attn.\2."),
 )
+# Pooling heads, and numbers of positions.
+LEFT_OUT = ("head.", "embeddings.")
 
 
 def to_timm_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -99,13 +101,16 @@ def to_timm_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
         state = {inner.sub("", key): value for key, value in state.items() if inner.match(key)}
     if not any(key.startswith("embeddings.patch_embedding") for key in state):
         return state
-    renamed = {}
-    for key, value in state.items():
-        for pattern, name in _RENAMED:
-            key = re.sub(pattern, name, key)
-        if not key.startswith(("head.", "embeddings.")):
-            renamed[key] = value
+    renamed = {timm_name(key): value for key, value in state.items()}
+    renamed = {key: value for key, value in renamed.items() if not key.startswith(LEFT_OUT)}
     return _fold_class_position(_merge_qkv(renamed))
+
+
+def timm_name(key: str) -> str:
+    """timm's name of a weight of transformers' tower, queries, keys and values still apart."""
+    for pattern, name in _RENAMED:
+        key = re.sub(pattern, name, key)
+    return key
 
 
 def _merge_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
