@@ -1,5 +1,6 @@
 """The public kernels: each checks its arguments, then runs on the backend that `dispatch` picks."""
 
+from cobra.kernels.attention import decode_attention
 from cobra.kernels.convolutions import causal_conv1d, causal_conv1d_update
 from cobra.kernels.linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.norms import add_rms_norm, rms_norm, rms_norm_gated
@@ -11,6 +12,7 @@ __all__ = [
     "add_rms_norm",
     "causal_conv1d",
     "causal_conv1d_update",
+    "decode_attention",
     "linear_bf16",
     "linear_w4",
     "linear_w8",

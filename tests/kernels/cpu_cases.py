@@ -195,6 +195,25 @@ def step2(_: int = 1) -> Inputs:
     }
 
 
+def attention(_: int = 1) -> Inputs:
+    # more than a part and a tile of the kernel have
+    return {
+        "q": normal(BATCH, HEADS, STATE),
+        "keys": normal(BATCH, HEADS, 700, STATE),
+        "values": normal(BATCH, HEADS, 700, STATE, seed=1),
+    }
+
+
+def grouped_attention(_: int = 1) -> Inputs:
+    return {
+        "q": normal(BATCH, 2 * 3, 16),
+        "keys": normal(BATCH, 2, 150, 16),
+        "values": normal(BATCH, 2, 150, 16, seed=1),
+        "starts": torch.tensor([0, 37]),
+        "scale": 0.7,
+    }
+
+
 @dataclass(frozen=True)
 class Case:
     """An op, its inputs for a length, and those of them that it changes in place."""
@@ -235,6 +254,8 @@ STEPS = [
     Case("selective_state_update", channel_update, ("state",)),
     Case("mamba_step", step, ("conv_state", "ssm_state")),
     Case("mamba2_step", step2, ("conv_state", "ssm_state")),
+    Case("decode_attention", attention),
+    Case("decode_attention", grouped_attention),
 ]
 
 

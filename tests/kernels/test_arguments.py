@@ -59,6 +59,7 @@ STEP2 = {
     "norm_weight": torch.zeros(INNER),
     "n_groups": G,
 }
+ATTENTION = {"q": torch.zeros(B, H, P), "keys": torch.zeros(B, G, L, P), "values": torch.zeros(B, G, L, P)}
 NORM = {"x": torch.zeros(B, 8), "weight": torch.zeros(8)}
 ADD = NORM | {"residual": torch.zeros(B, 8)}
 GATED = NORM | {"z": torch.zeros(B, 8)}
@@ -70,6 +71,7 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (ops.selective_state_update, STATE),
     (ops.mamba_step, STEP),
     (ops.mamba2_step, STEP2),
+    (ops.decode_attention, ATTENTION),
     (ops.rms_norm, NORM),
     (ops.add_rms_norm, ADD),
     (ops.rms_norm_gated, GATED),
@@ -154,6 +156,14 @@ def test_an_expanded_state_is_refused_by_name(
         (ops.causal_conv1d, CONV, {"activation": "relu"}, "activation is 'relu'"),
         (ops.causal_conv1d, CONV, {"initial_state": torch.zeros(B, K - 1, H)}, "initial_state has shape"),
         (ops.causal_conv1d, CONV, {"mask": torch.ones(L).bool()}, "mask has shape"),
+        (ops.decode_attention, ATTENTION, {"starts": torch.zeros(B)}, "starts is torch.float32"),
+        (ops.decode_attention, ATTENTION, {"q": torch.zeros(B, 3, P)}, "H of q 3 must be a multiple of"),
+        (
+            ops.decode_attention,
+            ATTENTION,
+            {"keys": torch.zeros(B, G, 0, P), "values": torch.zeros(B, G, 0, P)},
+            "keys hold no token",
+        ),
         (ops.rms_norm_gated, GATED, {"group_size": 3}, "width of x 8 must be a multiple of group_size 3"),
         (ops.mamba2_step, STEP2, {"n_groups": 3}, "must be a multiple of n_groups 3"),
         (ops.mamba2_step, STEP2, {"n_groups": 1}, "zxbcdt has shape"),

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from cobra.kernels import cpu, ops
 from tests.kernels.cpu_cases import (
+    attention,
     conv_update,
     conv_with_all,
     gated_norm,
+    grouped_attention,
     head_update,
     norm,
     normal,
@@ -55,6 +57,8 @@ def operators() -> list[tuple[str, list[Any], bool]]:
         ("causal_conv1d_update", [*values(conv_update(), ("x", "state", "weight", "bias")), True], False),
         ("selective_state_update", [*values(head_update(), UPDATE), True, 0.2, 0.9], False),
         ("mamba_step", list(step().values()), False),
+        ("decode_attention", [*attention().values(), None, 0.5], False),
+        ("decode_attention", list(grouped_attention().values()), False),
         ("mamba2_step", [*list(step2().values())[:9], 2, 1e-5, 0.2, 0.9], False),
     ]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from cobra.kernels.call import Limit
 from cobra.kernels.cpu.library import unavailable
+from cobra.kernels.cpu.ops_attention import decode_attention
 from cobra.kernels.cpu.ops_conv1d import causal_conv1d, causal_conv1d_update
 from cobra.kernels.cpu.ops_linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.cpu.ops_norms import add_rms_norm, rms_norm, rms_norm_gated
@@ -24,6 +25,7 @@ LIMITS: Mapping[str, Sequence[Limit]] = {
     "selective_state_update": (_NO_GRADIENT,),
     "mamba_step": (_TAPS, _NO_GRADIENT),
     "mamba2_step": (_TAPS, _NO_GRADIENT),
+    "decode_attention": (_NO_GRADIENT,),
 }
 
 OPS: Mapping[str, Callable[..., Any]] = {
@@ -39,6 +41,7 @@ OPS: Mapping[str, Callable[..., Any]] = {
         rms_norm,
         add_rms_norm,
         rms_norm_gated,
+        decode_attention,
         linear_bf16,
         linear_w8,
         linear_w4,

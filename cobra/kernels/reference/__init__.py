@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cobra.kernels.reference.attention import decode_attention
 from cobra.kernels.reference.conv1d import causal_conv1d, causal_conv1d_update
 from cobra.kernels.reference.linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.reference.norms import add_rms_norm, rms_norm, rms_norm_gated
@@ -23,6 +24,7 @@ OPS: Mapping[str, Callable[..., Any]] = {
         rms_norm,
         add_rms_norm,
         rms_norm_gated,
+        decode_attention,
         linear_bf16,
         linear_w8,
         linear_w4,

@@ -75,6 +75,13 @@ struct Linear {
   int64_t batch, columns, rows, group, threads;
 };
 
+// Attention of one query a sequence: row b reads the tokens from starts[b] on; H heads, G groups of keys and values.
+struct Attention {
+  Array q, keys, values, starts, y;  // (B, H, P) (B, G, T, P) (B, G, T, P) (B) int64 (B, H, P)
+  int64_t batch, heads, groups, length, head_dim, threads;
+  double scale;
+};
+
 }  // namespace cobra
 
 // name of the kernel, its structure
@@ -91,4 +98,5 @@ struct Linear {
   X(mamba2_step, Mamba2Step)             \
   X(linear_bf16, Linear)                 \
   X(linear_w8, Linear)                   \
-  X(linear_w4, Linear)
+  X(linear_w4, Linear)                   \
+  X(decode_attention, Attention)

@@ -1,0 +1,97 @@
+"""Attention of one query against its formula, and against torch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cobra.kernels import cpu
+from cobra.kernels.cpu import library
+from cobra.kernels.dispatch import use_backend
+from cobra.kernels.ops import decode_attention
+
+LEVELS = [] if cpu.unavailable() else library.levels()
+WIDTHS = (1, 15, 16, 64, 80, 131)  # also more vectors than a loop of the kernel takes at once
+LENGTHS = (1, 15, 16, 17, 127, 128, 129, 300, 5000)
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def test_it_is_its_formula() -> None:
+    """Head by head, row by row."""
+    q, keys, values = normal(2, 6, 5), normal(2, 3, 9, 5, seed=1), normal(2, 3, 9, 5, seed=2)
+    starts = torch.tensor([4, 0])
+    y = decode_attention(q, keys, values, starts, scale=0.3)
+    for row in range(2):
+        for head in range(6):
+            seen = slice(int(starts[row]), None)
+            weights = (0.3 * keys[row, head // 2, seen] @ q[row, head]).softmax(0)
+            torch.testing.assert_close(y[row, head], weights @ values[row, head // 2, seen])
+
+
+def test_the_default_scale_and_start_are_torchs() -> None:
+    q, keys, values = normal(1, 4, 8), normal(1, 4, 30, 8, seed=1), normal(1, 4, 30, 8, seed=2)
+    expected = F.scaled_dot_product_attention(q[:, :, None], keys, values)[:, :, 0]
+    torch.testing.assert_close(decode_attention(q, keys, values), expected)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("heads", [2, 6])
+def test_every_width_and_length_is_exact(heads: int, dtype: torch.dtype, level: str) -> None:
+    for width in WIDTHS:
+        for length in LENGTHS:
+            q = 3.0 * normal(1, heads, width, dtype=torch.float32)
+            # rows of a longer buffer, and behind them what must not be read
+            keys, values = (normal(1, 2, length, width, seed=seed, dtype=dtype) for seed in (1, 2))
+            buffers = [
+                torch.cat([m, torch.full_like(m, torch.nan)], dim=2)[:, :, :length] for m in (keys, values)
+            ]
+            expected = F.scaled_dot_product_attention(
+                q[:, :, None].double(), keys.double(), values.double(), enable_gqa=True
+            )[:, :, 0]
+            with library.use_level(level), use_backend("cpu"):
+                y = decode_attention(q, *buffers)
+            torch.testing.assert_close(y.double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", [*(["cpu"] if LEVELS else []), "reference"])
+def test_what_lies_before_the_start_is_not_read(backend: str) -> None:
+    q, keys, values = (
+        normal(3, 2, *t, 16, seed=i, dtype=torch.float32) for i, t in enumerate([(), (40,), (40,)])
+    )
+    with use_backend(backend):
+        # the last of these rows is all padding, and still reads one token
+        padded = decode_attention(q, keys, values, torch.tensor([0, 21, 50]))
+        for row, start in enumerate((0, 21, 39)):
+            alone = decode_attention(
+                q[row : row + 1], keys[row : row + 1, :, start:], values[row : row + 1, :, start:]
+            )
+            torch.testing.assert_close(padded[row : row + 1], alone)
+
+
+@pytest.mark.skipif(not LEVELS, reason=str(cpu.unavailable()))
+@pytest.mark.parametrize("size", [300.0, torch.inf, torch.nan])
+def test_large_scores_do_not_overflow_and_what_is_not_finite_shows(size: float) -> None:
+    q, keys, values = (
+        torch.ones(1, 1, 16),
+        normal(1, 1, 300, 16, dtype=torch.float32),
+        torch.ones(1, 1, 300, 16),
+    )
+    keys[0, 0, 200] = size
+    with use_backend("cpu"):
+        y = decode_attention(q, keys, values)
+    assert y.isfinite().all() == (size == 300.0)
+    if size == 300.0:
+        torch.testing.assert_close(y, torch.ones_like(y))
+
+
+def test_a_key_of_minus_infinity_is_not_seen() -> None:
+    q, keys = torch.ones(1, 1, 16), normal(1, 1, 300, 16, dtype=torch.float32)
+    values = normal(1, 1, 300, 16, seed=1, dtype=torch.float32)
+    keys[:, :, :200] = -torch.inf
+    torch.testing.assert_close(
+        decode_attention(q, keys, values), decode_attention(q, keys[:, :, 200:], values[:, :, 200:])
+    )
