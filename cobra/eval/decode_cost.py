@@ -65,7 +65,7 @@ def draw_decode_cost(costs: Mapping[str, Mapping[int, float]], path: Path) -> No
         growth = cost[max(cost)] / cost[min(cost)]
         milliseconds = [1000 * seconds for seconds in cost.values()]
         axes.plot(list(cost), milliseconds, marker="o", markersize=4, label=f"{name}, × {growth:.2f}")
-    axes.legend(title="and growth, first point to last", fontsize=9, title_fontsize=9)
+    axes.legend(title="growth, first point to last", fontsize=9, title_fontsize=9)
     axes.set(xlabel="tokens before", ylabel="ms a token, batch 1, one thread", ylim=(0, None))
     axes.set_xticks(POSITIONS[2:])
     axes.margins(x=0.02)
