@@ -99,7 +99,7 @@ def test_composition_asks_about_held_out_pairs_only(scenes: dict[Split, Scenes])
 def test_digits_of_the_splits_are_disjoint(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[Split, set[int]] = {}
 
-    def spy(chosen: list[Scene], seed: list[int]) -> np.ndarray:
+    def spy(chosen: list[Scene], seed: list[int], varied: bool) -> np.ndarray:
         drawn[split].update(scene.glyph for scene in chosen)
         return np.zeros((len(chosen), 64, 64, 3), np.uint8)
 
@@ -203,3 +203,16 @@ def test_objects_are_drawn_in_their_cells_in_their_colours() -> None:
         assert min(near, key=near.__getitem__) == color
     assert picture[16:28, 20:28].mean() < 100, "an empty cell is dark"
     assert picture[49:63, 49:63].max() > 200, "the digit is bright"
+
+
+def test_training_digits_vary_within_their_cells() -> None:
+    moved = {}
+    for varied in (True, False):
+        pictures = render([Scene([], 0, 5, 0)] * 40, [0], varied)[..., 0].astype(float)
+        ink = np.clip(pictures - 120, 0, None)
+        rows = (ink.sum(2) * np.arange(64)).sum(1) / ink.sum((1, 2))
+        moved[varied] = rows.std()
+        ink[:, 16:32, 16:32] = 0
+        assert not ink.any()
+    assert moved[True] > 0.5
+    assert moved[False] < 0.2

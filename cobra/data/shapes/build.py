@@ -48,5 +48,5 @@ def build_scenes(n: int, seed: int, split: Split) -> Scenes:
         if chosen := balance.choose(feasible_questions(scene, split, rng), rng):
             scenes.append(scene)
             questions.append(chosen)
-    images = render(scenes, [VERSION, SPLITS.index(split), seed])
+    images = render(scenes, [VERSION, SPLITS.index(split), seed], varied=split == "train")
     return Scenes(images, np.stack([cell_labels(scene) for scene in scenes]), questions)
