@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cobra.kernels.ops import linear_bf16, linear_w4, linear_w8, pack_w4, pack_w8, unpack_w4, unpack_w8
-from cobra.kernels.quantise import BLOCK_ROWS, unpack_rows_w4, unpack_rows_w8
+from cobra.kernels import large_pages
+from cobra.kernels.ops import linear_bf16, linear_w4, linear_w8, pack_w4, pack_w8
+from cobra.kernels.quantise import unpack_rows_w4, unpack_rows_w8
 
-# For more rows of activations, unpacking the weight and one product cost less than the packed kernels.
-FEW_ROWS = 32
-# Elements of a weight that are unpacked at a time.
-_BLOCK_ELEMENTS = 2**22
+# Rows of activations in bf16 from which on torch's product is faster (measured on a CPU with AVX512-BF16).
+_MANY_ROWS = 8
 
 
 class PackedMatrix(nn.Module, ABC):
@@ -27,28 +26,12 @@ class PackedMatrix(nn.Module, ABC):
     columns: int
 
     @abstractmethod
-    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """x (..., K) weight^T + bias (..., N), for few rows of x."""
-
-    @abstractmethod
-    def dense(self, first: int, last: int, dtype: torch.dtype) -> Tensor:
-        """The rows from `first`, a multiple of 16, to `last`, unpacked: (last - first, K)."""
+    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x (..., K) weight^T + bias (..., N) in x's dtype."""
 
     @abstractmethod
     def select(self, rows: Tensor) -> Tensor:
         """Single rows (R,), unpacked: (R, K)."""
-
-    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x (..., K) weight^T + bias (..., N) in x's dtype."""
-        if x.numel() <= FEW_ROWS * self.columns:
-            return self.product(x, bias)
-        y = x.new_empty(*x.shape[:-1], self.rows)
-        block = max(1, _BLOCK_ELEMENTS // (BLOCK_ROWS * self.columns)) * BLOCK_ROWS
-        for first in range(0, self.rows, block):
-            last = min(first + block, self.rows)
-            part = None if bias is None else bias[first:last].to(x.dtype)
-            y[..., first:last] = F.linear(x, self.dense(first, last, x.dtype), part)
-        return y
 
 
 class BF16Matrix(PackedMatrix):
@@ -59,15 +42,13 @@ class BF16Matrix(PackedMatrix):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.rows, self.columns = weight.shape
-        self.register_buffer("weight", weight.detach().to(torch.bfloat16))
+        self.register_buffer("weight", large_pages.copy(weight.detach().to(torch.bfloat16)))
 
-    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """See `PackedMatrix.product`."""
+    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """See `PackedMatrix.linear`."""
+        if x.dtype == torch.bfloat16 and x.numel() >= _MANY_ROWS * self.columns:
+            return F.linear(x, self.weight, None if bias is None else bias.to(x.dtype))
         return linear_bf16(x, self.weight, bias)
-
-    def dense(self, first: int, last: int, dtype: torch.dtype) -> Tensor:
-        """See `PackedMatrix.dense`."""
-        return self.weight[first:last].to(dtype)
 
     def select(self, rows: Tensor) -> Tensor:
         """See `PackedMatrix.select`."""
@@ -84,17 +65,12 @@ class Int8Matrix(PackedMatrix):
         super().__init__()
         self.rows, self.columns = weight.shape
         packed, scales = pack_w8(weight)
-        self.register_buffer("packed", packed)
+        self.register_buffer("packed", large_pages.copy(packed))
         self.register_buffer("scales", scales)
 
-    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """See `PackedMatrix.product`."""
+    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """See `PackedMatrix.linear`."""
         return linear_w8(x, self.packed, self.scales, bias)
-
-    def dense(self, first: int, last: int, dtype: torch.dtype) -> Tensor:
-        """See `PackedMatrix.dense`."""
-        unpacked = unpack_w8(self.packed[first:last], self.scales[first:last])
-        return unpacked[:, : self.columns].to(dtype)
 
     def select(self, rows: Tensor) -> Tensor:
         """See `PackedMatrix.select`."""
@@ -112,18 +88,13 @@ class Int4Matrix(PackedMatrix):
         self.rows, self.columns = weight.shape
         self.group, self.padding = group, -weight.shape[1] % group
         packed, scales = pack_w4(F.pad(weight, (0, self.padding)), group)
-        self.register_buffer("packed", packed)
+        self.register_buffer("packed", large_pages.copy(packed))
         self.register_buffer("scales", scales)
 
-    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """See `PackedMatrix.product`."""
+    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """See `PackedMatrix.linear`."""
         x = F.pad(x, (0, self.padding)) if self.padding else x
         return linear_w4(x, self.packed, self.scales, self.group, bias)
-
-    def dense(self, first: int, last: int, dtype: torch.dtype) -> Tensor:
-        """See `PackedMatrix.dense`."""
-        unpacked = unpack_w4(self.packed[first:last], self.scales[first:last], self.group)
-        return unpacked[:, : self.columns].to(dtype)
 
     def select(self, rows: Tensor) -> Tensor:
         """See `PackedMatrix.select`."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cobra.kernels.ops import pack_w4, pack_w8, unpack_w4, unpack_w8
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.mamba import FusedLinear
-from cobra.models.packed import FEW_ROWS, PackedEmbedding, PackedLinear
+from cobra.models.packed import PackedEmbedding, PackedLinear
 from cobra.models.quantise import Quantisation, matrices_on_meta, quantise_
 from tests.models.builders import LMS, VOCAB
 
@@ -68,11 +68,11 @@ def test_a_quantised_model_is_the_plain_one_with_rounded_weights(
     plain, quantised = with_rounded_weights(make(), quantisation), make()
     quantise_(quantised, quantisation)
     assert not any(type(module) in (nn.Linear, nn.Embedding) for module in quantised.modules())
-    ids = torch.randint(VOCAB, (2, FEW_ROWS + 6))
+    ids = torch.randint(VOCAB, (2, 15))
     expected = plain.head(plain.prefill(plain.embed(ids)))
     # activations are rounded to 16 bits where the packed kernels run
     tolerance = 3e-4 * expected.abs().max().item()
-    for read_at_once in (FEW_ROWS + 4, 3):
+    for read_at_once in (13, 3):
         actual = logits(quantised, ids, read_at_once)
         torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
     one = logits(quantised, ids[1:], 3)
@@ -105,6 +105,26 @@ def test_a_model_built_on_meta_gets_random_weights_and_the_right_small_parameter
     assert names <= {name for name, _ in [*lm.named_parameters(), *lm.named_buffers()]}
     ids = torch.randint(VOCAB, (1, 4))
     assert logits(lm, ids, 2).isfinite().all()
+
+
+def test_a_model_in_bf16_keeps_its_activations(make: Callable[[], LanguageModel]) -> None:
+    plain, quantised = with_rounded_weights(make(), "bf16"), make().bfloat16()
+    quantise_(quantised, "bf16")
+    ids = torch.randint(VOCAB, (2, 15))
+    expected, actual = logits(plain, ids, 13), logits(quantised, ids, 13)
+    assert actual.dtype == torch.bfloat16
+    assert (actual.float() - expected).abs().max() <= 0.03 * expected.abs().max()
+
+
+def test_a_recurrent_state_in_bf16_changes_little() -> None:
+    torch.manual_seed(0)
+    lm, ids = LMS["mamba2"]().eval(), torch.randint(VOCAB, (1, 15))
+    expected, before = logits(lm, ids, 7), lm.allocate_state(1, 0).nbytes
+    lm.state_dtype = torch.bfloat16  # type: ignore[assignment]
+    assert lm.allocate_state(1, 0).nbytes < 0.7 * before
+    actual = logits(lm, ids, 7)
+    assert not torch.equal(actual, expected)
+    assert (actual - expected).abs().max() <= 0.01 * expected.abs().max()
 
 
 def test_an_unknown_quantisation_is_refused(make: Callable[[], LanguageModel]) -> None:

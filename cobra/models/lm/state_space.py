@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cobra.kernels import large_pages
 from cobra.kernels.ops import add_rms_norm, rms_norm
 from cobra.models.lm.base import LanguageModel
 
@@ -32,7 +33,7 @@ class SSMState:
 
     def clone(self) -> "SSMState":
         """An independent copy."""
-        return SSMState(self.conv.clone(), self.ssm.clone())
+        return SSMState(self.conv.clone(), large_pages.copy(self.ssm))
 
     def reset(self) -> None:
         """Forget everything."""
@@ -181,5 +182,5 @@ class StateSpaceLM(LanguageModel):
         dtype, device = dtype or weight.dtype, device or weight.device
         wide = dtype if dtype == torch.float64 else self.state_dtype
         conv = torch.zeros(layers, batch, *mixer.conv_shape, dtype=dtype, device=device)
-        ssm = torch.zeros(layers, batch, *mixer.ssm_shape, dtype=wide, device=device)
+        ssm = large_pages.zeros((layers, batch, *mixer.ssm_shape), wide, torch.device(device))
         return SSMState(conv, ssm)

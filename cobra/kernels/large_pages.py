@@ -1,0 +1,31 @@
+"""Tensors on large pages, for what every token reads: on small ones, finding them takes time."""
+
+import math
+import mmap
+
+import torch
+from torch import Tensor
+
+LARGE_PAGE = 2**21
+
+
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros, on the CPU of Linux in pages of 2 MiB as far as they fill them.
+
+    Linux gives such pages only where it is asked for them, unless it is set up otherwise
+    (/sys/kernel/mm/transparent_hugepage/enabled).
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or size < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(shape, dtype=dtype, device=device)
+    memory = mmap.mmap(-1, size + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    start = -torch.frombuffer(memory, dtype=torch.uint8).data_ptr() % LARGE_PAGE
+    # the rest stays on small pages, which take no more than is needed
+    memory.madvise(mmap.MADV_HUGEPAGE, start, size // LARGE_PAGE * LARGE_PAGE)
+    # the tensor keeps the memory alive
+    return torch.frombuffer(memory, dtype=dtype, count=math.prod(shape), offset=start).view(shape)
+
+
+def copy(x: Tensor) -> Tensor:
+    """A contiguous copy of x, on such pages."""
+    return zeros(tuple(x.shape), x.dtype, x.device).copy_(x)
