@@ -157,7 +157,7 @@ class Echo(Conversation):
     def __init__(self) -> None:
         self.reset()
 
-    def look_at(self, images: object) -> None:  # type: ignore[override]
+    def look_at(self, images: object) -> None:
         self._seen = [images]  # type: ignore[list-item]
 
     def ask(self, question: str, images: object = ()) -> Iterator[str]:  # type: ignore[override]

@@ -1,0 +1,67 @@
+"""Answers on the command line, with a quantised model."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from cobra.cli import main
+from cobra.conversation import Conversation
+from cobra.data.chat import Chat
+from cobra.models.lm.base import LanguageModel
+from cobra.models.lm.mamba2 import Mamba2LM
+from cobra.models.lm.transformer import TransformerLM
+from cobra.models.quantise import quantise_
+from cobra.models.vlm import CobraVLM
+from cobra.pretrained import from_pretrained, save_pretrained
+from tests.models.builders import ENCODERS, PROJECTORS
+
+QUESTION = ("--prompt", "what is it?", "--max-new-tokens", "8", "--max-length", "300")
+LLAMA = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
+LMS: dict[str, Callable[[], LanguageModel]] = {
+    "mamba2": partial(Mamba2LM, 512, 64, 2, d_state=16, head_dim=16),
+    "transformer": partial(TransformerLM, 512, 64, 2, "llama", LLAMA),
+}
+
+
+@pytest.fixture(params=sorted(LMS))
+def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS[request.param])
+    save_pretrained(model, Chat("cobra:data/shapes/tokenizer"), tmp_path)
+    Image.linear_gradient("L").resize((48, 32)).save(tmp_path / "picture.png")
+    return tmp_path
+
+
+def test_generate_answers_with_the_quantised_model(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(saved / "picture.png")
+    options = ("--quant", "int4", "--group-size", "64", "--image", picture)
+    monkeypatch.setattr(sys, "argv", ["cobra", "generate", "--ckpt", str(saved), *QUESTION, *options])
+    main()
+    model, processor = from_pretrained(saved)
+    plain = "".join(Conversation(model, processor, 300, 8).ask("what is it?", [picture]))
+    quantise_(model.lm, "int4", 64)
+    expected = "".join(Conversation(model, processor, 300, 8).ask("what is it?", [picture]))
+    assert capsys.readouterr().out == expected + "\n"
+    # random weights, so that the loss shows
+    assert expected != plain
+
+
+def test_a_transformer_has_no_recurrent_state_to_narrow(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--state-dtype", "bf16")
+    monkeypatch.setattr(sys, "argv", ["cobra", "generate", "--ckpt", str(saved), *QUESTION, *options])
+    if "Transformer" in (saved / "config.json").read_text():
+        with pytest.raises(SystemExit):
+            main()
+        assert "a TransformerLM has no recurrent state" in capsys.readouterr().err
+    else:
+        main()
+        assert capsys.readouterr().out.endswith("\n")
