@@ -13,8 +13,8 @@ def decode_attention(
     """softmax(scale q keys^T) values, (B, H, P) in q's dtype, for one query a sequence and head.
 
     Reads keys and values once, where they lie: they may be views into longer buffers. Softmax and sums in
-    fp32 or fp64. Source: Attention Is All You Need (arXiv 1706.03762), equation 1; heads share keys and values
-    in groups (arXiv 2305.13245).
+    fp32 or fp64. Source: arXiv 1706.03762, equation 1; heads share keys and values in groups as in
+    arXiv 2305.13245.
 
     Args:
         q: (B, H, P).

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.lm.mamba2 import Mamba2LM
+from cobra.models.lm.mobile_llm import MobileLLM
 from cobra.models.lm.transformer import TransformerLM
 from cobra.models.projectors.base import Projector
 from cobra.models.projectors.fused_mlp import FusedMLPProjector
@@ -21,7 +23,33 @@ from cobra.models.vision.small_vit import SmallViT
 from cobra.models.vision.timm_encoder import TimmEncoder
 
 VOCAB = 64
-_LLAMA = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48, "head_dim": 8}
+_ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
+_PUBLISHED_HEADS = _ATTENTION | {"num_key_value_heads": 4}
+
+# transformers' architectures and what sets the published models of each apart, at tiny sizes
+TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", _ATTENTION | {"head_dim": 8}),
+    "phi": ("phi", _PUBLISHED_HEADS | {"partial_rotary_factor": 0.5, "hidden_act": "gelu_new"}),
+    "phi3": ("phi3", _PUBLISHED_HEADS | {"sliding_window": 2047, "pad_token_id": 0}),
+    "phi3_longrope": (
+        "phi3",
+        _PUBLISHED_HEADS
+        | {
+            "pad_token_id": 0,
+            "max_position_embeddings": 4096,
+            "original_max_position_embeddings": 1024,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0, 1.1, 1.2, 1.5],
+                "long_factor": [1.1, 1.5, 3.0, 6.0],
+            },
+        },
+    ),
+    # the window is switched off, so it must not matter
+    "qwen2": ("qwen2", _PUBLISHED_HEADS | {"use_sliding_window": False, "sliding_window": 4}),
+    "stablelm": ("stablelm", _PUBLISHED_HEADS | {"partial_rotary_factor": 0.25, "use_qkv_bias": True}),
+}
 
 small_vit = partial(SmallViT, image_size=32, embed_dim=16)
 timm_vit = partial(TimmEncoder, name="test_vit.r160_in1k", image_size=64, pretrained=False)
@@ -46,5 +74,7 @@ LMS: dict[str, Callable[[], LanguageModel]] = {
     "mamba2": partial(Mamba2LM, VOCAB, 32, 2, d_state=16, head_dim=16, chunk_size=8),
     "mamba2_groups": partial(Mamba2LM, VOCAB, 32, 2, d_state=8, head_dim=16, n_groups=2, chunk_size=8),
     "mamba": partial(MambaLM, VOCAB, 32, 2),
-    "transformer": partial(TransformerLM, VOCAB, 32, 2, "llama", _LLAMA),
+    **{name: partial(TransformerLM, VOCAB, 32, 2, *rest) for name, rest in TRANSFORMERS.items()},
+    "mobile_llm": partial(MobileLLM, VOCAB, 32, 2, 4, 2, 48),
+    "mobile_llm_shared": partial(MobileLLM, VOCAB, 32, 2, 4, 2, 48, share_blocks=True),
 }

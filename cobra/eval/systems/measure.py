@@ -125,15 +125,16 @@ def _traced(lm: LanguageModel) -> tuple[int, int, int]:
     """The same of any language model, by running it."""
     state, length = lm.allocate_state(1, CONTEXTS[0]), CONTEXTS[0]
     embeds = torch.empty(1, length, lm.d_model, device=_META)
-    # without a mask transformers looks into position ids, which have no values here
-    mask = torch.ones(1, length, dtype=torch.bool, device=_META)
-    prefill = count(lambda: lm.prefill(embeds, mask=mask)) // length
+    prefill = count(lambda: lm.prefill(embeds)) // length
 
     def step() -> Tensor:
         return lm.head(lm.step(embeds[:, 0], state))
 
+    # a step's cost depends on what is behind it
+    lm.prefill(embeds[:, 1:], state)
     decode = count(step)
     state.reset()
+    lm.prefill(embeds[:, 1:], state)
     return prefill, decode, count_read(lm, step)
 
 

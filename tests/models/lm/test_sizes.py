@@ -1,6 +1,7 @@
-"""The published sizes of Mamba and Mamba-2, parameter for parameter."""
+"""The published sizes of every language model, parameter for parameter."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.lm.mamba2 import Mamba2LM
+from cobra.models.lm.mobile_llm import MobileLLM
+from cobra.models.lm.transformer import TransformerLM
 
 # GPT-NeoX's 50277 tokens, padded to a multiple of 8 and of 16
 mamba, mamba2 = partial(MambaLM, 50280), partial(Mamba2LM, 50288)
@@ -79,3 +82,54 @@ def test_shapes_are_those_of_the_published_checkpoints() -> None:
         f"{mixer}out_proj.weight": (2560, 5120),
         "norm_f.weight": (2560,),
     }
+
+
+# d_model, n_layers, n_heads, n_kv_heads, d_ff, parameters, bytes of keys and values a token in fp16
+MOBILE_LLM = {
+    "125m": (576, 30, 9, 3, 1536, 124_635_456, 23_040),
+    "350m": (960, 32, 15, 5, 2560, 345_355_200, 40_960),
+    "600m": (1152, 40, 18, 6, 3072, 603_188_352, 61_440),
+    "1b": (1280, 54, 20, 5, 3584, 1_005_461_760, 69_120),
+    "1.5b": (1600, 54, 25, 5, 4352, 1_511_188_800, 69_120),
+}
+
+
+@pytest.mark.parametrize(("size", "share"), [*((size, False) for size in MOBILE_LLM), ("125m", True)])
+def test_a_mobile_llm_has_exactly_the_published_parameters_and_cache(size: str, share: bool) -> None:
+    d_model, n_layers, *heads, d_ff, total, cache = MOBILE_LLM[size]
+    with torch.device("meta"):
+        lm = MobileLLM(32000, d_model, n_layers, heads[0], heads[1], d_ff, share)
+        state = lm.allocate_state(1, 2048, torch.float16)
+    assert count(lm) == total
+    # a shared block keeps what it saw each time
+    assert state.nbytes == 2048 * cache * (2 if share else 1)
+
+
+def heads(count: int, groups: int, d_ff: int, **more: Any) -> dict[str, Any]:
+    return {"num_attention_heads": count, "num_key_value_heads": groups, "intermediate_size": d_ff} | more
+
+
+# vocab_size, d_model, n_layers, architecture, its options, parameters, KiB of keys and values a token in fp16
+TRANSFORMERS = {
+    "mobilellama-1.4b": (32000, 2048, 24, "llama", heads(16, 16, 5632), 1_364_297_728, 192),
+    "mobilellama-2.7b": (32000, 2560, 32, "llama", heads(32, 32, 6912), 2_701_560_320, 320),
+    "vicuna-7b": (32000, 4096, 32, "llama", heads(32, 32, 11008), 6_738_415_616, 512),
+    "tinyllama-1.1b": (32000, 2048, 22, "llama", heads(32, 4, 5632), 1_100_048_384, 22),
+    "phi-2": (51200, 2560, 32, "phi", heads(32, 32, 10240, partial_rotary_factor=0.4), 2_779_683_840, 320),
+    "phi-3-mini": (32064, 3072, 32, "phi3", heads(32, 32, 8192), 3_821_079_552, 384),
+    "qwen1.5-1.8b": (151936, 2048, 24, "qwen2", heads(16, 16, 5504), 1_836_828_672, 192),
+    "stablelm-2-1.6b": (
+        100352, 2048, 24, "stablelm", heads(32, 32, 5632, use_qkv_bias=True, partial_rotary_factor=0.25),
+        1_644_515_328, 192,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_a_transformer_has_exactly_the_published_parameters_and_cache(name: str) -> None:
+    *arguments, total, cache = TRANSFORMERS[name]
+    with torch.device("meta"):
+        lm = TransformerLM(*arguments)  # type: ignore[arg-type]
+        state = lm.allocate_state(1, 2048, torch.float16)
+    assert count(lm) == total
+    assert state.nbytes == 2048 * 1024 * cache

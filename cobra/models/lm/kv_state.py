@@ -1,0 +1,134 @@
+"""Keys and values of a transformer's past, in buffers of a fixed length, and attention over them."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cobra.kernels.ops import decode_attention
+
+
+@dataclass
+class KVState:
+    """Keys and values of every layer; a step reads those that are written, not all of max_length.
+
+    Attributes:
+        keys: (layers, B, G, max_length, P), of G key-value heads.
+        values: as keys.
+        length: tokens written, padding included.
+        padding: (B,) int64, tokens of padding that each row begins with; None without any.
+    """
+
+    keys: Tensor
+    values: Tensor
+    length: int = 0
+    padding: Tensor | None = None
+
+    @classmethod
+    def empty(
+        cls,
+        layers: int,
+        batch: int,
+        heads: int,
+        max_length: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> "KVState":
+        """Buffers for layers of `heads` key-value heads each; what is not written takes no memory."""
+        shape = (layers, batch, heads, max_length, head_dim)
+        return cls(
+            torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device)
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that keys and values take, for all of max_length."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def clone(self) -> "KVState":
+        """An independent copy; copies what is written only."""
+        written = slice(0, self.length)
+        keys, values = torch.zeros_like(self.keys), torch.zeros_like(self.values)
+        keys[..., written, :] = self.keys[..., written, :]
+        values[..., written, :] = self.values[..., written, :]
+        return KVState(keys, values, self.length, None if self.padding is None else self.padding.clone())
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.length = 0
+        self.padding = None
+
+    def begin(self, tokens: int, mask: Tensor | None) -> None:
+        """Make sure that `tokens` more fit, and take note of their padding, where `mask` (B, T) is False.
+
+        Raises:
+            ValueError: if they do not fit, or if there is padding behind what is written.
+        """
+        stop, room = self.length + tokens, self.keys.shape[3]
+        if stop > room:
+            raise ValueError(f"{stop} tokens exceed the state's max_length {room}: allocate more")
+        if mask is None:
+            return
+        if self.length == 0:
+            self.padding = (~mask).sum(1)
+        elif not mask.all():
+            raise ValueError(
+                f"a mask with padding came after {self.length} tokens, but ragged rows start from an empty "
+                "state: reset it, or read the rows one by one"
+            )
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write a layer's new keys and values (B, G, T, P); views (B, G, length + T, P) of all there are."""
+        stop = self.length + keys.shape[2]
+        for buffer, new in ((self.keys, keys), (self.values, values)):
+            buffer[layer, :, :, self.length : stop] = new
+        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
+
+    def positions(self, tokens: int) -> Tensor:
+        """Position ids of the next `tokens` tokens, (B, T), or (1, T) without padding; 0 on padding."""
+        index = torch.arange(self.length, self.length + tokens, device=self.keys.device)[None]
+        return index if self.padding is None else (index - self.padding[:, None]).clamp(min=0)
+
+    def visibility(self, tokens: int) -> Tensor | None:
+        """What the next `tokens` tokens see, as `attend` takes it."""
+        if self.padding is None and (tokens == 1 or self.length == 0):
+            return None
+        if tokens == 1 and self.padding is not None:
+            return self.padding[:, None, None, None]
+        rows = torch.arange(self.length, self.length + tokens, device=self.keys.device)[:, None]  # (T, 1)
+        columns = torch.arange(self.length + tokens, device=self.keys.device)
+        seen = columns <= rows
+        if self.padding is not None:
+            # a padding query sees itself: with nothing to see its softmax would be NaN, which spreads
+            seen = seen & (columns >= self.padding[:, None, None]) | (columns == rows)
+        return seen.view(-1, 1, *seen.shape[-2:])  # (B or 1, 1, T, length + T)
+
+
+def attend(
+    q: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """Causal attention of T queries (B, H, T, P) over keys and values (B, G, S, P), to (B, H, T, P).
+
+    Args:
+        q: of the last T of S tokens.
+        keys: head h reads group h // (H / G).
+        values: as keys.
+        seen: (B, 1, T, S) bool; or, for one query, the first token that a row sees, (B, 1, 1, 1) int64. None:
+            all up to the query itself, where T is 1 or S.
+        scale: 1 / sqrt(P) by default.
+    """
+    if q.shape[2] == 1 and (seen is None or seen.dtype == torch.int64):
+        starts = None if seen is None else seen[:, 0, 0, 0]
+        return decode_attention(q[:, :, 0], keys, values, starts, scale=scale).unsqueeze(2)
+    # under autocast the rotary embedding leaves queries and keys in fp32
+    return F.scaled_dot_product_attention(
+        q.to(values.dtype),
+        keys.to(values.dtype),
+        values,
+        attn_mask=seen,
+        is_causal=seen is None,
+        scale=scale,
+        enable_gqa=keys.shape[1] != q.shape[1],
+    ).to(q.dtype)

@@ -1,0 +1,190 @@
+"""Transformer backbones against transformers' own attention and growing cache, from the same weights."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import cobra.torchvision_shim  # noqa: F401  (before transformers)
+
+import pytest  # isort: skip
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedModel
+
+from cobra.models.lm.attention_lm import AttentionLM
+from cobra.models.lm.mobile_llm import MobileLLM
+from cobra.models.lm.transformer import TransformerLM
+from tests.models.builders import LMS, TRANSFORMERS, VOCAB
+
+PROMPT, STEPS = 9, 64
+# the eager one takes its softmax in fp32 even in a model of fp64
+ATTENTION = {torch.float64: "sdpa", torch.float32: "eager"}
+
+
+def shaken(model: nn.Module) -> nn.Module:
+    """The same with no weight that hides behind a one or a zero."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+def transformers_pair(name: str, dtype: torch.dtype) -> tuple[AttentionLM, PreTrainedModel]:
+    ours = TransformerLM(VOCAB, 32, 2, *TRANSFORMERS[name])
+    shaken(ours).to(dtype)
+    # a copy, because building a model writes its attention into the configuration
+    config = copy.deepcopy(ours.causal_lm.config)
+    theirs = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION[dtype])
+    assert ours.causal_lm.config._attn_implementation == "cobra"
+    theirs.load_state_dict(ours.causal_lm.state_dict())
+    return ours, theirs.to(dtype).eval()
+
+
+def mobile_llm_pair(share_blocks: bool, dtype: torch.dtype) -> tuple[AttentionLM, PreTrainedModel]:
+    """MobileLLM beside a LLaMA with a tied head, which for LS has every block twice."""
+    ours = MobileLLM(VOCAB, 32, 2, 4, 2, 48, share_blocks)
+    shaken(ours).to(dtype)
+    theirs = AutoModelForCausalLM.from_config(
+        LlamaConfig(
+            vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=ours.n_slots,
+            num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-5, tie_word_embeddings=True,
+        ),
+        attn_implementation=ATTENTION[dtype],
+    )  # fmt: skip
+    weights = {}
+    for key, value in ours.state_dict().items():
+        first, block, *rest = key.split(".")
+        if first != "layers":
+            weights[f"model.{key}"] = value
+            continue
+        for slot in range(ours.passes * int(block), ours.passes * (int(block) + 1)):
+            weights[".".join(["model.layers", str(slot), *rest])] = value
+    missing, unexpected = theirs.load_state_dict(weights, strict=False)
+    assert (missing, unexpected) == (["lm_head.weight"], [])
+    # theirs would compute in fp32 even in a model of fp64
+    for module in list(theirs.modules()):
+        for child, norm in module.named_children():
+            if "RMSNorm" in type(norm).__name__:
+                double = nn.RMSNorm(32, eps=1e-5)
+                double.weight = norm.weight
+                setattr(module, child, double)
+    return ours, theirs.to(dtype).eval()
+
+
+PAIRS: dict[str, tuple[Callable[..., tuple[AttentionLM, PreTrainedModel]], Any]] = {
+    **{name: (transformers_pair, name) for name in TRANSFORMERS},
+    "mobile_llm": (mobile_llm_pair, False),
+    "mobile_llm_shared": (mobile_llm_pair, True),
+}
+
+
+def token_ids(batch: int, length: int) -> Tensor:
+    return torch.randint(VOCAB, (batch, length), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("name", PAIRS)
+def test_logits_of_a_prefill_and_64_steps_are_transformers(
+    name: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    build, argument = PAIRS[name]
+    ours, theirs = build(argument, dtype)
+    ids, cache = token_ids(2, PROMPT + STEPS), DynamicCache()
+    state = ours.allocate_state(2, PROMPT + STEPS)
+    embeds = ours.embed(ids)
+    hidden = [*ours.prefill(embeds[:, :PROMPT], state).unbind(1)]
+    hidden += [ours.step(embeds[:, i], state) for i in range(PROMPT, PROMPT + STEPS)]
+    expected = [theirs(ids[:, :PROMPT], past_key_values=cache).logits]
+    expected += [
+        theirs(ids[:, i : i + 1], past_key_values=cache).logits for i in range(PROMPT, PROMPT + STEPS)
+    ]
+    torch.testing.assert_close(
+        ours.head(torch.stack(hidden, 1)), torch.cat(expected, 1), rtol=tolerance, atol=tolerance
+    )
+    # and what it keeps is what a cache that grows keeps
+    for slot, layer in enumerate(cache.layers):
+        torch.testing.assert_close(state.keys[slot], layer.keys, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(state.values[slot], layer.values, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_gradients_are_transformers(name: str) -> None:
+    build, argument = PAIRS[name]
+    ours, theirs = build(argument, torch.float64)
+    ids = token_ids(2, 17)
+    weights = torch.linspace(-1, 1, 2 * 17 * VOCAB, dtype=torch.float64).view(2, 17, VOCAB)
+    hidden = ours.prefill(ours.embed(ids))
+    (ours.head(hidden) * weights).sum().backward()
+    (theirs(ids, use_cache=False).logits * weights).sum().backward()
+    ours_embedding = next(p for key, p in ours.named_parameters() if "embed_tokens" in key)
+    # the first embedding is behind every layer
+    torch.testing.assert_close(ours_embedding.grad, theirs.get_input_embeddings().weight.grad)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_step_reads_nothing_that_is_not_written(name: str) -> None:
+    torch.manual_seed(0)
+    lm = LMS[name]().eval()
+    assert isinstance(lm, AttentionLM)
+    embeds = lm.embed(token_ids(2, 8))
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    mask[0, :3] = False
+    results = []
+    for filling in (0.0, torch.nan):
+        state = lm.allocate_state(2, 12)
+        state.keys.fill_(filling)
+        state.values.fill_(filling)
+        lm.prefill(embeds[:, :7], state, mask)
+        results.append(lm.step(embeds[:, 7], state))
+    assert torch.equal(*results)
+
+
+def test_a_state_says_what_does_not_fit() -> None:
+    lm = LMS["llama"]()
+    assert isinstance(lm, AttentionLM)
+    embeds, mask = lm.embed(token_ids(1, 6)), torch.ones(1, 4, dtype=torch.bool)
+    state = lm.allocate_state(1, 5)
+    with pytest.raises(ValueError, match="6 tokens exceed the state's max_length 5: allocate more"):
+        lm.prefill(embeds, state)
+    lm.prefill(embeds[:, :1], state)
+    lm.prefill(embeds[:, :4], state, mask)
+    mask[0, 0] = False
+    state.length = 1
+    with pytest.raises(ValueError, match="ragged rows start from an empty state: reset it"):
+        lm.prefill(embeds[:, :4], state, mask)
+    with pytest.raises(ValueError, match="seq_idx packs sequences in training"):
+        lm.prefill(embeds, state, seq_idx=torch.zeros(1, 6, dtype=torch.int32))
+
+
+def test_a_window_that_would_hide_tokens_is_refused() -> None:
+    options = TRANSFORMERS["phi3"][1] | {"sliding_window": 8}
+    lm = TransformerLM(VOCAB, 32, 1, "phi3", options)
+    embeds = lm.embed(token_ids(1, 9))
+    lm.prefill(embeds[:, :8])
+    lm.prefill(embeds[:, :8], lm.allocate_state(1, 8))
+    for state in (None, lm.allocate_state(1, 9)):
+        with pytest.raises(
+            ValueError, match="9 tokens exceed sliding_window 8 .* set sliding_window to null"
+        ):
+            lm.prefill(embeds, state)
+
+
+def test_rotary_embeddings_turn_the_published_part_of_a_head() -> None:
+    """Phi-2 turns 32 of 80 channels, StableLM-2 16 of 64; factors for long texts come only if asked for."""
+    for model_type, heads, width, factor, turned in (
+        ("phi", 2, 160, 0.4, 32),
+        ("stablelm", 2, 128, 0.25, 16),
+        ("phi3", 2, 192, None, 96),
+        ("qwen2", 2, 256, None, 128),
+    ):  # fmt: skip
+        options: dict[str, Any] = {
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "pad_token_id": 0,
+        }
+        if factor is not None:
+            options["partial_rotary_factor"] = factor
+        rotary = TransformerLM(VOCAB, width, 1, model_type, options).causal_lm.base_model.rotary_emb
+        assert (2 * len(rotary.inv_freq), rotary.rope_type) == (turned, "default")
