@@ -166,7 +166,7 @@ def test_a_window_that_would_hide_tokens_is_refused() -> None:
     lm.prefill(embeds[:, :8], lm.allocate_state(1, 8))
     for state in (None, lm.allocate_state(1, 9)):
         with pytest.raises(
-            ValueError, match="9 tokens exceed sliding_window 8 .* set sliding_window to null"
+            ValueError, match=r"9 tokens exceed sliding_window 8 .* set sliding_window to null"
         ):
             lm.prefill(embeds, state)
 
