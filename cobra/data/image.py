@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cobra.data.record import ImageSource
 
@@ -29,15 +29,28 @@ def load_rgb(image: ImageSource | Image.Image) -> Image.Image:
         return _decode(image, "picture")
     name = f"image of {len(image)} bytes" if isinstance(image, bytes) else f"image {str(image)!r}"
     try:
-        opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else Path(image))
+        opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else _regular(Path(image)))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{name} does not exist: check the image folder, or drop its record"
         ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
+        empty = not (len(image) if isinstance(image, bytes) else Path(image).stat().st_size)
+        reason = "it is empty" if empty else "no known picture format, or a damaged file"
+        raise ValueError(f"{name} cannot be opened ({reason}): fetch it again or drop its record") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is too large ({error}): scale it down or drop its record") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise ValueError(f"{name} cannot be opened ({error}): fetch it again or drop its record") from error
     with opened:
         return _decode(opened, name)
+
+
+def _regular(path: Path) -> Path:
+    # a pipe or a device would be waited for, or never end
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    return path
 
 
 def _check_array(pixels: np.ndarray) -> np.ndarray:
@@ -49,6 +62,8 @@ def _check_array(pixels: np.ndarray) -> np.ndarray:
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
+    if image.format == "EPS":
+        raise ValueError(f"{name} is PostScript, a program that would be run: save it as PNG")
     width, height = image.size
     if not 0 < width * height <= MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise ValueError(

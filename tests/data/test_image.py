@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,33 @@ def test_what_is_no_picture_is_refused(data: bytes) -> None:
         load_rgb(data)
 
 
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", tmp_path):
+        with pytest.raises(ValueError, match=rf"{path.name}' cannot be opened \(it is no file\)"):
+            load_rgb(path)
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(ValueError, match=r"a\.jpg' cannot be opened \(it is empty\): fetch it again"):
+        load_rgb(tmp_path / "a.jpg")
+
+
+def test_postscript_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args: pytest.fail("run"))
+    data = encoded(Image.new("RGB", (8, 8)), "EPS")
+    with pytest.raises(ValueError, match=r"PostScript, a program .* save it as PNG"):
+        load_rgb(data)
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_an_animation_is_its_first_picture(form: str) -> None:
+    red, blue = (Image.new("RGB", (8, 8), color) for color in ("red", "blue"))
+    data = encoded(red, form, save_all=True, append_images=[blue], lossless=True)
+    assert pixel(load_rgb(data)) == (255, 0, 0)
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.png.*image folder"):
         load_rgb(tmp_path / "gone.png")
@@ -121,6 +149,12 @@ def test_too_large_picture_is_refused_before_it_is_decoded(monkeypatch: pytest.M
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(ValueError, match="10 × 10"):
         load_rgb(Image.new("RGB", (10, 10)))
+
+
+def test_a_picture_50000_pixels_wide_is_read_or_refused_with_a_remedy() -> None:
+    assert load_rgb(encoded(Image.new("1", (50_000, 3)), "PNG")).size == (50_000, 3)
+    with pytest.raises(ValueError, match=r"too large .*2500000000 pixels.*: scale it down"):
+        load_rgb(encoded(Image.new("1", (50_000, 50_000)), "TIFF", compression="group4"))
 
 
 def test_floats_are_refused() -> None:
