@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
@@ -15,7 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cobra.convert.parts import load_parts
 from cobra.data.batch import Batch
+from cobra.divergence import check_loss, check_state
 from cobra.eval.predictions import Prediction
+from cobra.fit import check_fit
 from cobra.models.vlm import CobraVLM
 from cobra.muon_adamw import MuonAdamW
 from cobra.stages import Plan, Stage
@@ -145,10 +148,30 @@ class CobraModule(L.LightningModule):
         """The loss of the stage's objective."""
         assert self.entered is not None
         loss, logged = self.objectives[self.entered](self.model, batch)
+        check_loss(loss, *self._position())
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict({"stage": float(self.entered), "lr": rate}, batch_size=1)
         self.log_dict({"loss": loss.detach(), **logged}, prog_bar=True, batch_size=len(batch.ids))
         return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the checkpoint that is there where the weights that would replace it are not finite."""
+        check_state(checkpoint["state_dict"], *self._position())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model; a sharded strategy has taken the weights out before."""
+        if "state_dict" in checkpoint:
+            expected = {name: tensor.shape for name, tensor in self.state_dict().items()}
+            found = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
+            check_fit(expected, found, f"{self.trainer.ckpt_path} is of another model than this yaml")
+
+    def _position(self) -> tuple[str, int, str | None]:
+        """The stage's name, the optimizer step and the newest checkpoint, for messages."""
+        assert self.entered is not None
+        # the name is there before the file is
+        written = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        kept = written if written and Path(written).exists() else self.trainer.ckpt_path
+        return self.stages[self.entered].name, self.global_step, kept and str(kept)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Answer the questions and count the right answers of each type."""

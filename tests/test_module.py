@@ -59,9 +59,10 @@ def run(
     module = CobraModule(stages, partial(CobraVLM, small_vit, PROJECTORS["pixel_unshuffle"], lm), muon=muon)
     data = DataModule(stages, "cobra:data/shapes/tokenizer", train={"noise": Noise}, val={"noise": Noise})
     trainer = L.Trainer(
-        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", logger=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-        num_sanity_val_steps=0, callbacks=callbacks, **{"devices": 1, **options},
+        num_sanity_val_steps=0, callbacks=callbacks,
+        **{"devices": 1, "enable_checkpointing": False, **options},
     )  # fmt: skip
     L.seed_everything(0)
     trainer.fit(module, data)
