@@ -48,7 +48,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, too many for a configuration")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not valid JSON ({error}): restore it from the run that wrote it"
         ) from error

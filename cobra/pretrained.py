@@ -12,22 +12,26 @@ from typing import Any
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
 import torch  # isort: skip
-from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers.initialization import no_init_weights
 
+from cobra.arguments import check_arguments
 from cobra.class_paths import MODELS, check_class_paths
 from cobra.config_json import CONFIG, LM, VLM, read_tree, write_config
-from cobra.convert.tensors import open_tensors
+from cobra.convert.tensors import Stored, open_safetensors
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
+from cobra.divergence import is_finite
 from cobra.fit import check_fit, expected_shapes
 from cobra.models.component import Component
 from cobra.models.lm.base import LanguageModel
 from cobra.models.vlm import CobraVLM
 
 WEIGHTS = "model.safetensors"
+# Parameters made for one that is saved: towers make some that their features do not use.
+_MAX_TENSORS_EACH = 4
 
 
 def save_pretrained(
@@ -84,44 +88,87 @@ def _load(directory: Path, kind: str, contract: type[nn.Module], dtype: torch.dt
             raise FileNotFoundError(
                 f"{directory / name} is missing: expected a folder that save_pretrained wrote"
             )
-    factory = build(read_tree(directory / CONFIG, kind))
-    # not on the meta device: buffers that are computed and not saved would stay there
+    tree = read_tree(directory / CONFIG, kind)
+    weights = open_safetensors(directory / WEIGHTS)
     try:
-        with no_init_weights():
-            model = factory()
-    except TypeError as error:
-        raise ValueError(f"{directory / CONFIG} has arguments that do not fit: {error}") from error
-    if not isinstance(model, contract):
-        raise ValueError(f"{directory / CONFIG} makes a {type(model).__name__}, not a {contract.__name__}")
-    weights = {name: stored.read() for name, stored in open_tensors(directory / WEIGHTS).items()}
+        planned = build_on_meta(tree, _MAX_TENSORS_EACH * len(weights))
+    except ValueError as error:
+        raise ValueError(f"{directory / CONFIG}: {error}; restore it from the run that wrote it") from error
+    if not isinstance(planned, contract):
+        raise ValueError(f"{directory / CONFIG} makes a {type(planned).__name__}, not a {contract.__name__}")
     found = {name: tensor.shape for name, tensor in weights.items()}
-    check_fit(expected_shapes(model), found, f"{directory / WEIGHTS} does not fit its config.json")
-    model.load_state_dict(weights, strict=False)
+    check_fit(expected_shapes(planned), found, f"{directory / WEIGHTS} does not fit its config.json")
+    # a second time, now with memory: buffers that are computed and not saved would stay on the meta device
+    with no_init_weights():
+        model = build(tree)()
+    _fill(model, weights, directory / WEIGHTS)
     if dtype is not None:
         _cast(model, dtype)
     return model
 
 
-def build_on_meta(tree: dict) -> Component:
+def _fill(model: nn.Module, weights: dict[str, Stored], path: Path) -> None:
+    """Copy tensors from a file into a model, one at a time."""
+    state = model.state_dict()
+    for name, stored in weights.items():
+        if stored.dtype.is_floating_point != state[name].dtype.is_floating_point:
+            raise ValueError(
+                f"{path} holds {name} in {stored.dtype}, which cannot stand for {state[name].dtype}: "
+                "get the file again"
+            )
+        state[name].copy_(stored.read())
+        if not is_finite(state[name]):
+            raise ValueError(
+                f"{path} holds values in {name} that are not finite: training diverged, or the file is "
+                "damaged; take an earlier checkpoint"
+            )
+
+
+def build_on_meta(tree: dict, max_tensors: int | None = None) -> Component:
     """The component that a class_path tree describes, without weights.
+
+    Args:
+        tree: plain data, which need not be trusted.
+        max_tensors: stop where it makes more parameters; None trusts its numbers of layers.
 
     Raises:
         ValueError: where a class is foreign, unknown or no component, or its arguments do not fit.
     """
     factory = build(tree)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _at_most(max_tensors):
             return factory()
-    except (TypeError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
+    except (ValueError, OSError):
+        raise
+    # a size may be a word, zero, negative or astronomical, and each module fails in its own way on it
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{tree['class_path']} has arguments that do not fit: {reason}") from error
+
+
+@contextmanager
+def _at_most(max_tensors: int | None) -> Iterator[None]:
+    """Within it no more parameters can be made, in all modules together."""
+    made = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal made
+        made += 1
+        if max_tensors is not None and made > max_tensors:
+            raise ValueError(f"it makes more than {max_tensors} parameters, far more than the weights are")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def build(tree: dict) -> Callable[..., Any]:
     """The factory of a component that a class_path tree describes; all of it is checked before any import.
 
     Raises:
-        ValueError: where a class is foreign, unknown or no component.
+        ValueError: where a class is foreign, unknown or no component, or cannot have its arguments.
     """
     check_class_paths(tree, (MODELS,))
     return _factory(tree)
@@ -138,7 +185,9 @@ def _factory(tree: dict) -> Callable[..., Any]:
         ) from error
     if not (isinstance(made, type) and issubclass(made, Component)):
         raise ValueError(f"{module}.{name} is not allowed: it is no component of a model")
-    return partial(made, **{key: _argument(value) for key, value in tree.get("init_args", {}).items()})
+    arguments = tree.get("init_args", {})
+    check_arguments(made, arguments)
+    return partial(made, **{key: _argument(value) for key, value in arguments.items()})
 
 
 def _argument(value: Any) -> Any:

@@ -1,12 +1,15 @@
 """Saving and loading: bit-equal, atomic, and nothing foreign is run."""
 
 import json
+import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cobra.data.chat import Chat
 from cobra.data.record import Record, user
@@ -117,6 +120,106 @@ def test_a_missing_or_broken_file_is_named(saved: Path) -> None:
     (saved / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
         from_pretrained(saved)
+
+
+def change(saved: Path, part: str, **arguments: object) -> None:
+    """Edit the arguments of a part in config.json."""
+    config = json.loads((saved / "config.json").read_text())
+    config["model"]["init_args"][part]["init_args"].update(arguments)
+    (saved / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("part", "arguments", "message"),
+    [
+        ("lm", {"d_model": "32"}, "Mamba2LM cannot have d_model '32': it must be int"),
+        ("lm", {"norm_eps": float("nan")}, "Mamba2LM cannot have norm_eps nan: it must be float"),
+        ("lm", {"dt_range": [0.1]}, r"cannot have dt_range \[0\.1\]: it must be tuple\[float, float\]"),
+        ("lm", {"d_modell": 32}, "Mamba2LM has no argument 'd_modell': it takes vocab_size, d_model"),
+        ("lm", {"head_dim": 0}, "arguments that do not fit: integer modulo by zero"),
+        ("lm", {"d_model": -32}, "arguments that do not fit"),
+        ("lm", {"d_model": 2**40}, "arguments that do not fit"),
+        ("lm", {"n_layers": 2**40}, "makes more than .* parameters, far more than the weights are"),
+        ("vision", {"image_size": True}, "SmallViT cannot have image_size True: it must be int"),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_named_with_its_value(
+    saved: Path, part: str, arguments: dict, message: str
+) -> None:
+    change(saved, part, **arguments)
+    with pytest.raises(ValueError, match=rf"config\.json: .*{message}.*; restore it"):
+        from_pretrained(saved)
+
+
+@pytest.mark.parametrize("arguments", [None, [1], "x"])
+def test_arguments_that_are_no_object_are_refused(saved: Path, arguments: object) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["model"]["init_args"] = arguments
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="init_args of CobraVLM must be an object"):
+        from_pretrained(saved)
+
+
+def test_a_config_nested_too_deeply_is_refused(saved: Path) -> None:
+    (saved / "config.json").write_text('{"model": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON .*recursion"):
+        from_pretrained(saved)
+
+
+def pickled(weights: Path) -> None:
+    weights.write_bytes(pickle.dumps({"a": 1}))
+
+
+def torch_saved(weights: Path) -> None:
+    torch.save({"a": torch.ones(1)}, weights)
+
+
+def of_integers(weights: Path) -> None:
+    save_file({name: tensor.int() for name, tensor in load_file(weights).items()}, weights)
+
+
+def with_a_nan(weights: Path) -> None:
+    tensors = load_file(weights)
+    tensors["lm.norm_f.weight"][3] = float("nan")
+    save_file(tensors, weights)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (pickled, "is a pickle, not safetensors: get the weights as safetensors"),
+        (torch_saved, "is a pickle, not safetensors"),
+        (of_integers, r"in torch\.int32, which cannot stand for torch\.float32: get the file again"),
+        (with_a_nan, r"values in lm\.norm_f\.weight that are not finite: .* take an earlier checkpoint"),
+    ],
+)
+def test_weights_that_are_no_weights_are_refused(
+    saved: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(saved / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"model\.safetensors .*{message}"):
+        from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("tokenizer.json", "{", "cannot be read .*: restore its tokenizer.json"),
+        ("tokenizer.json", "{}", "cannot be read .*: restore its tokenizer.json"),
+        ("tokenizer_config.json", "[]", "cannot be read .*: restore its tokenizer.json"),
+        ("chat_template.jinja", "{% for %}", "of tokenizer .* fails .*: restore its chat_template.jinja"),
+        ("chat_template.jinja", "{{ 1 / 0 }}", "of tokenizer .* fails .*division by zero"),
+    ],
+)
+def test_a_damaged_tokenizer_is_named(saved: Path, file: str, text: str, message: str) -> None:
+    (saved / file).write_text(text)
+    with pytest.raises(ValueError, match=rf"tokenizer '{saved}' {message}|template of tokenizer '{saved}'"):
+        Chat(str(saved)).segments([user("what is it?").as_dict()], prompt=True)
+
+
+def test_half_a_character_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'what\\udcff' holds half a character at 4"):
+        Chat(TOKENIZER).encode("what\udcff")
 
 
 def test_a_failed_save_leaves_the_old_model_whole(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

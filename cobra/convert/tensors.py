@@ -1,7 +1,6 @@
 """Tensors on disk by name, read one at a time; nothing in a file is run."""
 
 import json
-import pickle
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,8 +55,9 @@ def open_tensors(path: Path) -> dict[str, Stored]:
     with path.open("rb") as file:
         start = file.read(9)
     # a length of 8 bytes, which may look like anything, and an object
-    if start[8:] == b"{":
-        return _open_safetensors(path)
+    # torch.load goes by the name, too
+    if start[8:] == b"{" or path.suffix == ".safetensors":
+        return open_safetensors(path)
     if start[:2] == b"PK":
         return _open_torch(path)
     # a pickle that is not in a zip file: before torch 1.6, and not by torch.save
@@ -66,10 +66,22 @@ def open_tensors(path: Path) -> dict[str, Stored]:
             f"{path} is a bare pickle, which cannot be read without running it: save it again with a recent "
             f"torch.save, or as safetensors"
         )
-    return _open_safetensors(path)
+    return open_safetensors(path)
 
 
-def _open_safetensors(path: Path) -> dict[str, Stored]:
+def open_safetensors(path: Path) -> dict[str, Stored]:
+    """The tensors of a .safetensors file.
+
+    Raises:
+        ValueError: where it is incomplete or of another format.
+    """
+    with path.open("rb") as opened:
+        start = opened.read(2)
+    if start in (b"PK", b"\x80\x02", b"\x80\x04"):
+        raise ValueError(
+            f"{path} is a pickle, not safetensors: get the weights as safetensors, or name it .pt and give "
+            f"it to cobra convert"
+        )
     try:
         file = safe_open(path, framework="pt")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
@@ -89,8 +101,11 @@ def _open_torch(path: Path) -> dict[str, Stored]:
         raise ValueError(f"{path} {_INCOMPLETE.format(size=path.stat().st_size)}")
     try:
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        reason = str(error).split("\n")[0]
+    # damaged bytes of a pickle are instructions: they fail in as many ways as there are
+    except Exception as error:
+        lines = str(error).split("\n")
+        # torch first advises to run it all the same
+        reason = next((line for line in lines if "GLOBAL" in line), lines[0].partition(". ")[0])
         raise ValueError(
             f"{path} does not hold plain tensors, and nothing else in it is run ({reason}): get the weights "
             f"as safetensors"

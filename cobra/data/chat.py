@@ -41,11 +41,15 @@ class Chat:
     """
 
     def __init__(self, path: str, template: str | None = None) -> None:
-        self.tokenizer = _load_tokenizer(_resolve(path))
+        self.path = _resolve(path)
+        self.tokenizer = _load_tokenizer(self.path)
         if template is not None:
             self.tokenizer.chat_template = Path(_resolve(template)).read_text(encoding="utf-8")
         if not self.tokenizer.chat_template:
-            raise ValueError(f"tokenizer {path!r} has no chat template: name one with `template`")
+            raise ValueError(
+                f"tokenizer {path!r} has no chat template: restore its chat_template.jinja, or name one with "
+                "`template`"
+            )
         if self.tokenizer.eos_token_id is None:
             raise ValueError(f"tokenizer {path!r} has no end-of-text token, which stops an answer")
         self._remembered: dict[str, list[int]] = {}
@@ -60,13 +64,19 @@ class Chat:
 
     def segments(self, messages: list[dict[str, Any]], prompt: bool = False) -> list[Segment]:
         """The rendered chat, cut where the assistant starts and stops; `prompt`: ready for its next turn."""
-        texts, spans = render_jinja_template(
-            [messages],
-            chat_template=self.tokenizer.chat_template,
-            return_assistant_tokens_mask=True,
-            add_generation_prompt=prompt,
-            **self.tokenizer.special_tokens_map,
-        )
+        try:
+            texts, spans = render_jinja_template(
+                [messages],
+                chat_template=self.tokenizer.chat_template,
+                return_assistant_tokens_mask=True,
+                add_generation_prompt=prompt,
+                **self.tokenizer.special_tokens_map,
+            )
+        # a template is a program of its own: it may fail in any way
+        except Exception as error:
+            raise ValueError(
+                f"the template of tokenizer {self.path!r} fails ({error}): restore its chat_template.jinja"
+            ) from error
         text, segments, at = texts[0], [], 0
         for start, stop in spans[0]:
             segments += [Segment(text[at:start], False), Segment(text[start:stop], True)]
@@ -76,6 +86,8 @@ class Chat:
     def encode(self, text: str) -> list[int]:
         """Token ids of a stretch of rendered text, as they are in the middle of a text."""
         if text not in self._remembered:
+            if not text.isascii():
+                _check_unicode(text)
             given = text.removeprefix(" ") if self._adds_space else text
             ids = self.tokenizer.encode(given, add_special_tokens=False)
             if len(text) > _MAX_CHARACTERS or len(self._remembered) == _MAX_REMEMBERED:
@@ -106,12 +118,31 @@ class Chat:
         self.tokenizer.save_pretrained(directory)
 
 
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{text[:40]!r} holds half a character at {error.start}, of bytes that are no UTF-8: retype it"
+        ) from error
+
+
 def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or a hub name; a file in it may describe a tokenizer, never run as code."""
-    if (Path(path) / "tokenizer.json").is_file():
-        # the file is the whole tokenizer: nothing has to be guessed from a model's configuration
-        return PreTrainedTokenizerFast.from_pretrained(path)
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    # the file is the whole tokenizer: nothing has to be guessed from a model's configuration
+    whole = (Path(path) / "tokenizer.json").is_file()
+    kind, options = (PreTrainedTokenizerFast, {}) if whole else (AutoTokenizer, {"trust_remote_code": False})
+    try:
+        return kind.from_pretrained(path, **options)
+    except OSError:
+        raise
+    # its parts are read by several libraries, which fail in their own ways on damaged files
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"tokenizer {path!r} cannot be read ({type(error).__name__}: {reason}): restore its "
+            "tokenizer.json and tokenizer_config.json"
+        ) from error
 
 
 def _resolve(path: str) -> str:

@@ -1,0 +1,54 @@
+"""Whether plain data from a file fits the annotations of the class that it is meant for."""
+
+import math
+from collections.abc import Callable
+from inspect import Parameter, signature
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def check_arguments(made: type, arguments: Any) -> None:
+    """Compare `init_args` with the constructor of a class; what is missing, the call itself will tell.
+
+    Raises:
+        ValueError: naming the class, the argument, its value and what is expected.
+    """
+    if not isinstance(arguments, dict):
+        raise ValueError(f"init_args of {made.__name__} must be an object, got {_short(arguments)}")
+    known = signature(made.__init__).parameters  # type: ignore[misc]
+    open_ended = any(p.kind is Parameter.VAR_KEYWORD for p in known.values())
+    annotations = get_type_hints(made.__init__)  # type: ignore[misc]
+    for name, value in arguments.items():
+        if name not in known and not open_ended:
+            takes = ", ".join(list(known)[1:])
+            raise ValueError(f"{made.__name__} has no argument {name!r}: it takes {takes}")
+        annotation = annotations.get(name, Any)
+        if not _fits(value, annotation):
+            expected = getattr(annotation, "__name__", annotation) if not get_args(annotation) else annotation
+            raise ValueError(f"{made.__name__} cannot have {name} {_short(value)}: it must be {expected}")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is Callable:
+        # a component is written as its class path and called by the one that holds it
+        return isinstance(value, dict) and "class_path" in value
+    if origin is tuple:
+        return isinstance(value, list | tuple) and len(value) == len(inner) and all(map(_fits, value, inner))
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
+    if annotation is float:
+        return math.isfinite(value) if type(value) is float else type(value) is int and abs(value) < 2**53
+    if annotation is int:
+        return type(value) is int
+    kind = origin or annotation
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
