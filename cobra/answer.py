@@ -28,7 +28,10 @@ def open_conversation(options: argparse.Namespace) -> Conversation:
     try:
         generator = torch.Generator(options.device).manual_seed(options.seed)
     except RuntimeError as error:
-        raise ValueError(f"--device {options.device}: not on this machine ({error})") from error
+        reason = str(error).partition(". ")[0]
+        raise ValueError(f"--device {options.device}: not on this machine ({reason})") from error
+    except (OverflowError, ValueError) as error:
+        raise ValueError(f"--seed {options.seed} has more than 64 bits: take a smaller one") from error
     sampler = Sampler(options.temperature, options.top_k, options.top_p, options.min_p, generator)
     model, processor = from_pretrained(options.ckpt, options.device)
     quantise_(model.lm, options.quant, options.group_size)

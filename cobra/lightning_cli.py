@@ -1,10 +1,14 @@
 """fit, validate, test and predict: LightningCLI with this project's defaults."""
 
 import logging
+import re
 import sys
+import traceback
 import warnings
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, NoReturn
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
@@ -17,7 +21,8 @@ from lightning.pytorch.loggers import CSVLogger
 from cobra.answers import WriteAnswers
 from cobra.class_paths import refuse_functions, restrict_imports
 from cobra.data.module import DataModule
-from cobra.module import CobraModule, ModelError
+from cobra.module import CobraModule
+from cobra.resume import check_checkpoint
 from cobra.save_result import SaveResult
 from cobra.stages import Stage
 from cobra.training_clock import TrainingClock
@@ -26,8 +31,28 @@ from cobra.training_clock import TrainingClock
 _UNNAMED = "runs/unnamed"
 
 
+class Parser(LightningArgumentParser):
+    """Tells what is wrong with a command line or yaml in one line: usage would push it off the screen."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with the message, without the values and types around the one that is wrong."""
+        words = " ".join(message.split())
+        words = re.sub(
+            r"Type \S.*? expects a function or a callable class: |\. Got value: Namespace\(.*", "", words
+        )
+        files = [Path(b).name for a, b in pairwise(sys.argv) if a in ("-c", "--config")]
+        where = f" (in {', '.join(files)} or on the command line)" if files else ""
+        self.exit(2, f"{self.prog.partition(' [')[0]}: {words}{where}: see --help\n")
+        raise AssertionError
+
+
 class CobraCLI(LightningCLI):
     """One `stages` list for model and data; checkpoints, logs and results under trainer.default_root_dir."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser whose mistakes end in one line."""
+        self.parser_class = Parser
+        return super().init_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a yaml of this project has beside trainer, model and data."""
@@ -63,27 +88,24 @@ class CobraCLI(LightningCLI):
         return super().instantiate_trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a configuration that would call functions, and a checkpoint that is not there."""
-        try:
-            refuse_functions(self.config.as_dict())
-        except ValueError as error:
-            sys.exit(f"cobra {self.subcommand}: {error}")
+        """Refuse a configuration that would call functions, a bad checkpoint and a folder that cannot be."""
+        refuse_functions(self.config.as_dict())
         root = Path(self._get(self.config, "trainer.default_root_dir") or _UNNAMED)
         checkpoint, verb = self._get(self.config, "ckpt_path"), self.subcommand
         last = root / "checkpoints" / "last.ckpt"
         if checkpoint is None and verb != "fit":
-            sys.exit(f"cobra {verb}: say which weights to use, e.g. --ckpt_path {last}")
+            raise ValueError(f"say which weights to use, e.g. --ckpt_path {last}")
         path = last if checkpoint == "last" else Path(checkpoint or root)
         if checkpoint is not None and not path.exists():
             remedy = "leave --ckpt_path out to start afresh" if verb == "fit" else "train first"
-            sys.exit(f"cobra {verb}: --ckpt_path {checkpoint}: there is no {path}; {remedy}")
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run it; where the model cannot be built, the message says why and a traceback would bury it."""
+            raise FileNotFoundError(f"--ckpt_path {checkpoint}: there is no {path}; {remedy}")
+        if checkpoint is not None:
+            check_checkpoint(path)
         try:
-            super()._run_subcommand(subcommand)
-        except ModelError as error:
-            sys.exit(f"cobra {subcommand}: {error}")
+            root.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=root).close()
+        except OSError as error:
+            raise OSError(f"{root} cannot be written to ({error}): set trainer.default_root_dir") from error
 
     def before_fit(self) -> None:
         """A run that is resumed has its weights in the checkpoint; those it once started from may be gone."""
@@ -105,20 +127,31 @@ class CobraCLI(LightningCLI):
         return [regular, SaveResult(folder / "last.ckpt", root / "model")]
 
 
+def _is_ours(error: BaseException) -> bool:
+    """Whether this project raised an error: it then says what is wrong; a library's needs its traceback."""
+    *_, last = traceback.walk_tb(error.__traceback__)
+    return Path(last[0].f_code.co_filename).is_relative_to(Path(__file__).parent)
+
+
 def main() -> None:
-    """Run the subcommand of LightningCLI that sys.argv names."""
+    """Run the subcommand of LightningCLI that sys.argv names; what a user gave wrongly ends in one line."""
     restrict_imports()
     for handler in logging.getLogger("lightning.pytorch").handlers:
         handler.addFilter(lambda record: "💡 Tip" not in record.getMessage())
     # said by lightning of its own code
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
-    CobraCLI(
-        CobraModule,
-        DataModule,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={"max_epochs": 1, "use_distributed_sampler": False, "log_every_n_steps": 20},
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        parser_kwargs={"prog": Path(sys.argv[0]).name},
-    )
+    try:
+        CobraCLI(
+            CobraModule,
+            DataModule,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"max_epochs": 1, "use_distributed_sampler": False, "log_every_n_steps": 20},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={"prog": Path(sys.argv[0]).name},
+        )
+    except (ValueError, OSError) as error:
+        if isinstance(error, ValueError) and not _is_ours(error):
+            raise
+        sys.exit(f"cobra {sys.argv[1]}: {error}")

@@ -1,6 +1,7 @@
 """The commands as a user types them."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,95 @@ def test_a_foreign_class_on_the_command_line_is_refused(
     assert stopped.value.code != 0
     message = capsys.readouterr().err + str(stopped.value.code)
     assert "not allowed" in message or "Expected 'cobra.cli.main'" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stagez: []", "does not accept option 'stagez'"),
+        ("model: {model: {init_args: {lm: {init_args: {d_modell: 3}}}}}", "'d_modell' is not accepted"),
+        (
+            "stages: [{name: a, train: [lm], data: {a: 1}, batch_size: 1, lr: 1, stepz: 1}]",
+            "'stepz' is not acc",
+        ),
+        ("trainer: {devices: [", "parsing"),
+    ],
+)
+def test_a_mistake_in_a_yaml_is_one_line_before_anything_is_made(
+    text: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    monkeypatch.setattr(CobraCLI, "instantiate_classes", lambda self: pytest.fail("something was made"))
+    with pytest.raises(SystemExit) as stopped:
+        instantiate(
+            monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"), "-c", str(tmp_path / "mine.yaml")
+        )
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "mine.yaml" in lines[0]
+
+
+def damaged(path: Path, kind: str) -> None:
+    """A file that is no checkpoint of a run, and why."""
+    torch.save({"state_dict": {"model.a": torch.ones(999)}}, path)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-300])
+    elif kind == "weights":
+        torch.save({"a": torch.ones(1)}, path)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"a": 1}))
+    elif kind == "code":
+        torch.save({"state_dict": {"a": Path(path)}}, path)
+    elif kind == "folder":
+        path.unlink()
+        path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("truncated", "a.ckpt is incomplete"),
+        ("weights", "a.ckpt is no checkpoint of a training run: name its checkpoints/last.ckpt"),
+        ("pickle", "a.ckpt is a bare pickle"),
+        (
+            "code",
+            "a.ckpt does not hold plain tensors, and nothing else in it is run .Trying to load .*GLOBAL",
+        ),
+        ("folder", "a.ckpt is no checkpoint: name its file"),
+    ],
+)
+def test_a_bad_checkpoint_is_refused_before_anything_is_made(
+    kind: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    damaged(tmp_path / "a.ckpt", kind)
+    monkeypatch.setattr(CobraCLI, "instantiate_classes", lambda self: self.before_instantiate_classes())
+    with pytest.raises(SystemExit, match=f"cobra fit: .*{message}") as stopped:
+        instantiate(
+            monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"),
+            "--ckpt_path", str(tmp_path / "a.ckpt"), "--trainer.default_root_dir", str(tmp_path / "run"),
+        )  # fmt: skip
+    assert "\n" not in str(stopped.value.code)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        SystemExit, match=r"cobra fit: .*file/run cannot be written to .*: set trainer\.default"
+    ):
+        instantiate(
+            monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"),
+            "--trainer.default_root_dir", str(tmp_path / "file/run"),
+        )  # fmt: skip
+
+
+def test_a_librarys_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(CobraCLI, "instantiate_classes", lambda self: int("a bug, and no bad input"))
+    with pytest.raises(ValueError, match="a bug"):
+        instantiate(monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"))
 
 
 _OFFLINE = (
