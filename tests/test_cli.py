@@ -164,7 +164,7 @@ def damaged(path: Path, kind: str) -> None:
         ("pickle", "a.ckpt is a bare pickle"),
         (
             "code",
-            "a.ckpt does not hold plain tensors, and nothing else in it is run .Trying to load .*GLOBAL",
+            "a.ckpt does not hold plain tensors, and nothing else in it is run .*GLOBAL",
         ),
         ("folder", "a.ckpt is no checkpoint: name its file"),
     ],

@@ -118,13 +118,25 @@ def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
 @contextmanager
 def _writing(out: Path, tensors: dict[str, Stored]) -> Iterator[Path]:
     """A temporary folder that becomes `out`; the weights are in it when the block starts."""
-    out.mkdir(parents=True, exist_ok=True)
     size = sum(tensor.nbytes for tensor in tensors.values())
-    free = shutil.disk_usage(out).free
-    if size > free:
-        raise OSError(f"{out} needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: make room")
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with replacing(out) as folder, Progress(*columns, console=Console(stderr=True)) as bar:
+    with _made(out), replacing(out) as folder, Progress(*columns, console=Console(stderr=True)) as bar:
+        free = shutil.disk_usage(out).free
+        if size > free:
+            raise OSError(f"{out} needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: make room")
         task = bar.add_task("weights", total=size)
         write_tensors(folder / WEIGHTS, tensors, lambda written: bar.advance(task, written))
         yield folder
+
+
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """The folder, which is gone again after an error, unless it was there before."""
+    was_there = out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            out.rmdir()
+        raise

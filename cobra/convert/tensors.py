@@ -105,7 +105,7 @@ def _open_torch(path: Path) -> dict[str, Stored]:
     except Exception as error:
         lines = str(error).split("\n")
         # torch first advises to run it all the same
-        reason = next((line for line in lines if "GLOBAL" in line), lines[0].partition(". ")[0])
+        reason = next((line for line in lines if "GLOBAL" in line), lines[0]).partition(". ")[0]
         raise ValueError(
             f"{path} does not hold plain tensors, and nothing else in it is run ({reason}): get the weights "
             f"as safetensors"
