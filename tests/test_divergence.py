@@ -1,5 +1,6 @@
 """A run whose numbers are no longer finite stops at that step and keeps its last good checkpoint."""
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,31 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cobra.divergence import check_state
 from tests.test_module import run, stage
+
+
+class FullDisk(L.Callback):
+    """From a step on no file may be larger than 4 kilobytes."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: object) -> None:
+        if trainer.global_step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.mark.faults
+def test_a_disk_that_fills_while_saving_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            run(
+                [stage("a", ["lm"], steps=8)],
+                tmp_path,
+                [FullDisk(), checkpoints(tmp_path, 2)],
+                enable_checkpointing=True,
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert saved_step(tmp_path) == 2
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 class Poison(L.Callback):

@@ -206,6 +206,11 @@ def test_weights_that_are_no_weights_are_refused(
     [
         ("tokenizer.json", "{", "cannot be read .*: restore its tokenizer.json"),
         ("tokenizer.json", "{}", "cannot be read .*: restore its tokenizer.json"),
+        (
+            "tokenizer_config.json",
+            '{"model_max_length": [9]}',
+            "cannot be read .*: restore its tokenizer.json",
+        ),
         ("tokenizer_config.json", "[]", "cannot be read .*: restore its tokenizer.json"),
         ("chat_template.jinja", "{% for %}", "of tokenizer .* fails .*: restore its chat_template.jinja"),
         ("chat_template.jinja", "{{ 1 / 0 }}", "of tokenizer .* fails .*division by zero"),

@@ -133,7 +133,10 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     whole = (Path(path) / "tokenizer.json").is_file()
     kind, options = (PreTrainedTokenizerFast, {}) if whole else (AutoTokenizer, {"trust_remote_code": False})
     try:
-        return kind.from_pretrained(path, **options)
+        tokenizer = kind.from_pretrained(path, **options)
+        # some settings are only looked at here
+        tokenizer.encode("a", add_special_tokens=False)
+        return tokenizer
     except OSError:
         raise
     # its parts are read by several libraries, which fail in their own ways on damaged files
