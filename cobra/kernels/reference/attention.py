@@ -17,12 +17,9 @@ def decode_attention(
     if starts is not None:
         index = torch.arange(length, device=q.device)
         seen = (index >= starts.clamp(max=length - 1)[:, None])[:, None, None]  # (B, 1, 1, T)
+    # heads that share keys are so many queries of one head: nothing is repeated
+    together = q.to(dtype).unflatten(1, (keys.shape[1], -1))  # (B, G, H / G, P)
     y = F.scaled_dot_product_attention(
-        q.to(dtype).unsqueeze(2),
-        keys.to(dtype),
-        values.to(dtype),
-        attn_mask=seen,
-        scale=scale,
-        enable_gqa=keys.shape[1] != q.shape[1],
+        together, keys.to(dtype), values.to(dtype), attn_mask=seen, scale=scale
     )
-    return y.squeeze(2).to(q.dtype)
+    return y.flatten(1, 2).to(q.dtype)

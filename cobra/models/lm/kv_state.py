@@ -93,10 +93,10 @@ class KVState:
 
     def visibility(self, tokens: int) -> Tensor | None:
         """What the next `tokens` tokens see, as `attend` takes it."""
-        if self.padding is None and (tokens == 1 or self.length == 0):
+        if tokens == 1:
+            return None if self.padding is None else self.padding[:, None, None, None]
+        if self.padding is None and self.length == 0:
             return None
-        if tokens == 1 and self.padding is not None:
-            return self.padding[:, None, None, None]
         rows = torch.arange(self.length, self.length + tokens, device=self.keys.device)[:, None]  # (T, 1)
         columns = torch.arange(self.length + tokens, device=self.keys.device)
         seen = columns <= rows
@@ -122,13 +122,12 @@ def attend(
     if q.shape[2] == 1 and (seen is None or seen.dtype == torch.int64):
         starts = None if seen is None else seen[:, 0, 0, 0]
         return decode_attention(q[:, :, 0], keys, values, starts, scale=scale).unsqueeze(2)
+    shared = q.shape[1] // keys.shape[1]
+    if shared > 1:
+        # little beside T x S scores, and no fused kernel is lost, as with enable_gqa under a mask
+        keys, values = keys.repeat_interleave(shared, 1), values.repeat_interleave(shared, 1)
     # under autocast the rotary embedding leaves queries and keys in fp32
+    q, keys = q.to(values.dtype), keys.to(values.dtype)
     return F.scaled_dot_product_attention(
-        q.to(values.dtype),
-        keys.to(values.dtype),
-        values,
-        attn_mask=seen,
-        is_causal=seen is None,
-        scale=scale,
-        enable_gqa=keys.shape[1] != q.shape[1],
-    ).to(q.dtype)
+        q, keys, values, attn_mask=seen, is_causal=seen is None, scale=scale
+    )
