@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -40,9 +41,10 @@ class SSMState:
         self.conv.zero_()
         self.ssm.zero_()
 
-    def layer(self, index: int) -> "SSMState":
-        """The state of one layer, sharing memory with the whole."""
-        return SSMState(self.conv[index], self.ssm[index])
+    @cached_property
+    def layers(self) -> list["SSMState"]:
+        """The state of each layer, sharing memory with the whole."""
+        return [SSMState(conv, ssm) for conv, ssm in zip(self.conv, self.ssm, strict=True)]
 
 
 class Mixer(nn.Module, ABC):
@@ -153,15 +155,15 @@ class StateSpaceLM(LanguageModel):
         """Embeddings (B, T, D) to hidden states (B, T, D); see `LanguageModel.prefill`."""
         hidden, residual = embeds, None
         for index, block in enumerate(self.blocks):
-            layer_state = None if state is None else state.layer(index)
+            layer_state = None if state is None else state.layers[index]
             hidden, residual = block(hidden, residual, layer_state, mask, seq_idx)
         return self.norm_f.add(hidden, residual)[0]
 
     def step(self, embed: Tensor, state: SSMState) -> Tensor:
         """One embedding a sequence (B, D) to its hidden state (B, D); updates `state` in place."""
         hidden, residual = embed, None
-        for index, block in enumerate(self.blocks):
-            hidden, residual = block.step(hidden, residual, state.layer(index))
+        for block, layer_state in zip(self.blocks, state.layers, strict=True):
+            hidden, residual = block.step(hidden, residual, layer_state)
         return self.norm_f.add(hidden, residual)[0]
 
     def head(self, hidden: Tensor) -> Tensor:
