@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +102,20 @@ class CobraModule(L.LightningModule):
         unknown = sorted(self.decayed - set(trained))
         assert not unknown, f"parameters were renamed: {unknown[:3]}"
         hidden = self._hidden_matrices()
-        kinds: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        kinds: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
         for name, parameter in trained.items():
             if parameter.requires_grad:
-                kinds.setdefault((name in self.decayed, name in hidden), []).append(parameter)
+                kinds.setdefault((_part(name), name in self.decayed, name in hidden), []).append(parameter)
         groups: list[dict[str, Any]] = [
-            {"params": parameters, "decays": decays, "muon": muon}
-            for (decays, muon), parameters in kinds.items()
+            {"params": parameters, "part": part, "decays": decays, "muon": muon}
+            for (part, decays, muon), parameters in kinds.items()
         ]
         optimizer: Optimizer = (
             MuonAdamW(groups, lr=1.0, betas=self.betas)
             if hidden
             else AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
         )
-        schedule = LambdaLR(optimizer, self.plan.rate)
+        schedule = LambdaLR(optimizer, [partial(self.plan.rate, part=group["part"]) for group in groups])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _hidden_matrices(self) -> set[str]:
@@ -227,6 +228,12 @@ class CobraModule(L.LightningModule):
 
 # what sharding, checkpointing and compiling put into parameter names
 _WRAPPERS = re.compile(r"_(fsdp_wrapped_module|checkpoint_wrapped_module|orig_mod)\.")
+
+
+def _part(name: str) -> str:
+    """The part of the model that a parameter is in: `lm` of `model.lm.norm_f.weight`; "" for objectives."""
+    module, part, *_ = name.split(".")
+    return part if module == "model" else ""
 
 
 def _decays(parameter: nn.Parameter) -> bool:

@@ -17,7 +17,7 @@ class Stage:
         train: parts of the model that learn; the others are frozen.
         data: names of training sources and the share of the batches that each provides.
         batch_size: examples a batch on each device.
-        lr: peak learning rate.
+        lr: peak learning rate, or those of the parts in `train` by their names.
         steps: optimizer steps.
         epochs: passes over as many examples as the sources hold; only where steps are left out.
         warmup: share of the steps in which the rate rises from 0.
@@ -32,7 +32,7 @@ class Stage:
     train: list[str]
     data: dict[str, float]
     batch_size: int
-    lr: float
+    lr: float | dict[str, float]
     steps: int | None = None
     epochs: float | None = None
     warmup: float = 0.03
@@ -45,7 +45,15 @@ class Stage:
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
             raise ValueError(f"stage {self.name!r} needs steps or epochs")
-        if self.batch_size < 1 or self.lr <= 0 or (self.steps is not None and self.steps < 1):
+        if isinstance(self.lr, dict) and set(self.lr) != set(self.train):
+            raise ValueError(
+                f"stage {self.name!r} trains {self.train}, but lr names {list(self.lr)}: name the same parts"
+            )
+        if (
+            self.batch_size < 1
+            or min(self.peaks.values()) <= 0
+            or (self.steps is not None and self.steps < 1)
+        ):
             raise ValueError(
                 f"stage {self.name!r}: batch_size {self.batch_size}, lr {self.lr} and steps {self.steps} "
                 "must be positive"
@@ -55,15 +63,21 @@ class Stage:
         if not self.data or min(self.data.values()) <= 0:
             raise ValueError(f"stage {self.name!r}: every share in data must be positive, got {self.data}")
 
-    def rate(self, step: int, steps: int) -> float:
-        """Learning rate at `step` of `steps`."""
+    @property
+    def peaks(self) -> dict[str, float]:
+        """Peak learning rate by part; under "" that of what belongs to none."""
+        return {**self.lr, "": max(self.lr.values())} if isinstance(self.lr, dict) else {"": self.lr}
+
+    def rate(self, step: int, steps: int, part: str = "") -> float:
+        """Learning rate of a part at `step` of `steps`."""
+        peak = self.peaks.get(part, self.peaks[""])
         warmup = int(self.warmup * steps)
         if step < warmup:
-            return self.lr * step / warmup
+            return peak * step / warmup
         start = max(warmup, int(self.hold * steps))
         progress = max(0.0, (step - start) / max(1, steps - start))
         fall = 0.5 * (1 + math.cos(math.pi * progress)) if self.decay == "cosine" else 1 - progress
-        return self.lr * (self.final_lr + (1 - self.final_lr) * fall)
+        return peak * (self.final_lr + (1 - self.final_lr) * fall)
 
 
 @dataclass
@@ -91,7 +105,7 @@ class Plan:
         """The stage that optimizer step `step` belongs to; after the end, the last."""
         return next((i for i, end in enumerate(self.ends) if step < end), len(self.ends) - 1)
 
-    def rate(self, step: int) -> float:
-        """Learning rate at optimizer step `step`."""
+    def rate(self, step: int, part: str = "") -> float:
+        """Learning rate of a part at optimizer step `step`."""
         i = self.index(step)
-        return self.stages[i].rate(step - self.ends[i] + self.steps[i], self.steps[i])
+        return self.stages[i].rate(step - self.ends[i] + self.steps[i], self.steps[i], part)

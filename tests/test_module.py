@@ -99,6 +99,18 @@ def test_each_stage_trains_its_parts_and_no_others(tmp_path: Path) -> None:
     assert watch.decays == [0.5, 0.5, 0.0, 0.0, 0.0, 0.0]
 
 
+def test_parts_with_rates_of_their_own_move_as_far(tmp_path: Path) -> None:
+    watch = Watch()
+    run([stage("a", ["projector", "lm"], lr={"projector": 1e-2, "lm": 1e-4})], tmp_path, [watch])
+    before, after = watch.weights
+    for part, rate in (("projector", 1e-2), ("lm", 1e-4)):
+        names = [name for name in before if name.startswith(f"model.{part}.")]
+        moved = max((after[name] - before[name]).abs().max().item() for name in names)
+        # Adam moves a weight by about its rate, whatever its gradient
+        assert 0.5 * rate < moved < 1.5 * rate
+    assert watch.changed(1) == {"projector", "lm"}
+
+
 def test_stages_are_counted_in_optimizer_steps_under_accumulation(tmp_path: Path) -> None:
     watch = Watch()
     stages = [stage("a", ["projector"], batch_size=1), stage("b", ["lm"], batch_size=1)]

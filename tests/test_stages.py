@@ -47,3 +47,15 @@ def test_a_plan_knows_the_stage_of_every_step() -> None:
 def test_a_stage_that_makes_no_sense_is_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stage(**changes)
+
+
+def test_parts_may_have_rates_of_their_own() -> None:
+    """MobileVLM V2's first stage: both learn, the projector fifty times as fast."""
+    plan = Plan([stage(train=["projector", "lm"], lr={"projector": 1e-3, "lm": 2e-5}, warmup=0.1)], [100])
+    for step in (5, 10, 60):
+        assert plan.rate(step, "projector") == pytest.approx(50 * plan.rate(step, "lm"))
+    assert plan.rate(10, "lm") == 2e-5
+    with pytest.raises(ValueError, match=r"trains \['projector'\], but lr names \['lm'\]"):
+        stage(train=["projector"], lr={"lm": 1.0})
+    with pytest.raises(ValueError, match="must be positive"):
+        stage(train=["lm"], lr={"lm": 0.0})
