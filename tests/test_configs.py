@@ -34,6 +34,7 @@ CASES = {
 
 # arguments of components that are cut down, wherever they stand in a model
 TINY = {"d_model": 32, "n_layers": 2, "vocab_size": 64, "d_state": 16, "head_dim": 8, "embed_dim": 32}
+TINY |= {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 48}
 # a timm tower keeps its family, patches and image size: a picture becomes as many tokens as in earnest
 TINY_TOWER = {"embed_dim": 32, "depth": 3, "num_heads": 2}
 TEXTS = [[1, 2, 3, 7, 9], [4, 5]]
@@ -71,10 +72,15 @@ def test_variants_of_different_tables_combine(tmp_path: Path) -> None:
     assert (connector["paths"], connector["variant"], model.lm.d_model) == ("cross", "basic", 1536)
 
 
+_SUBCOMMANDS = CobraCLI.subcommands()
+
+
 def load(paths: list[Path], folder: Path) -> CobraCLI:
     """What `cobra fit` makes of the files, with the model on the meta device."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        # the other parsers are made of the same arguments and would take half of the time
+        patch.setattr(CobraCLI, "subcommands", staticmethod(lambda: {"fit": _SUBCOMMANDS["fit"]}))
         try:
             cli = instantiate(patch, "fit", *(word for path in paths for word in ("-c", str(path))), *ON_CPU)
         except SystemExit as refused:  # a fixture may not exit: every later case would fail with it

@@ -19,15 +19,17 @@ The numbers are measured on the models that the yamls build, on the meta device:
 
 - *Parameters* counts towers whole, as they are published, and a tied head once. *In use* leaves out what the
   features do not depend on (a tower's last block, final norm and pooling head): neither built nor loaded.
-- *Published* is the count that the release implies; its source is below.
+- *Published* is the count that the release implies; its source is below. Where a release leaves out what the
+  features do not depend on, as those with SigLIP in LLaVA's family do, it is that of *in use*.
 - An operation (FLOP) is an addition or a multiplication. Matrix products and convolutions of encoder and
   projector are counted as they run; in a state-space language model linears have 2 a weight, and scans, of D
   inner channels and N states, 9 D N + 2 D a token for Mamba and 2 Q (N + D) + 4 D N for Mamba-2 in chunks of
-  Q, in decoding 6 D N and 5 D N. *Prefill* is without the head, which runs once a prompt.
+  Q, in decoding 6 D N and 5 D N. A transformer's are counted at a context of 1024. *Prefill* is without the
+  head, which runs once a prompt.
 - *Decode reads* is what a step must move for one sequence: the language model's weights in bf16, and its
-  state, read and written: recurrent states in fp32, the last d_conv - 1 inputs of each convolution in bf16.
-  With all of it in bf16 and d_conv inputs, as published code has it, Cobra's is 5.563 GB and ML-Mamba's
-  5.578 GB.
+  state. A state-space model's is read and written: recurrent states in fp32, the last d_conv - 1 inputs of
+  each convolution in bf16. With all of it in bf16 and d_conv inputs, as published code has it, Cobra's is
+  5.563 GB and ML-Mamba's 5.578 GB. A transformer's is read: keys and values of 1024 tokens in bf16.
 """
 
 
@@ -50,5 +52,6 @@ def _section(system: System, note: Note) -> str:
     if note.parameters:
         lines += [f"- Published parameters: {note.parameters:,} ({note.parameters_from})"]
     lines += [f"- Verified: {item}" for item in note.verified]
+    lines += [f"- Conflict: {item}" for item in note.conflicts]
     lines += [f"- Not found: {item}" for item in note.not_found]
     return "\n".join(lines) + "\n"

@@ -16,7 +16,8 @@ class Note:
         parameters: the published count, 0 where there is none.
         parameters_from: where that count is from.
         verified: what tests hold it to.
-        not_found: what nobody published, or what differs.
+        conflicts: numbers or facts that were published twice and differ.
+        not_found: what nobody published.
     """
 
     title: str = ""
@@ -24,6 +25,7 @@ class Note:
     parameters: int = 0
     parameters_from: str = ""
     verified: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
     not_found: list[str] = field(default_factory=list)
 
 
