@@ -35,6 +35,7 @@ CASES = {
 # arguments of components that are cut down, wherever they stand in a model
 TINY = {"d_model": 32, "n_layers": 2, "vocab_size": 64, "d_state": 16, "head_dim": 8, "embed_dim": 32}
 TINY |= {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 48}
+TINY |= {"n_heads": 4, "n_kv_heads": 2, "d_ff": 48}
 # a timm tower keeps its family, patches and image size: a picture becomes as many tokens as in earnest
 TINY_TOWER = {"embed_dim": 32, "depth": 3, "num_heads": 2}
 TEXTS = [[1, 2, 3, 7, 9], [4, 5]]
