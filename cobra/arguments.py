@@ -46,7 +46,7 @@ def _fits(value: Any, annotation: Any) -> bool:
     if annotation is int:
         return type(value) is int
     kind = origin or annotation
-    return not isinstance(kind, type) or isinstance(value, kind)
+    return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
 
 
 def _short(value: Any) -> str:

@@ -13,6 +13,7 @@ from cobra.conversation import Conversation
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
 from cobra.data.record import Record, assistant, user
+from cobra.models.sampling import Sampler
 from cobra.models.vlm import CobraVLM
 from cobra.text_stream import TextStream
 from tests.models.builders import ENCODERS, LMS, PROJECTORS
@@ -22,7 +23,9 @@ PICTURE = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
 
 @pytest.fixture(params=sorted(LMS))
 def make(request: pytest.FixtureRequest) -> Callable[..., Conversation]:
-    def conversation(max_new_tokens: int = 5, max_length: int = 4096) -> Conversation:
+    def conversation(
+        max_new_tokens: int = 5, max_length: int = 4096, sampler: Sampler | None = None
+    ) -> Conversation:
         torch.manual_seed(0)
         model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS[request.param]).eval()
         chat = Chat("cobra:data/shapes/tokenizer")
@@ -30,7 +33,7 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Conversation]:
         chat.encode = lambda text: [1 + byte % 60 for byte in text.encode()]  # type: ignore[method-assign]
         chat.eos_id = 63
         processor = Processor(chat, model.vision.transform, model.num_image_tokens)
-        return Conversation(model, processor, max_length, max_new_tokens)
+        return Conversation(model, processor, max_length, max_new_tokens, sampler)
 
     return conversation
 
@@ -65,7 +68,11 @@ def test_a_question_is_the_end_of_the_whole_chat() -> None:
 
 
 def test_an_answer_that_is_stopped_can_be_followed_by_a_question(make: Callable[..., Conversation]) -> None:
-    talk = make(max_new_tokens=50)
+    # a greedy answer of tokens without text shows nothing to stop at
+    sampler = Sampler(temperature=1.0, generator=torch.Generator().manual_seed(0))
+    talk = make(max_new_tokens=50, sampler=sampler)
+        max_new_tokens=50, sampler=Sampler(temperature=1.0, generator=torch.Generator().manual_seed(0))
+    )
     answer = talk.ask("what is it?", [PICTURE])
     next(answer)
     answer.close()

@@ -75,13 +75,6 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
     Raises:
         ValueError: where it is incomplete or of another format.
     """
-    with path.open("rb") as opened:
-        start = opened.read(2)
-    if start in (b"PK", b"\x80\x02", b"\x80\x04"):
-        raise ValueError(
-            f"{path} is a pickle, not safetensors: get the weights as safetensors, or name it .pt and give "
-            f"it to cobra convert"
-        )
     try:
         file = safe_open(path, framework="pt")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
@@ -90,9 +83,19 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
             for name, s in slices.items()
         }
     except SafetensorError as error:
+        if _is_pickle(path):
+            raise ValueError(
+                f"{path} is a pickle, not safetensors: get the weights as safetensors, or name it .pt and "
+                "give it to cobra convert"
+            ) from error
         raise ValueError(f"{path} {_INCOMPLETE.format(size=path.stat().st_size)} ({error})") from error
     except KeyError as error:
         raise ValueError(f"{path} holds tensors of dtype {error}, not one of {', '.join(DTYPES)}") from error
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as opened:
+        return opened.read(2) in (b"PK", b"\x80\x02", b"\x80\x04")
 
 
 def _open_torch(path: Path) -> dict[str, Stored]:

@@ -177,7 +177,7 @@ def test_a_foreign_class_in_a_config_is_refused(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"head_dim": 0}, "arguments that do not fit"),
-        ({"hidden_size": [32]}, "arguments that do not fit"),
+        ({"hidden_size": [32]}, r"Mamba2LM cannot have d_model \[32\]: it must be int"),
         ({"architectures": 3}, r"config\.json has values that do not fit .* restore that file"),
         ({"time_step_limit": [0.0, 0.1]}, r"time_step_limit \[0\.0, 0\.1\] cannot be read"),
     ],

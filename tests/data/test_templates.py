@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -79,7 +78,7 @@ def test_a_system_prompt_is_ignored_and_other_roles_are_refused(tokenizer: Path,
         {"role": "assistant", "content": "Yes"},
     ]
     assert [segment.text for segment in chat.segments(messages)] == TURNS[name][:2]
-    with pytest.raises(jinja2.TemplateError, match="tool is unknown"):
+    with pytest.raises(ValueError, match=r"the template of .* fails \(role tool is unknown"):
         chat.segments([{"role": "tool", "content": "Hi?"}])
 
 

@@ -20,7 +20,7 @@ def test_a_token_at_position_20000_costs_what_one_at_100_costs(lm: str) -> None:
 
 
 def test_every_token_before_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS["transformer"]).eval()
+    model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS["llama"]).eval()
     states: list[Any] = []
     allocate = model.lm.allocate_state
 

@@ -80,7 +80,7 @@ def test_a_quantised_model_is_the_plain_one_with_rounded_weights(
 
 
 def test_a_head_that_shares_the_embeddings_weight_is_packed_with_it() -> None:
-    lm = LMS["transformer"]()
+    lm = LMS["llama"]()
     causal_lm: Any = lm.causal_lm
     causal_lm.get_output_embeddings().weight = causal_lm.get_input_embeddings().weight
     quantise_(lm, "int8")

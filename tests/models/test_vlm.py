@@ -149,7 +149,7 @@ def test_filters_keep_what_they_promise() -> None:
 def test_the_description_of_a_model_rebuilds_it() -> None:
     from cobra.pretrained import build as rebuild
 
-    model = build("fused", "pixel_unshuffle", "transformer")
+    model = build("fused", "pixel_unshuffle", "llama")
     again = rebuild(model.config())()
     assert again.config() == model.config()
     assert {n: p.shape for n, p in again.named_parameters()} == {

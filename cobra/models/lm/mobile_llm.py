@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from cobra.models.lm.attention_lm import AttentionLM
 from cobra.models.lm.kv_state import KVState, attend
-from cobra.models.lm.state_space import RMSNorm
+from cobra.models.lm.state_space import RMSNorm, TiedEmbedding
 
 
 class MobileLLM(AttentionLM):
@@ -48,7 +48,7 @@ class MobileLLM(AttentionLM):
         self.passes = 2 if share_blocks else 1
         self.n_slots = self.passes * n_layers
         self.rope_theta = rope_theta
-        self.embed_tokens = nn.Embedding(vocab_size, d_model)
+        self.embed_tokens = TiedEmbedding(vocab_size, d_model)
         self.layers = nn.ModuleList(
             Block(d_model, n_heads, n_kv_heads, d_ff, norm_eps) for _ in range(n_layers)
         )
@@ -74,7 +74,7 @@ class MobileLLM(AttentionLM):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., vocab_size), with the embedding's weights."""
-        return F.linear(hidden, self.embed_tokens.weight)
+        return self.embed_tokens.logits(hidden)
 
 
 class Block(nn.Module):

@@ -55,7 +55,7 @@ class TransformerLM(AttentionLM):
         self, embeds: Tensor, seen: Tensor | None, positions: Tensor, state: KVState | None = None
     ) -> Tensor:
         """See `AttentionLM.run`."""
-        self._check_window(embeds.shape[1] if state is None else state.keys.shape[3])
+        self._check_window(embeds.shape[1] + (0 if state is None else state.length))
         return self.causal_lm.base_model(
             inputs_embeds=embeds,
             attention_mask=seen,
