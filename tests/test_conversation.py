@@ -71,8 +71,6 @@ def test_an_answer_that_is_stopped_can_be_followed_by_a_question(make: Callable[
     # a greedy answer of tokens without text shows nothing to stop at
     sampler = Sampler(temperature=1.0, generator=torch.Generator().manual_seed(0))
     talk = make(max_new_tokens=50, sampler=sampler)
-        max_new_tokens=50, sampler=Sampler(temperature=1.0, generator=torch.Generator().manual_seed(0))
-    )
     answer = talk.ask("what is it?", [PICTURE])
     next(answer)
     answer.close()
