@@ -9,16 +9,16 @@ import pytest
 
 from cobra.cli import main
 from cobra.eval.kernel_bench.cases import CASES, ssd_flops
-from cobra.eval.kernel_bench.group import Group, Number
 from cobra.eval.kernel_bench.plan import plan
 from cobra.eval.kernel_bench.plot import draw
 from cobra.eval.kernel_bench.report import markdown
-from cobra.eval.kernel_bench.run import Result
 from cobra.eval.kernel_bench.runners import OURS, REFERENCE, TRANSFORMERS
-from cobra.eval.kernel_bench.sample import Measurement, Missing, Prepared, Sample
 from cobra.eval.kernel_bench.sizes import quick_sizes
-from cobra.eval.kernel_bench.worker import Worker
-from cobra.eval.kernel_bench.workers import Workers
+from cobra.eval.timing.group import Group, Number
+from cobra.eval.timing.interleave import Result
+from cobra.eval.timing.sample import Measurement, Missing, Prepared, Sample
+from cobra.eval.timing.worker import Worker
+from cobra.eval.timing.workers import Workers
 
 
 def groups() -> list[Group]:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from cobra.eval.kernel_bench.case import Case, dtype_of, forward, normal, with_gradients
 from cobra.eval.kernel_bench.inputs import independent, selective_inputs, ssd_inputs
 from cobra.eval.kernel_bench.linear_cases import linear_cycle
 from cobra.eval.kernel_bench.model_cases import decode, decode_linears, prefill, prefill_linears
+from cobra.eval.timing.case import Case, dtype_of, forward, normal, with_gradients
 from cobra.kernels import ops
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cobra.eval.kernel_bench.case import normal
+from cobra.eval.timing.case import normal
 
 
 def ssd_inputs(length: int, heads: int, head_dim: int, d_state: int, dtype: str) -> dict[str, Any]:

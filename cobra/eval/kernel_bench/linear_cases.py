@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cobra.eval.kernel_bench.case import Case, forward, normal
+from cobra.eval.timing.case import Case, forward, normal
 from cobra.kernels import ops
 
 

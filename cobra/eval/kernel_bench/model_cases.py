@@ -5,8 +5,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cobra.eval.kernel_bench.case import Case, dtype_of, forward
 from cobra.eval.kernel_bench.inputs import random_ids
+from cobra.eval.timing.case import Case, dtype_of, forward
 from cobra.models.lm.mamba2 import Mamba2LM, Mamba2Mixer
 
 

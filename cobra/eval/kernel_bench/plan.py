@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cobra.eval.kernel_bench.group import Group
 from cobra.eval.kernel_bench.runners import OURS, REFERENCE, TRANSFORMERS, slower
-from cobra.eval.kernel_bench.sample import Measurement
 from cobra.eval.kernel_bench.sizes import Sizes
 from cobra.eval.kernel_bench.targets import (
     constant_cost,
@@ -16,6 +14,8 @@ from cobra.eval.kernel_bench.targets import (
     ssd_backward,
     ssd_forward,
 )
+from cobra.eval.timing.group import Group
+from cobra.eval.timing.sample import Measurement
 
 
 def plan(sizes: Sizes, isa_levels: Sequence[str], peers: bool = True) -> list[Group]:

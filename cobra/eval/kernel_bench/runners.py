@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cobra.eval.kernel_bench.sample import Measurement, Runner
+from cobra.eval.timing.sample import Measurement, Runner
 
 OURS = Runner("cpu", "cobra.eval.kernel_bench.cases", backend="cpu")
 KEEPING = Runner("cpu, memory kept", OURS.cases, OURS.backend, keeps_memory=True)

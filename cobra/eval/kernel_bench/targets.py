@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cobra.eval.kernel_bench.group import Group, Number, Outcomes
 from cobra.eval.kernel_bench.runners import KEEPING, OURS, REFERENCE, TRANSFORMERS, slower
-from cobra.eval.kernel_bench.sample import Measurement, Runner
 from cobra.eval.kernel_bench.sizes import Sizes
+from cobra.eval.timing.group import Group, Number, Outcomes
+from cobra.eval.timing.sample import Measurement, Runner
 
 
 def _ratio(over: str, under: str) -> Callable[[Outcomes], float]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
-from cobra.eval.kernel_bench.case import Case, dtype_of, forward, with_gradients
 from cobra.eval.kernel_bench.inputs import independent, random_ids, selective_inputs, ssd_inputs
+from cobra.eval.timing.case import Case, dtype_of, forward, with_gradients
 
 for _package in ("mamba_ssm", "causal_conv1d", "mambapy", "kernels"):
     # an import of it now fails as if it were not installed

@@ -5,25 +5,29 @@
 looked up in the table of the module that the command line names: nothing that arrives is executed.
 """
 
-import ctypes
-import gc
 import importlib
 import json
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from cobra.eval.kernel_bench.case import Case
-from cobra.eval.kernel_bench.sample import Prepared, Sample
+from cobra.eval.timing.case import Case
+from cobra.eval.timing.memory import peak_bytes
+from cobra.eval.timing.sample import Prepared, Sample
 
 # A sample shorter than this repeats its call, or the clock's steps would show.
 _SHORTEST = 0.02
-_MODULES = ("cobra.eval.kernel_bench.cases", "cobra.eval.kernel_bench.transformers_cases")
+_MODULES = (
+    "cobra.eval.kernel_bench.cases",
+    "cobra.eval.kernel_bench.transformers_cases",
+    "cobra.eval.speed.cases",
+    "cobra.eval.speed.transformers_cases",
+    "cobra.eval.speed.llama_cases",
+)
 
 
 class Worker:
@@ -57,11 +61,12 @@ class Worker:
         if name not in self.cases:
             raise LookupError(f"no case is called {name}: this runner has {', '.join(self.cases)}")
         case = self.cases[name](**arguments)
-        case.run()
-        peak = peak_bytes(case.run)
-        seconds = clock(case.run, 1).wall
+        rehearse = case.rehearsal or case.run
+        rehearse()
+        memory = peak_bytes(rehearse)
+        seconds = clock(rehearse, 1).wall
         self.prepared[key] = case, max(1, int(_SHORTEST / max(seconds, 1e-7)))
-        return Prepared(case.bytes, case.flops, peak)
+        return Prepared(case.bytes, case.flops, *memory, case.about)
 
     def time(self, key: str) -> Sample:
         """Seconds of a call."""
@@ -70,32 +75,13 @@ class Worker:
 
 
 def clock(run: Callable[[], object], calls: int) -> Sample:
-    """Seconds of a call, averaged over some."""
+    """Seconds of a call, averaged over some; its own where it returns them."""
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(calls):
-        run()
+        result = run()
+    if isinstance(result, Sample):
+        return result
     return Sample((time.process_time() - cpu) / calls, (time.perf_counter() - wall) / calls)
-
-
-def peak_bytes(run: Callable[[], object]) -> float:
-    """How far the resident memory grows during a call; NaN where the system does not tell."""
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    try:
-        gc.collect()
-        # freed memory that the allocator keeps would hide what the call takes
-        ctypes.CDLL(None).malloc_trim(0)
-        # proc(5): 5 sets the peak back to what is resident now
-        clear.write_text("5")
-        before = _status(status, "VmRSS")
-        run()
-        return _status(status, "VmHWM") - before
-    except (OSError, AttributeError):
-        return float("nan")
-
-
-def _status(path: Path, name: str) -> float:
-    line = next(line for line in path.read_text().splitlines() if line.startswith(name))
-    return float(line.split()[1]) * 1024
 
 
 def about() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cobra.eval.kernel_bench.sample import Measurement, Prepared
+from cobra.eval.timing.sample import Measurement, Prepared
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""What is measured, and what one measurement gave. No torch here: the bench itself runs nothing."""
+"""What is measured, and what one measurement gave. No torch here: a bench itself runs nothing."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,15 +49,17 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds of one call, and what it read or computed.
+    """Seconds of one call.
 
     Attributes:
-        cpu: seconds that the process spent on all its threads.
+        cpu: seconds that the process spent on all its threads; NaN where another program ran.
         wall: seconds on the clock.
+        stages: the same two of each part of the call, in order.
     """
 
     cpu: float
     wall: float
+    stages: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,15 @@ class Prepared:
         bytes: what a call must read and write at least; 0 where nobody asks.
         flops: what a call computes; 0 where nobody asks.
         peak_bytes: how far memory grew over what it was before the call.
+        resident_bytes: how much the process then had in all.
+        about: what else the case tells.
     """
 
     bytes: float
     flops: float
     peak_bytes: float
+    resident_bytes: float = float("nan")
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Missing(Exception):

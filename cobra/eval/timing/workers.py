@@ -7,7 +7,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from cobra.eval.kernel_bench.sample import Measurement, Missing, Prepared, Runner, Sample
+from cobra.eval.timing.sample import Measurement, Missing, Prepared, Runner, Sample
 
 
 class Workers:
@@ -87,7 +87,7 @@ def _start(runner: Runner, threads: int) -> subprocess.Popen[str]:
     if runner.keeps_memory:
         # mallopt(3)
         environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
-    command = [sys.executable, "-m", "cobra.eval.kernel_bench.worker", runner.cases, str(threads)]
+    command = [sys.executable, "-m", "cobra.eval.timing.worker", runner.cases, str(threads)]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, encoding="utf-8"
     )
