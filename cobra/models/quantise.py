@@ -74,9 +74,11 @@ def matrices_on_meta() -> Iterator[None]:
     """
 
     def hook(module: nn.Module, name: str, parameter: Any) -> Any:
-        if isinstance(module, nn.Linear | nn.Embedding) and name == "weight" and parameter is not None:
-            return nn.Parameter(parameter.detach().to("meta"))
-        return parameter
+        is_matrix = isinstance(module, nn.Linear | nn.Embedding) and name == "weight"
+        # one that is on meta already may be a head's that shares it, and must stay the same object
+        if not is_matrix or parameter is None or parameter.is_meta:
+            return parameter
+        return nn.Parameter(parameter.detach().to("meta"))
 
     handle = register_module_parameter_registration_hook(hook)
     try:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cobra.kernels.ops import pack_w4, pack_w8, unpack_w4, unpack_w8
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.mamba import FusedLinear
+from cobra.models.lm.transformer import TransformerLM
 from cobra.models.packed import PackedEmbedding, PackedLinear
 from cobra.models.quantise import Quantisation, matrices_on_meta, quantise_
 from tests.models.builders import LMS, VOCAB
@@ -125,6 +126,16 @@ def test_a_recurrent_state_in_bf16_changes_little() -> None:
     actual = logits(lm, ids, 7)
     assert not torch.equal(actual, expected)
     assert (actual - expected).abs().max() <= 0.01 * expected.abs().max()
+
+
+def test_a_head_stays_tied_to_its_embedding_on_meta() -> None:
+    with matrices_on_meta():
+        lm: Any = TransformerLM(
+            VOCAB, 32, 2, "llama", {"num_attention_heads": 4, "tie_word_embeddings": True}
+        )
+    quantise_(lm, "int4")
+    causal_lm = lm.causal_lm
+    assert causal_lm.get_input_embeddings().matrix is causal_lm.get_output_embeddings().matrix
 
 
 def test_an_unknown_quantisation_is_refused(make: Callable[[], LanguageModel]) -> None:
