@@ -3,23 +3,18 @@
 Lives in a process of its own, where the packages that transformers would silently use instead are refused.
 """
 
-import sys
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-import cobra.torchvision_shim  # noqa: F401  (before transformers)
+import cobra.eval.timing.plain_transformers  # noqa: F401  (before transformers)
 from cobra.eval.kernel_bench.inputs import independent, random_ids, selective_inputs, ssd_inputs
 from cobra.eval.timing.case import Case, dtype_of, forward, with_gradients
 
-for _package in ("mamba_ssm", "causal_conv1d", "mambapy", "kernels"):
-    # an import of it now fails as if it were not installed
-    sys.modules[_package] = None  # type: ignore[assignment]
-
-from transformers import Mamba2Config, Mamba2ForCausalLM  # noqa: E402
-from transformers.models.mamba.modeling_mamba import mamba_selective_scan  # noqa: E402
-from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan  # noqa: E402
+from transformers import Mamba2Config, Mamba2ForCausalLM  # isort: skip
+from transformers.models.mamba.modeling_mamba import mamba_selective_scan  # isort: skip
+from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan  # isort: skip
 
 
 def ssd_chunk_scan(

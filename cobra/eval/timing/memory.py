@@ -17,10 +17,10 @@ def peak_bytes(run: Callable[[], object]) -> tuple[float, float]:
     """
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        held = torch.cuda.memory_allocated()
         run()
         peak = torch.cuda.max_memory_allocated()
-        return peak - before, peak
+        return peak - held, peak
     try:
         gc.collect()
         # freed memory that the allocator keeps would hide what the call takes

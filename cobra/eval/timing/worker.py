@@ -91,6 +91,7 @@ def about() -> dict[str, Any]:
     reason = library.unavailable()
     return {
         "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "isa": None if reason else library.level(),
         "isa_levels": [] if reason else library.levels(),

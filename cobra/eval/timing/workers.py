@@ -27,9 +27,8 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+        for name in list(self.processes):
+            self._stop(name)
 
     def about(self, runner: Runner) -> dict[str, Any]:
         """Versions and ISA level of a runner's process."""
@@ -53,6 +52,16 @@ class Workers:
     def forget(self, measurement: Measurement) -> None:
         """Free the memory of a case."""
         self._ask(measurement.runner, {"do": "forget", "key": measurement.key})
+
+    def stop(self, runner: Runner) -> None:
+        """End a runner's process, and free all its memory."""
+        self._stop(runner.name)
+
+    def _stop(self, name: str) -> None:
+        process = self.processes.pop(name, None)
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def _ask(self, runner: Runner, request: dict[str, Any]) -> dict[str, Any]:
         process = self.processes.get(runner.name)
