@@ -103,7 +103,7 @@ def _load(directory: Path, kind: str, contract: type[nn.Module], dtype: torch.dt
         model = build(tree)()
     _fill(model, weights, directory / WEIGHTS)
     if dtype is not None:
-        _cast(model, dtype)
+        cast_weights(model, dtype)
     return model
 
 
@@ -196,7 +196,8 @@ def _argument(value: Any) -> Any:
     return [_argument(item) for item in value] if isinstance(value, list) else value
 
 
-def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast in place, but for what must stay fp32 (A_log, D and the time steps' biases)."""
     for parameter in model.parameters():
         if parameter.is_floating_point() and not getattr(parameter, "_no_weight_decay", False):
             parameter.data = parameter.data.to(dtype)

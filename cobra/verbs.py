@@ -167,6 +167,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    from cobra.eval.speed.arguments import add_speed_benches
+
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     kernels = subjects.add_parser(
         "kernels", help="CPU kernels beside transformers' path and the machine's limits"
@@ -179,9 +181,15 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     kernels.add_argument(
         "--only", nargs="*", default=[], metavar="WORD", help="groups whose title has a WORD"
     )
+    kernels.set_defaults(bench=_bench_kernels)
+    add_speed_benches(subjects)
 
 
 def _bench(options: argparse.Namespace) -> None:
+    options.bench(options)
+
+
+def _bench_kernels(options: argparse.Namespace) -> None:
     from cobra.eval.kernel_bench.run import bench
 
     bench(options.out, options.repeats, options.quick, options.threads, not options.no_peers, options.only)

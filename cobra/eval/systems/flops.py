@@ -26,13 +26,18 @@ def count(run: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-@torch.no_grad()
 def count_read(module: nn.Module, run: Callable[[], Any]) -> int:
     """Parameters of a module that a call touches, each once."""
-    parameters = {id(p): p.numel() for p in module.parameters()}
+    return sum(x.numel() for x in tensors_read(module, run) if isinstance(x, nn.Parameter))
+
+
+@torch.no_grad()
+def tensors_read(module: nn.Module, run: Callable[[], Any]) -> list[Tensor]:
+    """Parameters and buffers of a module that a call touches, each once."""
+    tensors = {id(x): x for x in [*module.parameters(), *module.buffers()]}
     with _Seen() as seen:
         run()
-    return sum(size for key, size in parameters.items() if key in seen.ids)
+    return [tensor for key, tensor in tensors.items() if key in seen.ids]
 
 
 class _Seen(TorchDispatchMode):

@@ -1,0 +1,83 @@
+"""What the seconds of a measurement mean: rates, shares of the bandwidth, and their spread over repeats."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Entry = Mapping[str, Any]
+STAGES = ("image", "vision", "prefill", "decode")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over repeats.
+
+    Attributes:
+        median: the number.
+        least: of any repeat.
+        most: of any repeat.
+    """
+
+    median: float
+    least: float
+    most: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median, least and most."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def basis_of(entry: Entry, basis: str) -> str:
+    """The report's basis, but the clock where another program ran and its CPU time is unknown."""
+    return "wall" if any(math.isnan(sample["cpu"]) for sample in entry["seconds"]) else basis
+
+
+def seconds(entry: Entry, basis: str, stage: str = "") -> list[float]:
+    """Seconds of each repeat, or of one stage of it; empty where it has no such stage."""
+    basis = basis_of(entry, basis)
+    if not stage:
+        return [sample[basis] for sample in entry["seconds"]]
+    index = ("cpu", "wall").index(basis)
+    return [s["stages"][stage][index] for s in entry["seconds"] if stage in s["stages"]]
+
+
+def first_token(entry: Entry, basis: str) -> list[float]:
+    """Seconds from the picture's bytes to the first token, of each repeat."""
+    parts = [seconds(entry, basis, stage) for stage in STAGES[:-1]]
+    return [sum(repeat) for repeat in zip(*parts, strict=True)]
+
+
+def rate(entry: Entry, basis: str, stage: str = "") -> Spread:
+    """Tokens a second: all of a measurement's, or those of its prefill or decode stage."""
+    if stage == "prefill":
+        return spread([entry["prompt_tokens"] / s for s in seconds(entry, basis, stage)])
+    if stage == "decode":
+        # the first of the new tokens comes from the prompt
+        return spread([(entry["new_tokens"] - 1) / s for s in seconds(entry, basis, stage)])
+    tokens = entry.get("new_tokens") or entry["tokens"]
+    return spread([tokens / s for s in seconds(entry, basis)])
+
+
+def bound(entry: Entry, basis: str) -> float:
+    """Tokens a second if a step took as long as reading its bytes; NaN where the bytes are not known."""
+    if "step_bytes" not in entry or not entry["bandwidth"]["wall"]:
+        return float("nan")
+    return statistics.median(entry["bandwidth"][basis_of(entry, basis)]) / entry["step_bytes"]
+
+
+def measured(report: Mapping[str, Any]) -> list[Entry]:
+    """The entries that have numbers."""
+    return [entry for entry in report["measurements"] if "missing" not in entry]
+
+
+def labels(report: Mapping[str, Any]) -> list[str]:
+    """Engines with numbers, in the order they were asked for."""
+    return list(dict.fromkeys(entry["label"] for entry in measured(report)))
+
+
+def lengths(report: Mapping[str, Any]) -> list[int]:
+    """Contexts or prompt lengths, ascending."""
+    return sorted({entry["length"] for entry in report["measurements"]})
