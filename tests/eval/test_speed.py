@@ -225,6 +225,12 @@ def test_a_language_model_alone_sees_no_picture(tmp_path: Path, bench: Any) -> N
         bench("e2e", "--models", "mamba2-130m", "--out", str(tmp_path))
 
 
+def test_every_engine_has_a_name_of_its_own() -> None:
+    chosen = engines([TINY], Settings(("none", "bf16", "int8", "int4"), runtimes=("torch", "transformers")))
+    labels = [engine.label for engine in chosen]
+    assert len(labels) == len(set(labels)) == 6
+
+
 def test_llama_cpp_is_missing_with_the_reason_until_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

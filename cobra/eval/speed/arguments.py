@@ -135,10 +135,10 @@ def _run(
     from cobra.eval.speed.subjects import read_subjects
 
     settings = Settings(
-        options.quant,
+        list(dict.fromkeys(options.quant)),
         options.dtype,
         options.device,
-        options.runtime,
+        list(dict.fromkeys(options.runtime)),
         options.threads,
         options.llama_bench,
         dict(options.gguf),

@@ -100,8 +100,10 @@ def _ways(subject: Subject, runtime: str, settings: Settings) -> list[Engine]:
     common = {"dtype": settings.dtype, "device": settings.device}
     plain = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[settings.dtype]
     if runtime == OURS:
+        # bf16 of our kernels is not that of torch
+        names = {"none": plain, "bf16": "packed bf16"}
         return [
-            Engine(subject, OURS, plain if name == "none" else name, "", {**common, "quantisation": name})
+            Engine(subject, OURS, names.get(name, name), "", {**common, "quantisation": name})
             for name in settings.quantisations
         ]
     if runtime == TRANSFORMERS:
