@@ -9,20 +9,30 @@ import pytest
 import timm
 import torch
 from torch import Tensor
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
 from cobra.convert import towers
-from cobra.convert.layout import all_layouts
+from cobra.convert.checkpoint import arrange
+from cobra.convert.layout import all_layouts, find_layout
 from cobra.convert.run import convert
 from cobra.convert.source import Source, open_source
+from cobra.convert.tensors import Stored
 from cobra.convert.towers import Tower
+from cobra.convert.vision import tower_tensors
 from cobra.models.vlm import IMAGE_ID
 from cobra.pretrained import from_pretrained, lm_from_pretrained
 from tests.convert import llava_keys as keys
 from tests.convert.fakes import random
 from tests.convert.published_keys import Shapes
 from tests.convert.test_convert import TOKENIZER
-from tests.convert.test_published_keys import listed
+from tests.convert.test_published_keys import listed, unread
 
 CLIP = "openai/clip-vit-large-patch14-336"
 SIGLIP = "google/siglip-so400m-patch14-384"
@@ -132,7 +142,9 @@ def test_every_published_name_is_read_and_counted(name: str) -> None:
 
 def tower_of(name: str, **changed: Any) -> dict[str, Any]:
     names, said, _ = PUBLISHED[name]
-    return listed(names, {**said, **changed}).parts["vision"]["init_args"]
+    tensors = {key: Stored(torch.Size(shape), torch.float32, unread) for key, shape in names.items()}
+    source = Source(Path("published.bin"), {**said, **changed}, tensors)
+    return find_layout(source).parts(source)["vision"]["init_args"]
 
 
 def test_towers_see_what_the_authors_show_them() -> None:
@@ -148,19 +160,14 @@ def test_towers_see_what_the_authors_show_them() -> None:
 
 
 def test_a_tower_that_was_trained_further_is_not_replaced_by_googles() -> None:
-    names = keys.mlp(1152, 2560) | keys.phi(51200, 2560, 10240, 32)
-    tower = listed(names, {**PHI2, "mm_vision_tower": "bczhou/TinyLLaVA-3.1B-SigLIP"}).parts["vision"]
+    names = keys.mlp(1152, 64) | keys.phi(64, 64, 96, 1)
+    said = config(64, 1, 2, 96, 64, mm_vision_tower="bczhou/TinyLLaVA-3.1B-SigLIP")
+    tower = listed(names, said).parts["vision"]
     assert tower["init_args"]["weights"] == "bczhou/TinyLLaVA-3.1B-SigLIP"
     with pytest.raises(FileNotFoundError, match=r"TinyLLaVA-3\.1B-SigLIP is no folder here"):
-        towers_of(tower)
+        tower_tensors(tower, [])
     with pytest.raises(ValueError, match=r"mm_vision_tower 'other/vit' is not one of clip-vit-large"):
-        listed(names, {**PHI2, "mm_vision_tower": "other/vit"})
-
-
-def towers_of(tree: dict[str, Any]) -> Any:
-    from cobra.convert.vision import tower_tensors
-
-    return tower_tensors(tree, [])
+        listed(names, {**said, "mm_vision_tower": "other/vit"})
 
 
 @pytest.mark.parametrize(
@@ -268,8 +275,6 @@ SMALL: dict[str, dict[str, Any]] = {
 @torch.no_grad()
 @pytest.mark.parametrize("kind", SMALL)
 def test_a_language_model_alone_has_transformers_logits(kind: str, tmp_path: Path) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     torch.manual_seed(0)
     said = AutoConfig.for_model(kind, **config(40, 2, 4, 48, 64), **SMALL[kind])
     theirs = AutoModelForCausalLM.from_config(said).eval()
@@ -290,8 +295,6 @@ def test_phi2s_first_names_are_its_todays(tmp_path: Path) -> None:
     tensors = {name: _stored(tensor) for name, tensor in published.items()}
     shapes = keys.siglip(prefix, side=14)
     tensors |= {name: _stored(torch.empty(shape, device="meta")) for name, shape in shapes.items()}
-    from cobra.convert.checkpoint import arrange
-
     said = {"model_type": "imp", "n_head": 4, "num_attention_heads": 4}
     lm = arrange(Source(tmp_path / "pytorch_model.bin", said, tensors)).part("lm")
     wqkv = published["transformer.h.1.mixer.Wqkv.weight"]
@@ -306,8 +309,6 @@ def test_phi2s_first_names_are_its_todays(tmp_path: Path) -> None:
 
 
 def _stored(tensor: Tensor) -> Any:
-    from cobra.convert.tensors import Stored
-
     return Stored(tensor.shape, tensor.dtype, partial(_itself, tensor))
 
 
