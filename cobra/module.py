@@ -1,6 +1,5 @@
 """The only LightningModule: stages, loss, optimizer, answers."""
 
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from cobra.eval.predictions import Prediction
 from cobra.fit import check_fit
 from cobra.models.vlm import CobraVLM
 from cobra.muon_adamw import MuonAdamW
+from cobra.parameters import decayed_names, group_parameters, hidden_matrices
 from cobra.stages import Plan, Stage
 
 
@@ -89,8 +89,8 @@ class CobraModule(L.LightningModule):
         trained = {part for stage in self.stages for part in stage.train}
         for name, part in self.model.parts().items():
             part.requires_grad_(name in trained)
-        # by name and before any sharding: a flattened parameter has neither its shape nor its marks
-        self.decayed = {name for name, p in self.named_parameters() if p.requires_grad and _decays(p)}
+        self.decayed = decayed_names(self)
+        self.hidden = hidden_matrices(self.model, self.muon)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, and Muon where asked, over all that any stage trains; the schedule returns the rate itself.
@@ -98,35 +98,14 @@ class CobraModule(L.LightningModule):
         What is trained in two stages keeps its moments from one to the next.
         """
         self.plan: Plan = self.trainer.datamodule.plan()
-        trained = {_WRAPPERS.sub("", name): p for name, p in self.named_parameters()}
-        unknown = sorted(self.decayed - set(trained))
-        assert not unknown, f"parameters were renamed: {unknown[:3]}"
-        hidden = self._hidden_matrices()
-        kinds: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in trained.items():
-            if parameter.requires_grad:
-                kinds.setdefault((_part(name), name in self.decayed, name in hidden), []).append(parameter)
-        groups: list[dict[str, Any]] = [
-            {"params": parameters, "part": part, "decays": decays, "muon": muon}
-            for (part, decays, muon), parameters in kinds.items()
-        ]
+        groups = group_parameters(self, self.decayed, self.hidden)
         optimizer: Optimizer = (
             MuonAdamW(groups, lr=1.0, betas=self.betas)
-            if hidden
+            if self.hidden
             else AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
         )
         schedule = LambdaLR(optimizer, [partial(self.plan.rate, part=group["part"]) for group in groups])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _hidden_matrices(self) -> set[str]:
-        """Names of the matrices that Muon steps: linear layers, but none that makes logits."""
-        assert self.model is not None
-        return {
-            f"model.{part}.{name}.weight"
-            for part in self.muon
-            for name, layer in self.model.parts()[part].named_modules()
-            if isinstance(layer, nn.Linear) and layer.out_features != self.model.lm.vocab_size
-        }
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Enter the next stage when its first step comes."""
@@ -224,17 +203,3 @@ class CobraModule(L.LightningModule):
 
     def _source(self, split: str, dataloader_idx: int) -> str:
         return list(self.trainer.datamodule.datasets[split])[dataloader_idx]
-
-
-# what sharding, checkpointing and compiling put into parameter names
-_WRAPPERS = re.compile(r"_(fsdp_wrapped_module|checkpoint_wrapped_module|orig_mod)\.")
-
-
-def _part(name: str) -> str:
-    """The part of the model that a parameter is in: `lm` of `model.lm.norm_f.weight`; "" for objectives."""
-    module, part, *_ = name.split(".")
-    return part if module == "model" else ""
-
-
-def _decays(parameter: nn.Parameter) -> bool:
-    return parameter.ndim > 1 and not getattr(parameter, "_no_weight_decay", False)
