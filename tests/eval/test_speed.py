@@ -13,7 +13,7 @@ import torch
 from cobra.eval.speed import cases, llama_cases, subjects
 from cobra.eval.speed import run as running
 from cobra.eval.speed.arguments import add_speed_benches
-from cobra.eval.speed.build import random_vlm, weight_bytes
+from cobra.eval.speed.build import random_lm, random_vlm, weight_bytes
 from cobra.eval.speed.compare import comparison, ratio_interval
 from cobra.eval.speed.contexts import rewind, state_at, state_bytes_of_step
 from cobra.eval.speed.crossing import crossings
@@ -84,6 +84,13 @@ def test_random_models_are_made_in_their_target_precision(demo: Subject) -> None
     assert {p.dtype for p in vlm.vision.parameters()} == {torch.bfloat16}
     wide = random_vlm(demo.vlm, "none", torch.bfloat16, "cpu")
     assert weight_bytes(vlm.lm) < 0.5 * weight_bytes(wide.lm)
+
+
+def test_a_tied_head_is_weighed_once() -> None:
+    init_args = {**TINY.lm["init_args"], "options": {**LLAMA, "tie_word_embeddings": True}}
+    lm = random_lm({**TINY.lm, "init_args": init_args}, "none", torch.bfloat16, "cpu")
+    untied = random_lm(TINY.lm, "none", torch.bfloat16, "cpu")
+    assert weight_bytes(untied) - weight_bytes(lm) == 2 * 512 * 32
 
 
 @torch.inference_mode()

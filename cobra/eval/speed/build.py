@@ -46,8 +46,8 @@ def random_vlm(tree: Tree, quantisation: Quantisation | None, dtype: torch.dtype
 
 
 def weight_bytes(module: nn.Module) -> int:
-    """Bytes of parameters and buffers, shared ones once."""
-    tensors = {id(tensor): tensor.nbytes for tensor in [*module.parameters(), *module.buffers()]}
+    """Bytes of parameters and buffers, those that share memory once."""
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in [*module.parameters(), *module.buffers()]}
     return sum(tensors.values())
 
 
