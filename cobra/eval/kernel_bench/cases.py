@@ -9,7 +9,7 @@ from cobra.eval.kernel_bench.inputs import independent, selective_inputs, ssd_in
 from cobra.eval.kernel_bench.linear_cases import linear_cycle
 from cobra.eval.kernel_bench.model_cases import decode, decode_linears, prefill, prefill_linears
 from cobra.eval.timing.case import Case, dtype_of, forward, normal, with_gradients
-from cobra.kernels import ops
+from cobra.kernels import large_pages, ops
 
 
 def gemm(size: int, dtype: str) -> Case:
@@ -19,8 +19,8 @@ def gemm(size: int, dtype: str) -> Case:
 
 
 def read(mebibytes: int) -> Case:
-    """A sum over distinct data: the machine's read bandwidth, if there is more of it than cache."""
-    data = torch.ones(mebibytes * 2**18)
+    """A sum over distinct data on large pages: the machine's read bandwidth, if there is more than cache."""
+    data = large_pages.zeros((mebibytes * 2**18,), torch.float32, torch.device("cpu")).fill_(1)
     return forward(data.sum, bytes=data.nbytes)
 
 

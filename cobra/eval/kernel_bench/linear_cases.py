@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cobra.eval.timing.case import Case, forward, normal
-from cobra.kernels import ops
+from cobra.kernels import large_pages, ops
 
 
 def linear_cycle(
@@ -27,8 +27,8 @@ def linear_cycle(
     pack, multiply = _LINEARS[op]
     parts = pack(weight, group)
     size = sum(part.nbytes for part in parts)
-    # equal values at distinct addresses: the memory is read all the same
-    weights = [tuple(part.clone() for part in parts) for _ in range(-(-mebibytes * 2**20 // size))]
+    # equal values at distinct addresses: the memory is read all the same; large pages, as in quantised models
+    weights = [tuple(large_pages.copy(part) for part in parts) for _ in range(-(-mebibytes * 2**20 // size))]
 
     def run() -> None:
         for packed in weights:

@@ -16,6 +16,7 @@ from cobra.eval.speed.subjects import Tree
 from cobra.eval.systems.flops import tensors_read
 from cobra.eval.timing.case import Case, dtype_of
 from cobra.eval.timing.sample import Sample
+from cobra.kernels import large_pages
 from cobra.models.generate import decode as decoding
 from cobra.models.lm.base import DecodeState, LanguageModel
 from cobra.models.sampling import Sampler
@@ -119,8 +120,8 @@ def prefill(lm: Tree, quantisation: Any, dtype: str, device: str, length: int) -
 
 
 def read(mebibytes: int, device: str) -> Case:
-    """A sum over distinct data: the read bandwidth, if there is more of it than any cache holds."""
-    data = torch.ones(mebibytes * 2**18, device=device)
+    """A sum over distinct data on large pages: the read bandwidth, if there is more than any cache holds."""
+    data = large_pages.zeros((mebibytes * 2**18,), torch.float32, torch.device(device)).fill_(1)
 
     def run() -> Sample:
         watch = Stopwatch(device)
