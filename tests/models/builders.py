@@ -46,8 +46,11 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
-    # the window is switched off, so it must not matter
-    "qwen2": ("qwen2", _PUBLISHED_HEADS | {"use_sliding_window": False, "sliding_window": 4}),
+    # the window is switched off, so it must not matter; the small ones tie their head
+    "qwen2": (
+        "qwen2",
+        _PUBLISHED_HEADS | {"use_sliding_window": False, "sliding_window": 4, "tie_word_embeddings": True},
+    ),
     "stablelm": ("stablelm", _PUBLISHED_HEADS | {"partial_rotary_factor": 0.25, "use_qkv_bias": True}),
 }
 

@@ -36,6 +36,8 @@ class TransformerLM(AttentionLM):
         sizes = {"vocab_size": vocab_size, "hidden_size": d_model, "num_hidden_layers": n_layers}
         config = AutoConfig.for_model(model_type, **sizes, **(options or {}))
         self.causal_lm = AutoModelForCausalLM.from_config(config, attn_implementation=_ATTENTION)
+        # left out where initial values are, e.g. when weights are about to be read
+        self.causal_lm.tie_weights()
         heads = config.num_attention_heads
         self.n_slots = n_layers
         self.kv_heads = getattr(config, "num_key_value_heads", None) or heads
