@@ -21,8 +21,8 @@ class Mamba2LM(StateSpaceLM):
         n_groups: groups of heads that share B and C, G.
         d_conv: width of the causal convolution.
         chunk_size: tokens a chunk of the scan; a hint, which changes speed and not results.
-        dt_range: time steps at initialisation. The published range suits long sequences; in a few hundred steps
-            of AdamW on sequences of about 100 tokens (0.2, 1.0) learns faster, with Muon it does not.
+        dt_range: time steps at initialisation. The published range suits long sequences; in a few hundred
+            steps of AdamW on sequences of about 100 tokens (0.2, 1.0) learns faster, with Muon it does not.
         A_range: decay rates at initialisation, uniform. For such short sequences: (0.005, 0.5).
         norm_eps: epsilon of the norms.
     """
