@@ -127,6 +127,14 @@ def test_answers_are_balanced(split: Split, scenes: dict[Split, Scenes]) -> None
         assert max(answers.values()) <= sum(answers.values()) / len(answers) + 3
 
 
+@pytest.mark.parametrize(("split", "share"), [("train", 2), ("test", 1)])
+def test_relations_are_asked_about_more_in_training(
+    split: Split, share: int, scenes: dict[Split, Scenes]
+) -> None:
+    counts = Counter(question.kind for questions in scenes[split].questions for question in questions)
+    assert counts["relation"] / counts["exist"] == pytest.approx(share, rel=0.1)
+
+
 def test_majority_answer_of_each_question_scores_like_chance(scenes: dict[Split, Scenes]) -> None:
     seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for questions in build_scenes(3000, 0, "train").questions:

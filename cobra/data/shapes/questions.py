@@ -31,6 +31,9 @@ _COMPOSITION = {
 # Possible answers of each type: a guess is right once in that many times, 0.255 on average in "test".
 ANSWERS: dict[Split, dict[str, tuple[str, ...]]] = {"train": _ALL, "test": _ALL, "composition": _COMPOSITION}
 
+# Relations are learned last: training asks about them as often as about two other types.
+_TRAINING_SHARES = {"relation": 2}
+
 # Most questions kept of a scene, and fewest: with less it is drawn again.
 MAX_TURNS = 6
 MIN_TURNS = 3
@@ -47,7 +50,9 @@ class Question(NamedTuple):
 
 
 class Balance:
-    """Asks types and answers equally often over all scenes of a split, and wordings with all their answers.
+    """Asks answers of a type equally often over all scenes of a split, and wordings with all their answers.
+
+    Types get equal shares of the questions, but for `_TRAINING_SHARES`.
 
     Args:
         split: decides which answers there are.
@@ -55,6 +60,7 @@ class Balance:
 
     def __init__(self, split: Split) -> None:
         self.answers = ANSWERS[split]
+        self.shares = _TRAINING_SHARES if split == "train" else {}
         # by type, type and answer, wording, wording and answer
         self.asked: Counter[tuple[str, ...]] = Counter()
 
@@ -68,7 +74,7 @@ class Balance:
             open_types.setdefault(question.kind, []).append(question)
         chosen: list[Question] = []
         while open_types and len(chosen) < MAX_TURNS:
-            kind = min(open_types, key=lambda kind: self.asked[kind,] + rng.random())
+            kind = min(open_types, key=lambda k: (self.asked[k,] + rng.random()) / self.shares.get(k, 1))
             question = min(open_types[kind], key=lambda question: (*self._service(question), rng.random()))
             if self._is_over_asked(question):
                 del open_types[kind]
