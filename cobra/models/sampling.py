@@ -1,5 +1,6 @@
 """How the next token is chosen."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +26,11 @@ class Sampler:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
+        # a comparison with nan is false
+        heat = math.isfinite(self.temperature) and self.temperature >= 0
+        if not heat or self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
             raise ValueError(
-                f"temperature {self.temperature} and top_k {self.top_k} must be at least 0, top_p "
+                f"temperature {self.temperature} must be finite, it and top_k {self.top_k} at least 0, top_p "
                 f"{self.top_p} in (0, 1] and min_p {self.min_p} in [0, 1]"
             )
 

@@ -1,5 +1,6 @@
 """The whole model: every projector with every encoder, splicing, loss, generation."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -142,8 +143,22 @@ def test_filters_keep_what_they_promise() -> None:
     counts = torch.bincount(torch.cat([draws(logits) for _ in range(2000)]), minlength=5) / 4000
     torch.testing.assert_close(counts, probs, rtol=0, atol=0.03)
     assert Sampler()(logits).tolist() == [0, 0]
-    with pytest.raises(ValueError, match="top_p"):
-        Sampler(top_p=0.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"temperature": -1.0}, r"temperature -1\.0 must be finite, it and top_k 0 at least 0"),
+        ({"temperature": math.nan}, "temperature nan must be finite"),
+        ({"temperature": math.inf}, "temperature inf must be finite"),
+        ({"top_p": 0.0}, r"top_p 0\.0 in \(0, 1\]"),
+        ({"top_p": math.nan}, r"top_p nan in \(0, 1\]"),
+        ({"min_p": math.nan}, r"min_p nan in \[0, 1\]"),
+    ],
+)
+def test_a_filter_that_cannot_be_is_named_with_its_value(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sampler(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_description_of_a_model_rebuilds_it() -> None:
