@@ -66,12 +66,11 @@ def from_pretrained(
 
     Raises:
         FileNotFoundError: where the folder or one of its files is missing.
-        ValueError: where config.json names a foreign class, or the weights are damaged or do not fit it.
+        ValueError: where config.json names a foreign class, or weights or tokenizer are damaged or do not
+            fit it.
     """
     model = _load(directory, VLM, CobraVLM, dtype)
-    chat = Chat(str(directory))
-    processor = Processor(chat, model.vision.transform, model.num_image_tokens)
-    return model.to(device).eval(), processor
+    return model.to(device).eval(), Processor.of(model, Chat(str(directory)))
 
 
 def lm_from_pretrained(

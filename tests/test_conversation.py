@@ -29,11 +29,7 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Conversation]:
         torch.manual_seed(0)
         model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS[request.param]).eval()
         chat = Chat("cobra:data/shapes/tokenizer")
-        # the tiny models know 64 tokens
-        chat.encode = lambda text: [1 + byte % 60 for byte in text.encode()]  # type: ignore[method-assign]
-        chat.eos_id = 63
-        processor = Processor(chat, model.vision.transform, model.num_image_tokens)
-        return Conversation(model, processor, max_length, max_new_tokens, sampler)
+        return Conversation(model, Processor.of(model, chat), max_length, max_new_tokens, sampler)
 
     return conversation
 
@@ -42,17 +38,17 @@ def test_a_second_question_is_answered_as_if_all_had_been_read_again(
     make: Callable[..., Conversation],
 ) -> None:
     talk = make()
-    model, processor = talk.model, talk.processor
+    model, processor, eos = talk.model, talk.processor, talk.processor.chat.eos_id
     "".join(talk.ask("what is it?", [PICTURE]))
     second = "".join(talk.ask("and what now?", [PICTURE]))
 
     first = processor.encode(Record("1", [user("what is it?", 1)], [PICTURE]), prompt=True)
     pixels = processor.collate([first], left=True).pixels
     assert isinstance(pixels, torch.Tensor)
-    said = model.generate(torch.tensor([first.ids]), pixels, max_new_tokens=5, eos_id=63)[0].tolist()
+    said = model.generate(torch.tensor([first.ids]), pixels, max_new_tokens=5, eos_id=eos)[0].tolist()
     more = processor.encode_question(Record("2", [*talk.messages[:2], talk.messages[2]], [PICTURE] * 2))
-    ids = torch.tensor([first.ids + said + [63] * (said[-1] != 63) + more.ids])
-    again = model.generate(ids, torch.cat([pixels, pixels]), max_new_tokens=5, eos_id=63)[0].tolist()
+    ids = torch.tensor([first.ids + said + [eos] * (said[-1] != eos) + more.ids])
+    again = model.generate(ids, torch.cat([pixels, pixels]), max_new_tokens=5, eos_id=eos)[0].tolist()
     assert second == processor.chat.decode(again)
 
 

@@ -85,14 +85,7 @@ class DataModule(L.LightningDataModule):
         """The processor for the model that is being trained or evaluated."""
         assert self.trainer is not None
         model = self.trainer.lightning_module.model
-        if len(self.chat) > model.lm.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {len(self.chat)} tokens, vocab_size is {model.lm.vocab_size}: "
-                f"raise it, or use the tokenizer that the model was made for"
-            )
-        return Processor(
-            self.chat, model.vision.transform, model.num_image_tokens, self.max_length, self.blind
-        )
+        return Processor.of(model, self.chat, self.max_length, self.blind)
 
     def train_dataloader(self) -> ResumableLoader:
         """The batches of the whole run."""

@@ -13,7 +13,7 @@ from cobra.data.chat import IMAGE_TEXT, Chat, Segment
 from cobra.data.image import load_rgb
 from cobra.data.record import Record
 from cobra.models.vision.base import Pixels
-from cobra.models.vlm import IGNORE_ID, IMAGE_ID
+from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM
 
 
 @dataclass
@@ -57,6 +57,20 @@ class Processor:
         self.num_image_tokens = num_image_tokens
         self.max_length = max_length
         self.blind = blind
+
+    @classmethod
+    def of(cls, model: CobraVLM, chat: Chat, max_length: int = 2048, blind: bool = False) -> "Processor":
+        """The processor that feeds a model; arguments as for the class.
+
+        Raises:
+            ValueError: where the tokenizer has tokens that the model does not know.
+        """
+        if len(chat) > model.lm.vocab_size:
+            raise ValueError(
+                f"tokenizer {chat.path!r} has {len(chat)} tokens, vocab_size is {model.lm.vocab_size}: raise "
+                "it, or use the tokenizer that the model was made for"
+            )
+        return cls(chat, model.vision.transform, model.num_image_tokens, max_length, blind)
 
     def encode(self, record: Record, prompt: bool = False) -> Example:
         """A training example; with `prompt`, all but the last answer, ready to be continued."""

@@ -14,7 +14,7 @@ from tests.convert import published_keys
 from tests.convert.published_keys import Shapes
 
 TOWER = "test_vit.r160_in1k"
-VISION, VOCAB, D, LAYERS = 64, 64, 32, 2
+VISION, VOCAB, D, LAYERS = 64, 432, 32, 2
 COBRA_CONFIG = {
     "run_id": "llava-lvis4v-lrv+cobra+3b+stage-finetune+x7",
     "stage": "finetune",

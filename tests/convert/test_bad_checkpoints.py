@@ -66,7 +66,7 @@ def untie(tensors: dict) -> None:
     [
         (lose, r"missing \['lm\.layers\.1\.mixer\.A_log', .*\.D', .*x_proj"),
         (gain, r"unexpected \['lm\.layers\.7\.norm\.weight'\]"),
-        (grow, r"mis-shaped \['lm\.embedding\.weight: \(72, 32\) instead of \(64, 32\)'\]"),
+        (grow, r"mis-shaped \['lm\.embedding\.weight: \(440, 32\) instead of \(432, 32\)'\]"),
         (untie, r"lm_head\.weight differs from .*embedding\.weight"),
     ],
 )
@@ -226,7 +226,7 @@ def test_a_hybrid_or_untied_mamba_is_refused(tmp_path: Path) -> None:
         ({"attn_layer_idx": [1]}, r"attn_layer_idx \[1\] cannot be read"),
         ({"ssm_cfg": {**ssm, "bias": True}}, "bias True cannot be read"),
         ({"ssm_cfg": {**ssm, "learnable_init_states": True}}, "learnable_init_states"),
-        ({"vocab_size": VOCAB + 1}, r"embedding\.weight: \(64, 32\) instead of \(72, 32\)"),
+        ({"vocab_size": VOCAB + 1}, r"embedding\.weight: \(432, 32\) instead of \(440, 32\)"),
     ):
         (tmp_path / "ssm/config.json").write_text(json.dumps({**config, "ssm_cfg": ssm, **change}))
         refused(tmp_path / "ssm", message)

@@ -79,7 +79,7 @@ def test_weights_that_do_not_fit_the_part_are_listed(tmp_path: Path, monkeypatch
     source = {"lm": str(tmp_path / "run")}
     model = cobra_model()
     model.lm = MambaLM(VOCAB + 8, D, 2)
-    with pytest.raises(ValueError, match=r"embedding\.weight: \(64, 32\) instead of \(72, 32\)"):
+    with pytest.raises(ValueError, match=r"embedding\.weight: \(432, 32\) instead of \(440, 32\)"):
         load_parts(model, source)
     model.lm = Mamba2LM(VOCAB, D, 2, head_dim=16)
     with pytest.raises(ValueError, match=r"does not fit the lm .* missing .*dt_bias.* unexpected .*dt_proj"):

@@ -24,9 +24,7 @@ def answering(tmp_path: Path) -> tuple[CobraVLM, Processor, Path]:
     lm = partial(LMS["mamba2"].func, 512, 32, 2, d_state=16, head_dim=16)  # type: ignore[attr-defined]
     model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], lm).eval()
     Image.effect_noise((32, 32), 80).convert("RGB").save(tmp_path / "picture.png")
-    chat = Chat("cobra:data/shapes/tokenizer")
-    processor = Processor(chat, model.vision.transform, model.num_image_tokens)
-    return model, processor, tmp_path / "picture.png"
+    return model, Processor.of(model, Chat("cobra:data/shapes/tokenizer")), tmp_path / "picture.png"
 
 
 def test_its_probabilities_are_those_of_the_answer_read_in_one_go(

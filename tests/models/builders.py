@@ -22,7 +22,8 @@ from cobra.models.vision.fused import FusedEncoder
 from cobra.models.vision.small_vit import SmallViT
 from cobra.models.vision.timm_encoder import TimmEncoder
 
-VOCAB = 64
+# the tokenizer of ShapesVQA has 429 tokens
+VOCAB = 432
 _ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
 _PUBLISHED_HEADS = _ATTENTION | {"num_key_value_heads": 4}
 
