@@ -15,7 +15,6 @@ from cobra.eval.speed import run as running
 from cobra.eval.speed.arguments import add_speed_benches
 from cobra.eval.speed.build import random_lm, random_vlm, weight_bytes
 from cobra.eval.speed.compare import comparison, ratio_interval
-from cobra.eval.speed.contexts import rewind, state_at, state_bytes_of_step
 from cobra.eval.speed.crossing import crossings
 from cobra.eval.speed.plan import Settings, engines
 from cobra.eval.speed.published import read_published
@@ -24,6 +23,7 @@ from cobra.eval.speed.report import read_json
 from cobra.eval.speed.room import batches, needed
 from cobra.eval.speed.subjects import Subject, read_subjects
 from cobra.eval.systems.configs import read_systems
+from cobra.eval.systems.contexts import rewind, state_at, state_bytes_of_step
 from cobra.eval.timing.sample import Measurement, Missing, Prepared, Runner, Sample
 from cobra.eval.timing.worker import Worker, about
 from cobra.models.lm.mamba2 import Mamba2LM

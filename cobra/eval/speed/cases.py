@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cobra.eval.speed.build import random_lm, random_vlm, weight_bytes
-from cobra.eval.speed.contexts import rewind, state_at, state_bytes_of_step
 from cobra.eval.speed.question import Question
 from cobra.eval.speed.stopwatch import Stopwatch
 from cobra.eval.speed.subjects import Tree
+from cobra.eval.systems.contexts import rewind, state_at, state_bytes_of_step
 from cobra.eval.systems.flops import tensors_read
 from cobra.eval.timing.case import Case, dtype_of
 from cobra.eval.timing.sample import Sample

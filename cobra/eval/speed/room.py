@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cobra.eval.speed.contexts import state_bytes_of_step
 from cobra.eval.speed.plan import LLAMA, TRANSFORMERS, Engine
+from cobra.eval.systems.contexts import state_bytes_of_step
 from cobra.eval.timing.case import dtype_of
 from cobra.models.component import Component
 from cobra.pretrained import build_on_meta

@@ -26,9 +26,11 @@ def count(run: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def count_read(module: nn.Module, run: Callable[[], Any]) -> int:
-    """Parameters of a module that a call touches, each once."""
-    return sum(x.numel() for x in tensors_read(module, run) if isinstance(x, nn.Parameter))
+def count_and_read(module: nn.Module, run: Callable[[], Any]) -> tuple[int, int]:
+    """Operations of a call, as `count`, and the parameters of a module that it touches, each once."""
+    with _Seen() as seen:
+        operations = count(run)
+    return operations, sum(x.numel() for x in module.parameters() if id(x) in seen.ids)
 
 
 @torch.no_grad()

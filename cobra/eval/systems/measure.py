@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_map
 
-from cobra.eval.systems.flops import count, count_read, scan_flops, update_flops
+from cobra.eval.systems.contexts import rewind, state_bytes_of_step
+from cobra.eval.systems.flops import count, count_and_read, scan_flops, update_flops
 from cobra.models.component import Component
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.state_space import StateSpaceLM
@@ -106,8 +107,7 @@ def _measure_lm(tree: str) -> tuple[LMCost, int]:
     lm = build_on_meta(json.loads(tree))
     assert isinstance(lm, LanguageModel)
     state_bytes = tuple(lm.allocate_state(1, length, torch.bfloat16).nbytes for length in CONTEXTS)
-    # a state of constant size is written as it is read; of a cache that grows, one token is written
-    moved = 2 * state_bytes[0] if len(set(state_bytes)) == 1 else state_bytes[0]
+    moved = round(state_bytes_of_step(lm, CONTEXTS[0] - 1, torch.bfloat16))
     prefill, decode, weights = _state_space(lm) if isinstance(lm, StateSpaceLM) else _traced(lm)
     return LMCost(_lm_title(lm), _size(lm), prefill, decode, 2 * weights + moved, state_bytes), lm.d_model
 
@@ -126,16 +126,10 @@ def _traced(lm: LanguageModel) -> tuple[int, int, int]:
     state, length = lm.allocate_state(1, CONTEXTS[0]), CONTEXTS[0]
     embeds = torch.empty(1, length, lm.d_model, device=_META)
     prefill = count(lambda: lm.prefill(embeds)) // length
-
-    def step() -> Tensor:
-        return lm.head(lm.step(embeds[:, 0], state))
-
     # a step's cost depends on what is behind it
-    lm.prefill(embeds[:, 1:], state)
-    decode = count(step)
-    state.reset()
-    lm.prefill(embeds[:, 1:], state)
-    return prefill, decode, count_read(lm, step)
+    rewind(state, length - 1)
+    decode, read = count_and_read(lm, lambda: lm.head(lm.step(embeds[:, 0], state)))
+    return prefill, decode, read
 
 
 def _size(module: nn.Module) -> int:
