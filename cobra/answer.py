@@ -5,8 +5,7 @@ import argparse
 import torch
 
 from cobra.conversation import Conversation
-from cobra.models.lm.base import LanguageModel
-from cobra.models.lm.state_space import StateSpaceLM
+from cobra.models.lm.state_dtype import set_state_dtype
 from cobra.models.quantise import quantise_
 from cobra.models.sampling import Sampler
 from cobra.pretrained import from_pretrained
@@ -35,12 +34,5 @@ def open_conversation(options: argparse.Namespace) -> Conversation:
     sampler = Sampler(options.temperature, options.top_k, options.top_p, options.min_p, generator)
     model, processor = from_pretrained(options.ckpt, options.device)
     quantise_(model.lm, options.quant, options.group_size)
-    _set_state_dtype(model.lm, options.state_dtype)
+    set_state_dtype(model.lm, options.state_dtype)
     return Conversation(model, processor, options.max_length, options.max_new_tokens, sampler)
-
-
-def _set_state_dtype(lm: LanguageModel, name: str) -> None:
-    if isinstance(lm, StateSpaceLM):
-        lm.state_dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
-    elif name != "fp32":
-        raise ValueError(f"--state-dtype {name}: a {type(lm).__name__} has no recurrent state; leave it out")

@@ -74,6 +74,22 @@ def test_decoding_and_reading_are_timed_on_any_language_model() -> None:
         assert sample.wall > 0
 
 
+@pytest.mark.parametrize("real", [False, True])
+def test_a_state_in_bf16_halves_what_a_step_moves_of_it(real: bool) -> None:
+    lm: dict[str, Any] = {
+        "class_path": "cobra.models.lm.mamba2.Mamba2LM",
+        "init_args": {"vocab_size": 512, "d_model": 32, "n_layers": 2, "d_state": 16, "head_dim": 8},
+    }
+    shared: dict[str, Any] = {"lm": lm, "quantisation": "none", "dtype": "float32", "device": "cpu"}
+    wide, narrow = (
+        cases.decode(**shared, context=6, tokens=4, real=real, state_dtype=name) for name in ("fp32", "bf16")
+    )
+    # 2 layers × 8 heads × 8 × 16 numbers, 2 bytes less each, read and written
+    assert wide.bytes - narrow.bytes == 2 * 2 * 2 * 8 * 8 * 16
+    sample: Any = narrow.run()
+    assert sample.wall > 0
+
+
 def test_llama_bench_is_asked_for_the_same_steps(tmp_path: Path) -> None:
     answer = {"avg_ns": 2_500_000_000, "model_size": 7, "build_commit": "abc", "model_type": "mamba2"}
     program = tmp_path / "llama-bench"

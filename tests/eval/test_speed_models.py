@@ -69,6 +69,17 @@ def test_every_engine_has_a_name_of_its_own() -> None:
     assert len(labels) == len(set(labels)) == 6
 
 
+def test_only_a_recurrent_state_is_measured_in_two_precisions() -> None:
+    subjects = [TINY, *read_subjects(["mamba2-130m"], CONFIGS)]
+    chosen = engines(subjects, Settings(state_dtypes=("fp32", "bf16")))
+    assert [engine.label for engine in chosen] == [
+        "tiny-llama, bf16", "mamba2-130m, bf16", "mamba2-130m, bf16, bf16 state"
+    ]  # fmt: skip
+    wide, narrow = (needed(engine, 0) for engine in chosen[1:])
+    # 24 layers × 24 heads × 64 × 128 numbers, 2 bytes less each; read and written
+    assert wide - narrow == 2 * 2 * 24 * 24 * 64 * 128
+
+
 def test_llama_cpp_is_missing_with_the_reason_until_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,14 @@ def test_lengths_that_do_not_fit_are_missing_with_the_reason(
     assert "cobra_tiny, fp32 at 16: needs 1000000000000000000000.0 GB of memory" in text
 
 
+def test_both_precisions_of_a_state_are_in_one_report(tmp_path: Path, bench: Any) -> None:
+    words = ["--models", "cobra_tiny", "--contexts", "4", "--tokens", "2", "--state-dtype", "fp32", "bf16"]
+    bench("decode", *words, "--out", str(tmp_path))
+    wide, narrow = read_json(tmp_path / "decode.json")["measurements"]
+    assert (wide["label"], narrow["label"]) == ("cobra_tiny, fp32", "cobra_tiny, fp32, bf16 state")
+    assert narrow["state_bytes"] < 0.6 * wide["state_bytes"]
+
+
 def test_a_language_model_alone_sees_no_picture(tmp_path: Path, bench: Any) -> None:
     with pytest.raises(ValueError, match="mamba2-130m: a language model alone sees no picture"):
         bench("e2e", "--models", "mamba2-130m", "--out", str(tmp_path))

@@ -57,6 +57,13 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         help="language model's weights in our engine (default: none)",
     )
     parser.add_argument(
+        "--state-dtype",
+        nargs="+",
+        choices=("fp32", "bf16"),
+        default=["fp32"],
+        help="of a recurrent state in our engine; a transformer has none (default: fp32)",
+    )
+    parser.add_argument(
         "--runtime",
         nargs="+",
         choices=("torch", "transformers", "llama.cpp"),
@@ -143,6 +150,7 @@ def _run(
         options.llama_bench,
         dict(options.gguf),
         options.read_mebibytes,
+        list(dict.fromkeys(options.state_dtype)),
     )
     points = [Point(case, length, {**arguments, **({name: length} if name else {})}) for length in lengths]
     run(

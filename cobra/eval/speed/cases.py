@@ -19,19 +19,23 @@ from cobra.eval.timing.sample import Sample
 from cobra.kernels import large_pages
 from cobra.models.generate import decode as decoding
 from cobra.models.lm.base import DecodeState, LanguageModel
+from cobra.models.lm.state_dtype import set_state_dtype
 from cobra.models.sampling import Sampler
 
 # Tokens of a prompt that are read at a time where it is very long.
 _PIECE = 8192
 
 
-def e2e(vlm: Tree, quantisation: Any, dtype: str, device: str, new_tokens: int) -> Case:
+def e2e(
+    vlm: Tree, quantisation: Any, dtype: str, device: str, new_tokens: int, state_dtype: str = "fp32"
+) -> Case:
     """The papers' protocol: from a picture's bytes to the last of `new_tokens` tokens, batch 1, greedily.
 
     Stages: image (bytes to pixels), vision (encoder and projector), prefill (to the first token), decode (the
     others), and, beside the total, second (the first token of a second question about the same picture).
     """
     model = random_vlm(vlm, quantisation, dtype_of(dtype), device)
+    set_state_dtype(model.lm, state_dtype)
     question = Question(model.num_image_tokens, device)
     context = question.ids.shape[1]
     room = context + new_tokens + question.more.shape[1] + 1
@@ -65,7 +69,14 @@ def e2e(vlm: Tree, quantisation: Any, dtype: str, device: str, new_tokens: int) 
 
 
 def decode(
-    lm: Tree, quantisation: Any, dtype: str, device: str, context: int, tokens: int, real: bool = False
+    lm: Tree,
+    quantisation: Any,
+    dtype: str,
+    device: str,
+    context: int,
+    tokens: int,
+    real: bool = False,
+    state_dtype: str = "fp32",
 ) -> Case:
     """New tokens after a context: one stage of `tokens` steps, each with its embedding, head and choice.
 
@@ -77,8 +88,9 @@ def decode(
         context: tokens that the state has read, or seems to have.
         tokens: steps.
         real: read the context; otherwise the state is random numbers.
+        state_dtype: fp32 or bf16, of a recurrent state.
     """
-    model = _lm(json.dumps(lm), quantisation, dtype, device)
+    model = _lm(json.dumps(lm), quantisation, dtype, device, state_dtype)
     hidden = torch.zeros(1, model.d_model, dtype=dtype_of(dtype), device=device)
     with torch.inference_mode():
         room = tokens + 1
@@ -101,9 +113,11 @@ def decode(
     return Case(run, about["step_bytes"], rehearsal=lambda: run(2), about=about)
 
 
-def prefill(lm: Tree, quantisation: Any, dtype: str, device: str, length: int) -> Case:
+def prefill(
+    lm: Tree, quantisation: Any, dtype: str, device: str, length: int, state_dtype: str = "fp32"
+) -> Case:
     """A prompt of token ids to the logits of its last token, the state kept for decoding."""
-    model = _lm(json.dumps(lm), quantisation, dtype, device)
+    model = _lm(json.dumps(lm), quantisation, dtype, device, state_dtype)
     ids = torch.randint(model.vocab_size, (1, length), device=device)
 
     @torch.inference_mode()
@@ -133,9 +147,11 @@ def read(mebibytes: int, device: str) -> Case:
 
 
 @cache
-def _lm(tree: str, quantisation: Any, dtype: str, device: str) -> LanguageModel:
+def _lm(tree: str, quantisation: Any, dtype: str, device: str, state_dtype: str) -> LanguageModel:
     # a process measures one model, at many lengths
-    return random_lm(json.loads(tree), quantisation, dtype_of(dtype), device)
+    lm = random_lm(json.loads(tree), quantisation, dtype_of(dtype), device)
+    set_state_dtype(lm, state_dtype)
+    return lm
 
 
 def _read(lm: LanguageModel, context: int, room: int) -> DecodeState:

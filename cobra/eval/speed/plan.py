@@ -8,6 +8,8 @@ from typing import Any
 
 from cobra.eval.speed.subjects import Subject
 from cobra.eval.timing.sample import Measurement, Runner
+from cobra.models.lm.state_space import StateSpaceLM
+from cobra.pretrained import build
 
 OURS, TRANSFORMERS, LLAMA = "torch", "transformers", "llama.cpp"
 RUNTIMES = (OURS, TRANSFORMERS, LLAMA)
@@ -37,6 +39,7 @@ class Settings:
         llama_bench: its path; None looks on PATH.
         gguf: file of a model for llama.cpp, by the model's name.
         read_mebibytes: how much is read to measure the bandwidth.
+        state_dtypes: fp32, bf16: of a recurrent state in our engine; each is measured.
     """
 
     quantisations: Sequence[str] = ("none",)
@@ -47,6 +50,7 @@ class Settings:
     llama_bench: str | None = None
     gguf: dict[str, Path] = field(default_factory=dict)
     read_mebibytes: int = 1280
+    state_dtypes: Sequence[str] = ("fp32",)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Engine:
         subject: the model.
         runtime: torch, transformers or llama.cpp.
         precision: of its language model's weights, for the report.
-        mode: of the runtime, for the report.
+        mode: of the runtime, and of the state where it is narrowed, for the report.
         arguments: of every case on it.
         missing: why it cannot run here; empty if it can.
     """
@@ -72,8 +76,9 @@ class Engine:
     @property
     def label(self) -> str:
         """What it is called in plots."""
-        runtime = "" if self.runtime == OURS else " ".join(filter(None, (self.runtime, self.mode)))
-        return ", ".join(filter(None, (self.subject.name, self.precision, runtime)))
+        runtime = "" if self.runtime == OURS else self.runtime
+        how = " ".join(filter(None, (runtime, self.mode)))
+        return ", ".join(filter(None, (self.subject.name, self.precision, how)))
 
     def measurement(self, case: str, arguments: Mapping[str, Any]) -> Measurement:
         """A case of it, in a process of its own."""
@@ -103,8 +108,15 @@ def _ways(subject: Subject, runtime: str, settings: Settings) -> list[Engine]:
         # bf16 of our kernels is not that of torch
         names = {"none": plain, "bf16": "packed bf16"}
         return [
-            Engine(subject, OURS, names.get(name, name), "", {**common, "quantisation": name})
+            Engine(
+                subject,
+                OURS,
+                names.get(name, name),
+                "" if state == "fp32" else f"{state} state",
+                {**common, "quantisation": name, "state_dtype": state},
+            )
             for name in settings.quantisations
+            for state in _state_dtypes(subject, settings)
         ]
     if runtime == TRANSFORMERS:
         modes = _MODES[TRANSFORMERS].items()
@@ -122,6 +134,12 @@ def _ways(subject: Subject, runtime: str, settings: Settings) -> list[Engine]:
         Engine(subject, LLAMA, precision, mode, {**where, **more}, missing)
         for mode, more in _MODES[LLAMA].items()
     ]
+
+
+def _state_dtypes(subject: Subject, settings: Settings) -> Sequence[str]:
+    """A model without a recurrent state is measured once, however many precisions were asked for."""
+    factory: Any = build(subject.lm)
+    return settings.state_dtypes if issubclass(factory.func, StateSpaceLM) else ("fp32",)
 
 
 def bandwidth(settings: Settings) -> Measurement:

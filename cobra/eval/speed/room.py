@@ -13,6 +13,7 @@ from cobra.eval.speed.plan import LLAMA, TRANSFORMERS, Engine
 from cobra.eval.systems.contexts import state_bytes_of_step
 from cobra.eval.timing.case import dtype_of
 from cobra.models.component import Component
+from cobra.models.lm.state_dtype import set_state_dtype
 from cobra.pretrained import build_on_meta
 
 # bits of a weight, scales included; the others have those of the dtype
@@ -33,6 +34,7 @@ def needed(engine: Engine, length: int) -> float:
     if engine.subject.vlm is not None:
         eyes = [*whole.vision.parameters(), *whole.projector.parameters()]
         weights += sum(p.numel() for p in eyes) * dtype.itemsize
+    set_state_dtype(lm, engine.arguments.get("state_dtype", "fp32"))
     # its cache is copied whenever it grows
     copies = 2 if engine.runtime == TRANSFORMERS else 1
     return weights + copies * state_bytes_of_step(lm, length, dtype) + _PROCESS
