@@ -73,15 +73,10 @@ def test_variants_of_different_tables_combine(tmp_path: Path) -> None:
     assert (connector["paths"], connector["variant"], model.lm.d_model) == ("cross", "basic", 1536)
 
 
-_SUBCOMMANDS = CobraCLI.subcommands()
-
-
 def load(paths: list[Path], folder: Path) -> CobraCLI:
     """What `cobra fit` makes of the files, with the model on the meta device."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        # the other parsers are made of the same arguments and would take half of the time
-        patch.setattr(CobraCLI, "subcommands", staticmethod(lambda: {"fit": _SUBCOMMANDS["fit"]}))
         try:
             cli = instantiate(patch, "fit", *(word for path in paths for word in ("-c", str(path))), *ON_CPU)
         except SystemExit as refused:  # a fixture may not exit: every later case would fail with it
