@@ -1,16 +1,17 @@
 """Mutate files and load them: run as a process of its own, so that a crash or a hang is seen from outside.
 
-`python -m tests.mutations images|models FOLDER COUNT` prints what became of the files. Allowed are: a
-ValueError or OSError in one line that names the file, or a result that is whole and is what the file says.
+`python -m tests.mutations images|models|checkpoints FOLDER COUNT` prints what became of the files. Allowed
+are a ValueError or OSError in one line that names the file, or a result that is whole and what the file says.
 """
 
 import json
+import shutil
 import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before timm)
@@ -18,6 +19,8 @@ import cobra.torchvision_shim  # noqa: F401  (before timm)
 import numpy as np  # isort: skip
 import torch
 from PIL import Image
+
+from tests.mutate import mutate_bytes, mutate_header, mutate_json, mutate_pickle
 
 # longest that one file may take, in seconds of computing: a busy machine is no hang
 LIMIT = 30
@@ -45,65 +48,6 @@ def try_all(cases: list[tuple[str, Callable[[], None]]]) -> Counter[str]:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
     return ends
-
-
-def mutate_bytes(data: bytes, rng: np.random.Generator) -> bytes:
-    """The bytes with a few changed, lost, repeated or added, or cut; headers are hit as often as the rest."""
-    at = int(rng.integers(0, min(len(data), 200) if rng.random() < 0.5 else len(data)))
-    size = int(rng.integers(1, 33))
-    noise = rng.integers(0, 256, size, np.uint8).tobytes()
-    kind = rng.integers(0, 6)
-    if kind == 0:
-        return data[:at]
-    if kind == 1:
-        return data[:at] + data[at + size :]
-    if kind == 2:
-        return data[:at] + noise + data[at:]
-    if kind == 3:
-        return data[:at] + noise + data[at + size :]
-    if kind == 4:
-        return (
-            data[:at] + rng.choice([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff"]) + data[at + 4 :]
-        )
-    flipped = bytearray(data)
-    for place in rng.integers(0, len(data), int(rng.integers(1, 9))):
-        flipped[place] ^= 1 << int(rng.integers(0, 8))
-    return bytes(flipped)
-
-
-# what may stand in a JSON file in place of anything else
-_VALUES: list[Any] = [
-    None, True, 0, -1, 3, 2**40, 10**400, 0.5, float("nan"), float("inf"), "", "x", "os.system", [], [1], {},
-    {"class_path": "os.system", "init_args": {"command": "exit 99"}}, "../../x",
-]  # fmt: skip
-
-
-def mutate_json(text: bytes, rng: np.random.Generator) -> bytes:
-    """The JSON with one value replaced, removed or added, anywhere in it."""
-    tree = json.loads(text)
-    places: list[tuple[Any, Any]] = []
-    pending = [tree]
-    while pending:
-        node = pending.pop()
-        keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else []
-        places += [(node, key) for key in keys]
-        pending += [node[key] for key in keys]
-    node, key = places[rng.integers(0, len(places))]
-    kind = rng.integers(0, 4)
-    if kind == 0:
-        del node[key]
-    elif kind == 1 and isinstance(node, dict):
-        node[f"{key}x"] = node.pop(key)
-    else:
-        node[key] = _VALUES[rng.integers(0, len(_VALUES))]
-    return json.dumps(tree).encode()
-
-
-def mutate_header(data: bytes, rng: np.random.Generator) -> bytes:
-    """Safetensors whose header says something else about the same bytes."""
-    size = int.from_bytes(data[:8], "little")
-    header = mutate_json(data[8 : 8 + size], rng)
-    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def images(folder: Path, count: int) -> Counter[str]:
@@ -167,6 +111,56 @@ def models(folder: Path, count: int) -> Counter[str]:
     return try_all([(str(model), load)] * count)
 
 
+def checkpoints(folder: Path, count: int) -> Counter[str]:
+    """Files of torch.save: what a run is resumed from, and published weights that are converted.
+
+    What loads has every tensor in its shape; what was converted has finite values.
+    """
+    from cobra.convert.run import convert
+    from cobra.module import CobraModule
+    from cobra.pretrained import lm_from_pretrained
+    from cobra.resume import check_checkpoint
+    from tests.convert import published_keys
+    from tests.convert.fakes import random
+
+    tied = {"lm_head.weight": "backbone.embedding.weight"}
+    published = random(published_keys.mamba("", 64, 32, 1), tied)
+    expected = {f"model.{name}": tensor for name, tensor in published.items()}
+    resumed, source, out = folder / "last.ckpt", folder / "pytorch_model.bin", folder / "out"
+    torch.save({"state_dict": expected, "global_step": 7, "optimizer_states": [{"state": {}}]}, resumed)
+    torch.save(published, source)
+    (folder / "config.json").write_text('{"d_model": 32, "n_layer": 1, "vocab_size": 64}')
+    originals = {path: path.read_bytes() for path in (resumed, source)}
+    module: Any = SimpleNamespace(
+        state_dict=lambda: expected, trainer=SimpleNamespace(ckpt_path=str(resumed))
+    )
+    rng = np.random.default_rng(0)
+
+    def load() -> None:
+        path = (resumed, source)[rng.integers(0, 2)]
+        path.write_bytes(originals[path])
+        if rng.random() < 0.3:
+            mutate_pickle(path, rng)
+        else:
+            path.write_bytes(mutate_bytes(originals[path], rng))
+        if path == resumed:
+            check_checkpoint(path)
+            # as Lightning does
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            CobraModule.on_load_checkpoint(module, checkpoint)
+            assert all(checkpoint["state_dict"][name].shape == t.shape for name, t in expected.items())
+            return
+        shutil.rmtree(out, ignore_errors=True)
+        convert(str(source), out)
+        state = lm_from_pretrained(out).state_dict()
+        assert all(tensor.isfinite().all() for tensor in state.values())
+        assert sum(tensor.numel() for tensor in state.values()) == sum(
+            tensor.numel() for name, tensor in published.items() if name not in tied
+        )
+
+    return try_all([(str(folder), load)] * count)
+
+
 def _says(built: Any, written: Any) -> bool:
     """Whether all that was written is what was built; a default that was left out is no difference."""
     if isinstance(written, dict):
@@ -181,5 +175,5 @@ def _hang(number: int, frame: FrameType | None) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGPROF, _hang)
     torch.set_num_threads(1)
-    campaign = {"images": images, "models": models}[sys.argv[1]]
+    campaign = {"images": images, "models": models, "checkpoints": checkpoints}[sys.argv[1]]
     print(json.dumps(campaign(Path(sys.argv[2]), int(sys.argv[3]))))
