@@ -16,6 +16,7 @@ from cobra.convert.tensors import Stored
 from cobra.convert.vision import tower_tensors
 from cobra.convert.writer import write_tensors
 from cobra.data.chat import Chat
+from cobra.models.vlm import CobraVLM
 from cobra.pretrained import WEIGHTS, build_on_meta, replacing
 
 _TOKENIZER_FILES = (
@@ -69,9 +70,12 @@ def _write_vlm(checkpoint: Checkpoint, out: Path, towers: list[Path], tokenizer:
         # first, so that the towers have left memory when the rest of the file is read
         tensors = {**{f"vision.{name}": tensor for name, tensor in vision.items()}, **tensors}
     chat = _chat(checkpoint, tokenizer)
+    model = build_on_meta(checkpoint.tree)
+    assert isinstance(model, CobraVLM)
+    chat.check_vocabulary(model.lm.vocab_size)
     with _writing(out, tensors) as folder:
         chat.save(folder)
-        write_config(folder, VLM, build_on_meta(checkpoint.tree).config())
+        write_config(folder, VLM, model.config())
 
 
 def _write_lm(checkpoint: Checkpoint, out: Path) -> None:

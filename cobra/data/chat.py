@@ -62,6 +62,18 @@ class Chat:
     def __len__(self) -> int:
         return len(self.tokenizer)
 
+    def check_vocabulary(self, size: int) -> None:
+        """Refuse a model that knows `size` tokens where there are more.
+
+        Raises:
+            ValueError: naming both numbers.
+        """
+        if len(self) > size:
+            raise ValueError(
+                f"tokenizer {self.path!r} has {len(self)} tokens, vocab_size is {size}: raise it, or use the "
+                "tokenizer that the model was made for"
+            )
+
     def segments(self, messages: list[dict[str, Any]], prompt: bool = False) -> list[Segment]:
         """The rendered chat, cut where the assistant starts and stops; `prompt`: ready for its next turn."""
         try:

@@ -65,11 +65,7 @@ class Processor:
         Raises:
             ValueError: where the tokenizer has tokens that the model does not know.
         """
-        if len(chat) > model.lm.vocab_size:
-            raise ValueError(
-                f"tokenizer {chat.path!r} has {len(chat)} tokens, vocab_size is {model.lm.vocab_size}: raise "
-                "it, or use the tokenizer that the model was made for"
-            )
+        chat.check_vocabulary(model.lm.vocab_size)
         return cls(chat, model.vision.transform, model.num_image_tokens, max_length, blind)
 
     def encode(self, record: Record, prompt: bool = False) -> Example:
