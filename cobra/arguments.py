@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from inspect import Parameter, signature
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 
 def check_arguments(made: type, arguments: Any) -> None:
@@ -15,14 +15,12 @@ def check_arguments(made: type, arguments: Any) -> None:
     """
     if not isinstance(arguments, dict):
         raise ValueError(f"init_args of {made.__name__} must be an object, got {_short(arguments)}")
-    known = signature(made.__init__).parameters  # type: ignore[misc]
+    known = signature(made, eval_str=True).parameters
     open_ended = any(p.kind is Parameter.VAR_KEYWORD for p in known.values())
-    annotations = get_type_hints(made.__init__)  # type: ignore[misc]
     for name, value in arguments.items():
         if name not in known and not open_ended:
-            takes = ", ".join(list(known)[1:])
-            raise ValueError(f"{made.__name__} has no argument {name!r}: it takes {takes}")
-        annotation = annotations.get(name, Any)
+            raise ValueError(f"{made.__name__} has no argument {name!r}: it takes {', '.join(known)}")
+        annotation = known[name].annotation if name in known else Parameter.empty
         if not _fits(value, annotation):
             expected = getattr(annotation, "__name__", annotation) if not get_args(annotation) else annotation
             raise ValueError(f"{made.__name__} cannot have {name} {_short(value)}: it must be {expected}")
@@ -46,7 +44,7 @@ def _fits(value: Any, annotation: Any) -> bool:
     if annotation is int:
         return type(value) is int
     kind = origin or annotation
-    return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
+    return kind in (Any, Parameter.empty) or not isinstance(kind, type) or isinstance(value, kind)
 
 
 def _short(value: Any) -> str:
