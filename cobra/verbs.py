@@ -167,32 +167,16 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    from cobra.eval.kernel_bench.arguments import add_kernel_bench
     from cobra.eval.speed.arguments import add_speed_benches
 
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
-    kernels = subjects.add_parser(
-        "kernels", help="CPU kernels beside transformers' path and the machine's limits"
-    )
-    kernels.add_argument("--out", type=Path, required=True, help="folder to write the reports to")
-    kernels.add_argument("--repeats", type=int, default=9, help="interleaved repeats (default: 9)")
-    kernels.add_argument("--threads", type=int, default=1, help="of each process (default: 1)")
-    kernels.add_argument("--quick", action="store_true", help="small sizes: tries the bench, judges nothing")
-    kernels.add_argument("--no-peers", action="store_true", help="leave transformers' path out")
-    kernels.add_argument(
-        "--only", nargs="*", default=[], metavar="WORD", help="groups whose title has a WORD"
-    )
-    kernels.set_defaults(bench=_bench_kernels)
+    add_kernel_bench(subjects)
     add_speed_benches(subjects)
 
 
 def _bench(options: argparse.Namespace) -> None:
     options.bench(options)
-
-
-def _bench_kernels(options: argparse.Namespace) -> None:
-    from cobra.eval.kernel_bench.run import bench
-
-    bench(options.out, options.repeats, options.quick, options.threads, not options.no_peers, options.only)
 
 
 VERBS: list[tuple[str, str, _Arguments, _Run]] = [
