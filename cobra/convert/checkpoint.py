@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from cobra.build import build_on_meta
 from cobra.convert.hub import fetch
 from cobra.convert.layout import Layout, Tree, find_layout
 from cobra.convert.source import Source, open_source
@@ -11,7 +12,6 @@ from cobra.convert.tensors import Stored
 from cobra.fit import check_fit, expected_shapes
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vlm import CobraVLM
-from cobra.pretrained import build_on_meta
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from cobra.build import build_on_meta
 from cobra.eval.speed import cases, llama_cases
 from cobra.eval.speed.subjects import Subject
 from cobra.eval.systems.contexts import rewind, state_at
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.lm.transformer import TransformerLM
-from cobra.pretrained import build_on_meta
 from tests.eval.tiny_subject import LLAMA, TINY
 
 

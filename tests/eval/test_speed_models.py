@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from cobra.build import build_on_meta
 from cobra.eval.speed.build import random_lm, random_vlm, weight_bytes
 from cobra.eval.speed.plan import Settings, engines
 from cobra.eval.speed.room import batches, needed
 from cobra.eval.speed.subjects import Subject, read_subjects
 from cobra.eval.systems.contexts import state_bytes_of_step
-from cobra.pretrained import build_on_meta
 from tests.eval.tiny_subject import LLAMA, TINY
 
 CONFIGS = Path("configs")

@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
+from cobra.build import build, build_on_meta
 from cobra.eval.speed.subjects import Tree
 from cobra.models.lm.base import LanguageModel
 from cobra.models.quantise import Quantisation, matrices_on_meta, quantise_
 from cobra.models.vlm import CobraVLM
-from cobra.pretrained import build, build_on_meta, cast_weights
+from cobra.pretrained import cast_weights
 
 
 def random_lm(tree: Tree, quantisation: Quantisation, dtype: torch.dtype, device: str) -> LanguageModel:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cobra.build import build
 from cobra.eval.speed.subjects import Subject
 from cobra.eval.timing.sample import Measurement, Runner
 from cobra.models.lm.state_space import StateSpaceLM
-from cobra.pretrained import build
 
 OURS, TRANSFORMERS, LLAMA = "torch", "transformers", "llama.cpp"
 RUNTIMES = (OURS, TRANSFORMERS, LLAMA)

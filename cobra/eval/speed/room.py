@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from cobra.build import build_on_meta
 from cobra.eval.speed.plan import LLAMA, TRANSFORMERS, Engine
 from cobra.eval.systems.contexts import state_bytes_of_step
 from cobra.eval.timing.case import dtype_of
 from cobra.models.component import Component
 from cobra.models.lm.state_dtype import set_state_dtype
-from cobra.pretrained import build_on_meta
 
 # bits of a weight, scales included; the others have those of the dtype
 _BITS = {"bf16": 16.0, "int8": 8.1, "int4": 4.5}

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, Cache, DynamicCache, StaticCache
 from transformers.generation.streamers import BaseStreamer
 
+from cobra.build import build_on_meta
 from cobra.convert.layouts.hugging_face import to_hugging_face
 from cobra.eval.speed.build import random_vlm, weight_bytes
 from cobra.eval.speed.question import Question
@@ -25,7 +26,6 @@ from cobra.eval.timing.case import Case, dtype_of
 from cobra.eval.timing.sample import Sample
 from cobra.models.lm.transformer import TransformerLM
 from cobra.models.vlm import IMAGE_ID
-from cobra.pretrained import build_on_meta
 
 
 def e2e(vlm: Tree, dtype: str, device: str, new_tokens: int, mode: str) -> Case:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from cobra.build import build, build_on_meta
 from cobra.eval.systems.contexts import rewind, state_bytes_of_step
 from cobra.eval.systems.flops import count, count_and_read, scan_flops, update_flops
 from cobra.models.component import Component
@@ -18,7 +19,6 @@ from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.state_space import StateSpaceLM
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.fused import FusedEncoder
-from cobra.pretrained import build, build_on_meta
 
 # contexts that a state is measured at, in tokens
 CONTEXTS = (1024, 8192, 32768)

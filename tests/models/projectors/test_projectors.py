@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cobra.build import build
 from cobra.models.projectors.base import Projector
 from cobra.models.projectors.fused_mlp import FusedMLPProjector
 from cobra.models.projectors.ldp import LDPProjector
@@ -16,7 +17,6 @@ from cobra.models.projectors.mamba_scan import MambaScanProjector
 from cobra.models.projectors.mlp import MLPProjector
 from cobra.models.projectors.pixel_unshuffle import PixelUnshuffleProjector
 from cobra.models.vlm import IMAGE_ID, CobraVLM
-from cobra.pretrained import build
 from tests.models.builders import ENCODERS, LMS, PROJECTORS
 
 cobra_ldpv2 = partial(LDPv2Projector, side=14, fused=True)
