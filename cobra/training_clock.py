@@ -16,12 +16,13 @@ class TrainingClock(Callback):
 
     def __init__(self) -> None:
         self.before = 0.0
-        self.since = 0.0
+        # None while it stands: before training, e.g. in Lightning's check of validation, and in validation
+        self.since: float | None = None
 
     @property
     def cpu_seconds(self) -> float:
         """Processor time up to now, while training."""
-        return self.before + time.process_time() - self.since
+        return self.before + (0.0 if self.since is None else time.process_time() - self.since)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start, or go on from what a checkpoint says."""
@@ -33,7 +34,7 @@ class TrainingClock(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop."""
-        self.before = self.cpu_seconds
+        self.before, self.since = self.cpu_seconds, None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on."""
