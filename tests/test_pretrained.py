@@ -171,6 +171,10 @@ def pickled(weights: Path) -> None:
     weights.write_bytes(pickle.dumps({"a": 1}))
 
 
+def pickled_by_python_3_14(weights: Path) -> None:
+    weights.write_bytes(pickle.dumps({"a": 1}, protocol=5))
+
+
 def torch_saved(weights: Path) -> None:
     torch.save({"a": torch.ones(1)}, weights)
 
@@ -189,6 +193,7 @@ def with_a_nan(weights: Path) -> None:
     ("damage", "message"),
     [
         (pickled, "is a pickle, not safetensors: get the weights as safetensors"),
+        (pickled_by_python_3_14, "is a pickle, not safetensors"),
         (torch_saved, "is a pickle, not safetensors"),
         (of_integers, r"in torch\.int32, which cannot stand for torch\.float32: get the file again"),
         (with_a_nan, r"values in lm\.norm_f\.weight that are not finite: .* take an earlier checkpoint"),

@@ -95,7 +95,9 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
 
 def _is_pickle(path: Path) -> bool:
     with path.open("rb") as opened:
-        return opened.read(2) in (b"PK", b"\x80\x02", b"\x80\x04")
+        start = opened.read(2)
+    # a zip, or a pickle of protocols 2 to 5
+    return start == b"PK" or (start[:1] == b"\x80" and start[1:] in b"\2\3\4\5")
 
 
 def _open_torch(path: Path) -> dict[str, Stored]:
