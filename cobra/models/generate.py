@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from cobra.kernels.repeat import Repeated
 from cobra.models.lm.base import DecodeState, LanguageModel
 from cobra.models.sampling import Sampler
 
@@ -20,8 +21,8 @@ def decode(
     """Token ids (B,), one position at a time.
 
     A row that has produced eos_id goes on producing it; the loop ends when all have. Every buffer (the state,
-    the token) has a fixed shape, so a faster inner step can replace `lm.step` without touching the loop. The
-    last token that is yielded has not been read by the model yet: the state stands just before it.
+    the token) has a fixed shape, so that the kernels of a step can be repeated without Python. The last token
+    that is yielded has not been read by the model yet: the state stands just before it.
 
     Args:
         lm: the language model.
@@ -32,12 +33,15 @@ def decode(
         sampler: chooses a token from logits (B, V).
     """
     finished = torch.zeros(hidden.shape[0], dtype=torch.bool, device=hidden.device)
+    # made anew for every answer, so that it never outlives the weights or the state
+    step = Repeated(lambda embed: lm.head(lm.step(embed, state)))
+    logits = lm.head(hidden)
     for position in range(max_new_tokens):
-        token = sampler(lm.head(hidden))
+        token = sampler(logits)
         if eos_id is not None:
             token = token.masked_fill(finished, eos_id)
             finished = finished | (token == eos_id)
         yield token
         if position == max_new_tokens - 1 or (eos_id is not None and bool(finished.all())):
             return
-        hidden = lm.step(lm.embed(token[:, None])[:, 0], state)
+        logits = step(lm.embed(token[:, None])[:, 0])

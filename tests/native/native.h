@@ -19,9 +19,10 @@
 #include "kernels.h"
 #include "scan_abi.h"
 
-#define COBRA_DECLARE(name, Arguments) extern "C" int cobra_##name(const cobra::Arguments*);
+#define COBRA_DECLARE(name, Arguments) extern "C" int cobra_##name(const void*);
 COBRA_KERNELS(COBRA_DECLARE)
 #undef COBRA_DECLARE
+extern "C" int64_t cobra_run_plan(const cobra::Call* calls, int64_t count);
 extern "C" const char* cobra_level();
 extern "C" const char* cobra_supported_level(int64_t index);
 extern "C" int cobra_set_level(const char* name);

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import struct
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ LEVEL_VARIABLE = "COBRA_ISA"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int32: 2, torch.int64: 3, torch.bool: 4}
 _ABSENT = (0, 0, 0, 0, 0)
 _PADDING = ((), (0, 0, 0), (0, 0), (0,), ())
+# of the description of an array, which begins with its address
+ARRAY_BYTES = 40
 
 
 class LibraryUnavailable(Exception):
@@ -68,6 +71,8 @@ def load() -> ctypes.CDLL:
     for name in ("cobra_fingerprint", "cobra_level", "cobra_supported_level"):
         getattr(library, name).restype = ctypes.c_char_p
     library.cobra_supported_level.argtypes = [ctypes.c_int64]
+    library.cobra_run_plan.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+    library.cobra_run_plan.restype = ctypes.c_int64
     _refuse_stale(library.cobra_fingerprint().decode(), str(path))
     asked = os.environ.get(LEVEL_VARIABLE)
     if asked:
@@ -161,8 +166,11 @@ class Kernel:
         copies: list[Tensor] = []
         for array in arrays:
             parts += _ABSENT if array is None else _describe(array, copies)
-        if self.function(self.layout.pack(*parts, *sizes, torch.get_num_threads(), *reals)):
-            raise MemoryError(f"{self.name} could not allocate its buffers: use shorter or fewer sequences")
+        arguments = self.layout.pack(*parts, *sizes, torch.get_num_threads(), *reals)
+        if self.function(arguments):
+            raise out_of_memory(self.name)
+        if _watcher.watch is not None:
+            _watcher.watch(self, arguments, arrays)
 
     @functools.cached_property
     def function(self) -> Callable[[bytes], int]:
@@ -174,6 +182,36 @@ class Kernel:
         function = getattr(library, f"cobra_{self.name}")
         function.argtypes = [ctypes.c_char_p]
         return function
+
+    @property
+    def address(self) -> int:
+        """Where the function lies in memory."""
+        return ctypes.cast(getattr(load(), f"cobra_{self.name}"), ctypes.c_void_p).value or 0
+
+
+def out_of_memory(name: str) -> MemoryError:
+    """What a kernel that could not allocate its buffers raises."""
+    return MemoryError(f"{name} could not allocate its buffers: use shorter or fewer sequences")
+
+
+Watch = Callable[[Kernel, bytes, Sequence[Tensor | None]], None]
+
+
+class _Watcher(threading.local):
+    watch: Watch | None = None
+
+
+_watcher = _Watcher()
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Tell `watch` of every kernel that this thread runs: which, its structure and its arrays."""
+    before, _watcher.watch = _watcher.watch, watch
+    try:
+        yield
+    finally:
+        _watcher.watch = before
 
 
 def _describe(array: Tensor, copies: list[Tensor]) -> tuple[int, ...]:

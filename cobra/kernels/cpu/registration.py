@@ -16,6 +16,7 @@ NAMESPACE = "cobra"
 
 # kept alive: the operators vanish with it
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+_FUNCTIONS: dict[OpOverload, Callable[..., Any]] = {}
 
 
 def register(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> OpOverload:
@@ -30,9 +31,15 @@ def register(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> 
     operator = getattr(getattr(torch.ops, NAMESPACE), name).default
     names = [argument.name for argument in operator._schema.arguments]
     changed = [i for i, argument in enumerate(operator._schema.arguments) if argument.is_write]
-    _LIBRARY.impl(name, _changing(run, names, changed) if changed else run, "CPU")
+    _FUNCTIONS[operator] = _changing(run, names, changed) if changed else run
+    _LIBRARY.impl(name, _FUNCTIONS[operator], "CPU")
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_LIBRARY)
     return operator
+
+
+def native_function(operator: OpOverload) -> Callable[..., Any] | None:
+    """What runs a registered operator on CPU tensors; None of others."""
+    return _FUNCTIONS.get(operator)
 
 
 def _changing(run: Callable[..., Any], names: list[str], changed: list[int]) -> Callable[..., Any]:

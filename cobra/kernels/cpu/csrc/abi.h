@@ -82,6 +82,12 @@ struct Attention {
   double scale;
 };
 
+// A kernel (one of the functions cobra_..., by its address) and its structure; a plan is an array of them.
+struct Call {
+  int (*kernel)(const void*);
+  const void* arguments;
+};
+
 }  // namespace cobra
 
 // name of the kernel, its structure

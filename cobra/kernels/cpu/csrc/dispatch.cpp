@@ -103,9 +103,17 @@ COBRA_EXPORT int cobra_set_level(const char* name) {
 }
 
 #define COBRA_ENTRY(name, Arguments)                                                             \
-  COBRA_EXPORT int cobra_##name(const cobra::Arguments* arguments) {                             \
-    return cobra::chosen.load(std::memory_order_relaxed)->kernels->name(*arguments);             \
+  COBRA_EXPORT int cobra_##name(const void* arguments) {                                         \
+    const cobra::Kernels* kernels = cobra::chosen.load(std::memory_order_relaxed)->kernels;      \
+    return kernels->name(*static_cast<const cobra::Arguments*>(arguments));                      \
   }                                                                                              \
   COBRA_EXPORT int64_t cobra_##name##_bytes() { return sizeof(cobra::Arguments); }
 
 COBRA_KERNELS(COBRA_ENTRY)
+
+// Makes calls one after the other: 0, or the number of the first that failed, from 1 on.
+COBRA_EXPORT int64_t cobra_run_plan(const cobra::Call* calls, int64_t count) {
+  for (int64_t i = 0; i < count; ++i)
+    if (calls[i].kernel(calls[i].arguments)) return i + 1;
+  return 0;
+}

@@ -1,0 +1,90 @@
+"""Noted calls, made again by one call of the library: no Python between one kernel and the next."""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cobra.kernels.cpu.library import load, out_of_memory
+from cobra.kernels.cpu.notes import Notes, put_address
+
+# as torch aligns memory
+_ALIGNMENT = 64
+
+
+class Plan:
+    """Calls over fixed memory.
+
+    Args:
+        notes: calls without an obstacle.
+        like: the function's result when the calls were noted.
+        used: what they read and write besides buffers of their own; kept alive here.
+
+    Attributes:
+        result: the function's result, which every run overwrites.
+    """
+
+    def __init__(self, notes: Notes, like: Tensor, used: Sequence[Tensor]) -> None:
+        assert notes.result is not None
+        begins, size = _arranged(notes)
+        self._memory = torch.empty(size // like.itemsize, dtype=like.dtype)
+        self._used = used
+        at = begins[notes.result.buffer] + notes.result.offset
+        self.result = self._memory.as_strided(like.shape, like.stride(), at // like.itemsize)
+        structures = []
+        for call in notes.calls:
+            structure = bytearray(call.arguments)
+            for where, place in call.places.items():
+                put_address(structure, where, self._memory.data_ptr() + begins[place.buffer] + place.offset)
+            structures.append(structure)
+        self._names = [call.kernel.name for call in notes.calls]
+        self._structures = _words(b"".join(structures))
+        self._calls = (ctypes.c_int64 * (2 * len(structures)))()
+        address = ctypes.addressof(self._structures)
+        for index, (call, structure) in enumerate(zip(notes.calls, structures, strict=True)):
+            self._calls[2 * index] = call.kernel.address
+            self._calls[2 * index + 1] = address
+            address += len(structure)
+
+    def run(self) -> Tensor:
+        """Make the calls; the result.
+
+        Raises:
+            MemoryError: if a kernel could not allocate its buffers.
+        """
+        failed = load().cobra_run_plan(self._calls, len(self._names))
+        if failed:
+            raise out_of_memory(self._names[failed - 1])
+        return self.result
+
+
+def _words(data: bytes) -> "ctypes.Array[ctypes.c_int64]":
+    return (ctypes.c_int64 * (len(data) // 8)).from_buffer_copy(data)
+
+
+def _arranged(notes: Notes) -> tuple[dict[int, int], int]:
+    """Where each buffer begins in a memory that they share, and its size.
+
+    Two that are never needed at the same time may lie in the same place, which then stays in the cache.
+    """
+    assert notes.result is not None
+    uses = [(place.buffer, index) for index, call in enumerate(notes.calls) for place in call.places.values()]
+    uses.append((notes.result.buffer, len(notes.calls)))
+    last = dict(uses)
+    begins: dict[int, int] = {}
+    total, live = 0, list[tuple[int, int, int]]()
+    for buffer, index in uses:
+        if buffer in begins:
+            continue
+        live = sorted(each for each in live if each[2] >= index)
+        size = -(-notes.sizes[buffer] // _ALIGNMENT) * _ALIGNMENT
+        begin = 0
+        for other, end, _ in live:
+            if begin + size <= other:
+                break
+            begin = max(begin, end)
+        begins[buffer] = begin
+        live.append((begin, begin + size, last[buffer]))
+        total = max(total, begin + size)
+    return begins, total

@@ -1,0 +1,100 @@
+"""Steps repeated without Python equal steps with it, bit for bit."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cobra.kernels.dispatch import use_backend
+from cobra.kernels.ops import rms_norm
+from cobra.kernels.repeat import Repeated
+from cobra.models.generate import decode
+from cobra.models.lm.base import LanguageModel
+from cobra.models.quantise import Quantisation, quantise_
+from cobra.models.sampling import Sampler
+from tests.models.builders import LMS, VOCAB
+
+
+def ids(*shape: int) -> Tensor:
+    return torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(1))
+
+
+def quantised(name: str, quantisation: Quantisation, dtype: torch.dtype = torch.float32) -> LanguageModel:
+    torch.manual_seed(0)
+    lm = LMS[name]().eval().to(dtype)
+    quantise_(lm, quantisation)
+    return lm
+
+
+def assert_same(state: Any, expected: Any) -> None:
+    assert torch.equal(state.conv, expected.conv)
+    assert torch.equal(state.ssm, expected.ssm)
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "mamba2_groups"])
+@pytest.mark.parametrize("quantisation", ["bf16", "int8", "int4"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", [1, 3])
+@torch.inference_mode()
+def test_repeated_steps_equal_steps(
+    name: str, quantisation: Quantisation, dtype: torch.dtype, batch: int
+) -> None:
+    lm = quantised(name, quantisation, dtype)
+    mask = torch.arange(5) >= torch.arange(batch)[:, None]
+    state = lm.allocate_state(batch, 20)
+    lm.prefill(lm.embed(ids(batch, 5)), state, mask)
+    expected_state = state.clone()
+    step = Repeated(lambda embed: lm.head(lm.step(embed, state)))
+    for token in ids(6, batch):
+        embed = lm.embed(token[:, None])[:, 0]
+        assert torch.equal(step(embed), lm.head(lm.step(embed, expected_state)))
+    assert step.obstacle is None
+    assert_same(state, expected_state)
+    # what the state holds is read where it lies
+    state.reset()
+    assert torch.equal(step(embed), lm.head(lm.step(embed, lm.allocate_state(batch, 1))))
+
+
+@torch.inference_mode()
+def test_a_fork_is_not_written_by_the_other() -> None:
+    lm = quantised("mamba2", "int4")
+    state, hidden = lm.allocate_state(1, 20), torch.zeros(1, lm.d_model)
+    tokens = decode(lm, hidden, state, 9, None, Sampler())
+    for _ in range(5):
+        next(tokens)
+    fork = state.clone()
+    before = fork.clone()
+    list(tokens)
+    assert_same(fork, before)
+
+
+@torch.inference_mode()
+def test_a_step_that_computes_with_torch_is_not_repeated() -> None:
+    lm = quantised("mamba2", "none")
+    state = lm.allocate_state(1, 9)
+    step = Repeated(lambda embed: lm.head(lm.step(embed, state)))
+    step(lm.embed(ids(1)[:, None])[:, 0])
+    assert "aten.mm.default computes" in str(step.obstacle)
+
+
+@torch.inference_mode()
+def test_what_changes_between_two_calls_is_not_repeated() -> None:
+    scale = iter(range(1, 9))
+    weight = torch.ones(8)
+    step = Repeated(lambda x: rms_norm(x, weight, eps=float(next(scale))))
+    x = torch.ones(1, 8)
+    for eps in range(1, 5):
+        torch.testing.assert_close(step(x), x / (1 + eps) ** 0.5)
+    assert "differ" in str(step.obstacle)
+
+
+def test_the_reference_and_gradients_are_not_repeated() -> None:
+    x, weight = torch.ones(1, 8), torch.ones(8)
+    recorded = Repeated(lambda x: rms_norm(x, weight))
+    recorded(x)
+    assert recorded.obstacle
+    with torch.no_grad(), use_backend("reference"):
+        recorded = Repeated(lambda x: rms_norm(x, weight))
+        recorded(x)
+    assert recorded.obstacle
