@@ -1,9 +1,10 @@
-"""Attention of one new token over the keys and values of its past."""
+"""Attention of one new token over the keys and values of its past, alone and with what comes before it."""
 
+import torch
 from torch import Tensor
 
 from cobra.kernels.call import needs_gradient
-from cobra.kernels.checks import INTEGERS, check, check_divides, check_first
+from cobra.kernels.checks import INTEGERS, check, check_divides, check_first, check_state
 from cobra.kernels.dispatch import resolve
 
 
@@ -40,3 +41,74 @@ def decode_attention(
     return resolve("decode_attention", q.device.type, q.dtype, gradient=gradient)(
         q, keys, values, starts, scale=head_dim**-0.5 if scale is None else scale
     )
+
+
+def attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    position: Tensor,
+    rotation: Tensor,
+    starts: Tensor | None = None,
+    *,
+    scale: float | None = None,
+) -> Tensor:
+    """y (B, H, P) in q's dtype: one token between the linears of an attention layer.
+
+    Turns q and k as its position says (rotary embedding, arXiv 2104.09864, halves of a head as in LLaMA),
+    writes k and v to the past, and attends as `decode_attention`. Where the token goes is in a tensor, so
+    the same call serves every token.
+
+    Args:
+        q: (B, H, P).
+        k: (B, G, P).
+        v: (B, G, P).
+        keys: (B, G, T, P), of room for T tokens, changed in place; head h reads group h // (H / G).
+        values: as keys.
+        position: (1,) int64, less than T: where k and v go. Those before it are the past, those behind it are
+            not read.
+        rotation: (T', R), T' >= T: for each position of a sequence R / 2 cosines, then as many sines.
+            Channels from R on are not turned.
+        starts: (B,) int64, a row's first token, whose position in its sequence is 0. None: 0.
+        scale: 1 / sqrt(P) by default.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit, naming the argument; or, by the reference, if
+            `position` has no room.
+        MemoryError: by the native kernel, if `position` has no room.
+    """
+    check_first("q", q, "B, H, P")
+    check_first("k", k, "B, G, P")
+    check_first("keys", keys, "B, G, T, P")
+    (batch, heads, head_dim), groups, room = q.shape, k.shape[1], keys.shape[2]
+    check("k", k, "B, G, P", (batch, groups, head_dim), q)
+    check("v", v, "B, G, P", (batch, groups, head_dim), q)
+    check("keys", keys, "B, G, T, P", (batch, groups, room, head_dim), q)
+    check("values", values, "B, G, T, P", tuple(keys.shape), q, (keys.dtype,))
+    check_state("keys", keys)
+    check_state("values", values)
+    check("position", position, "1", (1,), q, (torch.int64,))
+    check_first("rotation", rotation, "T', R")
+    check("rotation", rotation, "T', R", (max(room, len(rotation)), rotation.shape[1]), q)
+    if rotation.shape[1] % 2 or rotation.shape[1] > head_dim:
+        raise ValueError(
+            f"the R of rotation is {rotation.shape[1]} but must be even and at most P, {head_dim}"
+        )
+    check("starts", starts, "B", (batch,), q, INTEGERS)
+    check_divides("the G of keys", groups, "the H of q", heads)
+    gradient = needs_gradient(q, k, v, keys, values)
+    return resolve("attention_step", q.device.type, q.dtype, gradient=gradient)(
+        q, k, v, keys, values, position, rotation, starts, scale=head_dim**-0.5 if scale is None else scale
+    )
+
+
+def advance(position: Tensor) -> None:
+    """Raise the `position` (1,) int64 of `attention_step` by 1, in place: the last kernel of a step.
+
+    Raises:
+        ValueError: if shape or dtype does not fit.
+    """
+    check("position", position, "1", (1,), position, (torch.int64,))
+    resolve("advance", position.device.type, torch.float32)(position)

@@ -1,7 +1,8 @@
 """The public kernels: each checks its arguments, then runs on the backend that `dispatch` picks."""
 
-from cobra.kernels.attention import decode_attention
+from cobra.kernels.attention import advance, attention_step, decode_attention
 from cobra.kernels.convolutions import causal_conv1d, causal_conv1d_update
+from cobra.kernels.gates import silu_mul
 from cobra.kernels.linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.norms import add_rms_norm, rms_norm, rms_norm_gated
 from cobra.kernels.quantise import pack_w4, pack_w8, unpack_w4, unpack_w8
@@ -10,6 +11,8 @@ from cobra.kernels.steps import mamba2_step, mamba_step, selective_state_update
 
 __all__ = [
     "add_rms_norm",
+    "advance",
+    "attention_step",
     "causal_conv1d",
     "causal_conv1d_update",
     "decode_attention",
@@ -24,6 +27,7 @@ __all__ = [
     "rms_norm_gated",
     "selective_scan",
     "selective_state_update",
+    "silu_mul",
     "ssd_chunk_scan",
     "unpack_w4",
     "unpack_w8",

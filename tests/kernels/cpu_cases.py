@@ -214,6 +214,37 @@ def grouped_attention(_: int = 1) -> Inputs:
     }
 
 
+def attend_step(_: int = 1) -> Inputs:
+    return {
+        "q": normal(BATCH, HEADS, STATE),
+        "k": normal(BATCH, HEADS, STATE, seed=2),
+        "v": normal(BATCH, HEADS, STATE, seed=3),
+        "keys": normal(BATCH, HEADS, 700, STATE),
+        "values": normal(BATCH, HEADS, 700, STATE, seed=1),
+        "position": torch.tensor([611]),
+        "rotation": normal(700, 14),
+    }
+
+
+def grouped_attend_step(_: int = 1) -> Inputs:
+    # as many heads a group as the kernel takes together, and some
+    return {
+        "q": normal(BATCH, 2 * 11, 80),
+        "k": normal(BATCH, 2, 80, seed=2),
+        "v": normal(BATCH, 2, 80, seed=3),
+        "keys": normal(BATCH, 2, 150, 80),
+        "values": normal(BATCH, 2, 150, 80, seed=1),
+        "position": torch.tensor([149]),
+        "rotation": normal(160, 80),
+        "starts": torch.tensor([0, 37]),
+        "scale": 0.1,
+    }
+
+
+def gate(_: int = 1) -> Inputs:
+    return {"gate": normal(BATCH, 5003), "up": normal(BATCH, 5003, seed=1)}
+
+
 @dataclass(frozen=True)
 class Case:
     """An op, its inputs for a length, and those of them that it changes in place."""
@@ -256,6 +287,9 @@ STEPS = [
     Case("mamba2_step", step2, ("conv_state", "ssm_state")),
     Case("decode_attention", attention),
     Case("decode_attention", grouped_attention),
+    Case("attention_step", attend_step, ("keys", "values")),
+    Case("attention_step", grouped_attend_step, ("keys", "values")),
+    Case("silu_mul", gate),
 ]
 
 

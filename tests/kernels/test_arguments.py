@@ -60,6 +60,12 @@ STEP2 = {
     "n_groups": G,
 }
 ATTENTION = {"q": torch.zeros(B, H, P), "keys": torch.zeros(B, G, L, P), "values": torch.zeros(B, G, L, P)}
+ATTENTION_STEP = ATTENTION | {
+    "k": torch.zeros(B, G, P),
+    "v": torch.zeros(B, G, P),
+    "rotation": torch.zeros(L, P - P % 2),
+    "position": torch.zeros(1, dtype=torch.int64),
+}
 NORM = {"x": torch.zeros(B, 8), "weight": torch.zeros(8)}
 ADD = NORM | {"residual": torch.zeros(B, 8)}
 GATED = NORM | {"z": torch.zeros(B, 8)}
@@ -72,6 +78,7 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (ops.mamba_step, STEP),
     (ops.mamba2_step, STEP2),
     (ops.decode_attention, ATTENTION),
+    (ops.attention_step, ATTENTION_STEP),
     (ops.rms_norm, NORM),
     (ops.add_rms_norm, ADD),
     (ops.rms_norm_gated, GATED),
@@ -80,7 +87,7 @@ ARGUMENTS = [
     pytest.param(op, arguments, name, id=f"{op.__name__}-{name}")
     for op, arguments in CALLS
     for name, value in arguments.items()
-    if isinstance(value, torch.Tensor)
+    if isinstance(value, torch.Tensor) and value.is_floating_point()
 ]
 
 
@@ -164,6 +171,14 @@ def test_an_expanded_state_is_refused_by_name(
             {"keys": torch.zeros(B, G, 0, P), "values": torch.zeros(B, G, 0, P)},
             "keys hold no token",
         ),
+        (
+            ops.attention_step,
+            ATTENTION_STEP,
+            {"rotation": torch.zeros(L, 3)},
+            "R of rotation is 3 but must be even",
+        ),
+        (ops.attention_step, ATTENTION_STEP, {"rotation": torch.zeros(L - 1, 2)}, "rotation has shape"),
+        (ops.attention_step, ATTENTION_STEP, {"position": torch.zeros(1)}, "position is torch.float32"),
         (ops.rms_norm_gated, GATED, {"group_size": 3}, "width of x 8 must be a multiple of group_size 3"),
         (ops.mamba2_step, STEP2, {"n_groups": 3}, "must be a multiple of n_groups 3"),
         (ops.mamba2_step, STEP2, {"n_groups": 1}, "zxbcdt has shape"),

@@ -1,16 +1,20 @@
 """Attention of one query against its formula, and against torch's own."""
 
-import pytest
+import cobra.torchvision_shim  # noqa: F401  (before transformers)
+
+import pytest  # isort: skip
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from cobra.kernels import cpu
 from cobra.kernels.cpu import library
 from cobra.kernels.dispatch import use_backend
-from cobra.kernels.ops import decode_attention
+from cobra.kernels.ops import advance, attention_step, decode_attention, silu_mul
 
 LEVELS = [] if cpu.unavailable() else library.levels()
+BACKENDS = [*(["cpu"] if LEVELS else []), "reference"]
 WIDTHS = (1, 15, 16, 64, 80, 131)  # also more vectors than a loop of the kernel takes at once
 LENGTHS = (1, 15, 16, 17, 127, 128, 129, 300, 5000)
 
@@ -39,7 +43,7 @@ def test_the_default_scale_and_start_are_torchs() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("heads", [2, 6])
+@pytest.mark.parametrize("heads", [2, 6, 16])
 def test_every_width_and_length_is_exact(heads: int, dtype: torch.dtype, level: str) -> None:
     for width in WIDTHS:
         for length in LENGTHS:
@@ -57,7 +61,7 @@ def test_every_width_and_length_is_exact(heads: int, dtype: torch.dtype, level: 
             torch.testing.assert_close(y.double(), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", [*(["cpu"] if LEVELS else []), "reference"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_what_lies_before_the_start_is_not_read(backend: str) -> None:
     q, keys, values = (
         normal(3, 2, *t, 16, seed=i, dtype=torch.float32) for i, t in enumerate([(), (40,), (40,)])
@@ -95,3 +99,52 @@ def test_a_key_of_minus_infinity_is_not_seen() -> None:
     torch.testing.assert_close(
         decode_attention(q, keys, values), decode_attention(q, keys[:, :, 200:], values[:, :, 200:])
     )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_turns_writes_and_attends_as_transformers_do(backend: str) -> None:
+    """Token after token, with padding, beside rotary embeddings and attention over all tokens at once."""
+    batch, heads, groups, tokens, width = 2, 4, 2, 20, 16
+    q, k, v = (normal(batch, n, tokens, width, seed=n, dtype=torch.float32) for n in (heads, groups, 3))
+    v = v[:, :groups]
+    starts = torch.tensor([0, 3])
+    angles = torch.arange(30.0)[:, None] * 0.7 ** torch.arange(width / 2)
+    rotation = torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+    places = (torch.arange(tokens) - starts[:, None]).clamp(min=0)
+    cos, sin = (torch.cat([m, m], dim=-1)[places] for m in (angles.cos(), angles.sin()))
+    q_turned, k_turned = apply_rotary_pos_emb(q, k, cos, sin)
+    index = torch.arange(tokens)
+    seen = (index <= index[:, None]) & (index >= starts[:, None, None]) | (index == index[:, None])
+    expected = F.scaled_dot_product_attention(q_turned, k_turned, v, attn_mask=seen[:, None], enable_gqa=True)
+
+    keys, values = (torch.full((batch, groups, 25, width), torch.nan) for _ in range(2))
+    position = torch.zeros(1, dtype=torch.int64)
+    with use_backend(backend):
+        for t in range(tokens):
+            token = (q[:, :, t], k[:, :, t], v[:, :, t])
+            y = attention_step(*token, keys, values, position, rotation, starts)
+            advance(position)
+            torch.testing.assert_close(y, expected[:, :, t])
+    torch.testing.assert_close(keys[:, :, :tokens], k_turned)
+    assert torch.equal(values[:, :, :tokens], v)
+    assert keys[:, :, tokens:].isnan().all()
+
+
+@pytest.mark.parametrize(("backend", "error"), [("cpu", MemoryError), ("reference", ValueError)])
+def test_a_step_writes_nothing_outside_its_room(backend: str, error: type[Exception]) -> None:
+    if backend not in BACKENDS:
+        pytest.skip(str(cpu.unavailable()))
+    q, rotation = torch.ones(1, 1, 4), torch.ones(9, 4)
+    past = torch.zeros(1, 3, 9, 4)
+    for place in (-1, 9):
+        with use_backend(backend), pytest.raises(error):
+            attention_step(q, q, q, past[:, 1:2], past[:, 2:], torch.tensor([place]), rotation)
+    assert not past.any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_silu_mul_is_torchs(backend: str) -> None:
+    gate, up = 20 * normal(3, 77, dtype=torch.float32), normal(3, 77, seed=1, dtype=torch.float32)
+    with use_backend(backend):
+        torch.testing.assert_close(silu_mul(gate, up), F.silu(gate) * up)

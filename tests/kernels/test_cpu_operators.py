@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 from cobra.kernels import cpu, ops
 from tests.kernels.cpu_cases import (
+    attend_step,
     attention,
     conv_update,
     conv_with_all,
+    gate,
     gated_norm,
+    grouped_attend_step,
     grouped_attention,
     head_update,
     norm,
@@ -59,6 +62,10 @@ def operators() -> list[tuple[str, list[Any], bool]]:
         ("mamba_step", list(step().values()), False),
         ("decode_attention", [*attention().values(), None, 0.5], False),
         ("decode_attention", list(grouped_attention().values()), False),
+        ("attention_step", [*attend_step().values(), None, 0.5], False),
+        ("attention_step", list(grouped_attend_step().values()), False),
+        ("advance", [torch.tensor([7])], False),
+        ("silu_mul", list(gate().values()), False),
         ("mamba2_step", [*list(step2().values())[:9], 2, 1e-5, 0.2, 0.9], False),
     ]
 

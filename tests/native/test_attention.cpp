@@ -37,18 +37,75 @@ void attention(const Shape& s, int64_t threads) {
   Tensor q_t({BATCH, heads, s.head_dim}, q), keys_t(dims, keys, 3, s.dtype), values_t(dims, values, 0, s.dtype);
   Tensor y({BATCH, heads, s.head_dim}, 2);
   const cobra::Array from = {starts.data(), cobra::INT64, {0, 0, 0}};
-  const cobra::Attention call = {q_t.array(), keys_t.array(), values_t.array(), from, y.array(), BATCH, heads, s.groups,
-                                 s.length, s.head_dim, threads, SCALE};
+  const cobra::Attention call = {q_t.array(), keys_t.array(), values_t.array(), from,       y.array(), {}, {}, {}, {},
+                                 BATCH,       heads,          s.groups,         s.length,   s.head_dim, 0, threads, SCALE};
   CHECK(cobra_decode_attention(&call) == 0);
   expect_close(y.values(), expected, 1e-5, "attention");
 }
 
+// A step on a past without its last token gives what attention over all of it gives, here with angles of 0.
+void step(const Shape& s, int64_t threads) {
+  constexpr int64_t BATCH = 2;
+  Random random(22);
+  const int64_t heads = s.groups * s.shared, half = s.head_dim / 2, rows = BATCH * s.groups;
+  const Values q = random.values(BATCH * heads * s.head_dim, -3, 3);
+  Values keys = narrowed(random.values(rows * s.length * s.head_dim, -3, 3), s.dtype);
+  Values values = narrowed(random.values(rows * s.length * s.head_dim), s.dtype);
+  const std::vector<int64_t> dims{BATCH, s.groups, s.length, s.head_dim};
+  Tensor q_t({BATCH, heads, s.head_dim}, q), y({BATCH, heads, s.head_dim}, 2), expected({BATCH, heads, s.head_dim}, 2);
+  Tensor all_keys(dims, keys, 3, s.dtype), all_values(dims, values, 0, s.dtype);
+  const cobra::Attention whole = {q_t.array(), all_keys.array(), all_values.array(), {}, expected.array(), {}, {}, {},
+                                  {}, BATCH, heads, s.groups, s.length, s.head_dim, 0, threads, 0.4};
+  CHECK(cobra_decode_attention(&whole) == 0);
+
+  Values k, v, angles(size_t(s.length * 2 * half));
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t c = 0; c < s.head_dim; ++c) {
+      const size_t last = size_t(((i + 1) * s.length - 1) * s.head_dim + c);
+      k.push_back(keys[last]);
+      v.push_back(values[last]);
+      keys[last] = values[last] = NAN;
+    }
+  for (int64_t t = 0; t < s.length; ++t)
+    for (int64_t c = 0; c < half; ++c) angles[size_t(t * 2 * half + c)] = 1;
+  const std::vector<int64_t> token{BATCH, s.groups, s.head_dim};
+  Tensor k_t(token, k), v_t(token, v), turns({s.length, 2 * half}, angles);
+  Tensor keys_t(dims, keys, 3, s.dtype), values_t(dims, values, 0, s.dtype);
+  int64_t position = s.length - 1;
+  const cobra::Array place = {&position, cobra::INT64, {0, 0, 0}};
+  cobra::Attention call = {q_t.array(), keys_t.array(), values_t.array(), {}, y.array(), k_t.array(), v_t.array(), place,
+                           turns.array(), BATCH, heads, s.groups, s.length, s.head_dim, 2 * half, threads, 0.4};
+  CHECK(cobra_attention_step(&call) == 0);
+  expect_close(y.values(), expected.values(), 1e-6, "a step");
+  expect_close(keys_t.values(), all_keys.values(), 0, "its key");
+  const cobra::Advance advance = {place, threads};
+  CHECK(cobra_advance(&advance) == 0 && position == s.length);
+  CHECK(cobra_attention_step(&call) == 1);
+}
+
+void gate(int64_t width, cobra::DType dtype, int64_t threads) {
+  Random random(23);
+  const Values x = narrowed(random.values(2 * width, -9, 9), dtype), up = narrowed(random.values(2 * width), dtype);
+  Values expected;
+  for (size_t i = 0; i < x.size(); ++i) expected.push_back(x[i] / (1 + exp(-x[i])) * up[i]);
+  Tensor x_t({2, width}, x, 3, dtype), up_t({2, width}, up, 0, dtype);
+  Tensor y({2, width}, 2);
+  const cobra::Gate call = {x_t.array(), up_t.array(), y.array(), 2, width, threads};
+  CHECK(cobra_silu_mul(&call) == 0);
+  expect_close(y.values(), expected, 1e-5, "a gate");
+}
+
 int main() {
   for (cobra::DType dtype : {cobra::FLOAT32, cobra::BFLOAT16})
-    for (int64_t shared : {1, 3})
+    for (int64_t shared : {1, 3, 15})
       for (int64_t head_dim : {1, 7, 32, 80})
         for (int64_t length : {1, 17, 300, 700})
           everywhere("decode_attention",
-                     [&](int64_t threads) { attention({2, shared, length, head_dim, dtype}, threads); });
+                     [&](int64_t threads) {
+                       attention({2, shared, length, head_dim, dtype}, threads);
+                       if (head_dim > 1) step({2, shared, length, head_dim, dtype}, threads);
+                     });
+  for (cobra::DType dtype : {cobra::FLOAT32, cobra::BFLOAT16})
+    for (int64_t width : {1, 17, 4099}) everywhere("silu_mul", [&](int64_t threads) { gate(width, dtype, threads); });
   return finish("attention");
 }

@@ -5,8 +5,9 @@ from typing import Any
 
 from cobra.kernels.call import Limit
 from cobra.kernels.cpu.library import unavailable
-from cobra.kernels.cpu.ops_attention import decode_attention
+from cobra.kernels.cpu.ops_attention import advance, attention_step, decode_attention
 from cobra.kernels.cpu.ops_conv1d import causal_conv1d, causal_conv1d_update
+from cobra.kernels.cpu.ops_gates import silu_mul
 from cobra.kernels.cpu.ops_linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.cpu.ops_norms import add_rms_norm, rms_norm, rms_norm_gated
 from cobra.kernels.cpu.ops_scans import selective_scan, ssd_chunk_scan
@@ -26,6 +27,8 @@ LIMITS: Mapping[str, Sequence[Limit]] = {
     "mamba_step": (_TAPS, _NO_GRADIENT),
     "mamba2_step": (_TAPS, _NO_GRADIENT),
     "decode_attention": (_NO_GRADIENT,),
+    "attention_step": (_NO_GRADIENT,),
+    "silu_mul": (_NO_GRADIENT,),
 }
 
 OPS: Mapping[str, Callable[..., Any]] = {
@@ -42,6 +45,9 @@ OPS: Mapping[str, Callable[..., Any]] = {
         add_rms_norm,
         rms_norm_gated,
         decode_attention,
+        attention_step,
+        advance,
+        silu_mul,
         linear_bf16,
         linear_w8,
         linear_w4,

@@ -4,9 +4,11 @@ from torch import Tensor
 
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import register
-from cobra.kernels.cpu.tensors import native
+from cobra.kernels.cpu.tensors import native, writable
 
-_attention = Kernel("decode_attention", arrays=5, sizes=5, reals=1)
+_attention = Kernel("decode_attention", arrays=9, sizes=6, reals=1)
+_step = Kernel("attention_step", arrays=9, sizes=6, reals=1)
+_advance = Kernel("advance", arrays=1, sizes=0)
 
 
 def decode_attention(
@@ -19,12 +21,42 @@ def decode_attention(
     )
 
 
+def attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    position: Tensor,
+    rotation: Tensor,
+    starts: Tensor | None = None,
+    *,
+    scale: float | None = None,
+) -> Tensor:
+    """One token between the linears of an attention layer."""
+    starts = None if starts is None else starts.long()
+    past = [writable(keys), writable(values)]
+    y = _attention_step(
+        q, native(k), native(v), *past, position, native(rotation), starts,
+        q.shape[-1] ** -0.5 if scale is None else scale,
+    )  # fmt: skip
+    for state, changed in zip((keys, values), past, strict=True):
+        if changed is not state:
+            state.copy_(changed)
+    return y
+
+
+def advance(position: Tensor) -> None:
+    """Raise `position` by 1, in place."""
+    _count_up(position)
+
+
 def _run(q: Tensor, keys: Tensor, values: Tensor, starts: Tensor | None, scale: float) -> Tensor:
     y = q.new_empty(q.shape)
     if y.numel():
         batch, heads, head_dim = q.shape
-        sizes = (batch, heads, *keys.shape[1:3], head_dim)
-        _attention((q, keys, values, starts, y), sizes, scale)
+        sizes = (batch, heads, *keys.shape[1:3], head_dim, 0)
+        _attention((q, keys, values, starts, y, None, None, None, None), sizes, scale)
     return y
 
 
@@ -32,4 +64,34 @@ _decode_attention = register(
     "decode_attention(Tensor q, Tensor keys, Tensor values, Tensor? starts, float scale) -> Tensor",
     _run,
     lambda q, *_: q.new_empty(q.shape),
+)
+
+
+def _run_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    position: Tensor,
+    rotation: Tensor,
+    starts: Tensor | None,
+    scale: float,
+) -> Tensor:
+    y = q.new_empty(q.shape)
+    if y.numel():
+        batch, heads, head_dim = q.shape
+        sizes = (batch, heads, *keys.shape[1:3], head_dim, rotation.shape[1])
+        _step((q, keys, values, starts, y, k, v, position, rotation), sizes, scale)
+    return y
+
+
+_attention_step = register(
+    "attention_step(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) values, Tensor position,"
+    " Tensor rotation, Tensor? starts, float scale) -> Tensor",
+    _run_step,
+    lambda q, *_: q.new_empty(q.shape),
+)
+_count_up = register(
+    "advance(Tensor(a!) position) -> ()", lambda position: _advance((position,), ()), lambda _: None
 )

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cobra.kernels.reference.attention import decode_attention
+from cobra.kernels.reference.attention import advance, attention_step, decode_attention
 from cobra.kernels.reference.conv1d import causal_conv1d, causal_conv1d_update
+from cobra.kernels.reference.gates import silu_mul
 from cobra.kernels.reference.linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.reference.norms import add_rms_norm, rms_norm, rms_norm_gated
 from cobra.kernels.reference.selective_scan import selective_scan
@@ -25,6 +26,9 @@ OPS: Mapping[str, Callable[..., Any]] = {
         add_rms_norm,
         rms_norm_gated,
         decode_attention,
+        attention_step,
+        advance,
+        silu_mul,
         linear_bf16,
         linear_w8,
         linear_w4,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.kv_state import KVState
+from cobra.models.lm.llama import Llama
 
 
 class AttentionLM(LanguageModel):
@@ -57,7 +58,18 @@ class AttentionLM(LanguageModel):
 
     def step(self, embed: Tensor, state: KVState) -> Tensor:
         """One embedding a sequence (B, D) to its hidden state (B, D); updates `state` in place."""
-        return self.prefill(embed[:, None], state)[:, 0]
+        if state.rotation is None:
+            return self.prefill(embed[:, None], state)[:, 0]
+        state.begin(1, None)
+        return self.llama().step(embed, state)
+
+    def rotation(self, length: int) -> Tensor | None:
+        """(length, R), as `ops.attention_step` takes it; None where blocks are not LLaMA's (`llama`)."""
+        return None
+
+    def llama(self) -> Llama:
+        """The modules of a model of LLaMA's blocks."""
+        raise NotImplementedError(f"{type(self).__name__} gives a rotation but no blocks: override llama")
 
     def allocate_state(
         self,
@@ -72,7 +84,11 @@ class AttentionLM(LanguageModel):
         # under autocast keys and values come in its dtype
         autocast = device.type != "meta" and torch.is_autocast_enabled(device.type)
         dtype = dtype or (torch.get_autocast_dtype(device.type) if autocast else weight.dtype)
-        return KVState.empty(self.n_slots, batch, self.kv_heads, max_length, self.head_dim, dtype, device)
+        # elsewhere a length that only a kernel reads would have to be waited for
+        rotation = self.rotation(max_length) if weight.device.type == device.type == "cpu" else None
+        return KVState.empty(
+            self.n_slots, batch, self.kv_heads, max_length, self.head_dim, dtype, device, rotation
+        )
 
 
 def _packed_visibility(embeds: Tensor, mask: Tensor | None, seq_idx: Tensor | None) -> Tensor | None:

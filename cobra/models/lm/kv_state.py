@@ -1,11 +1,13 @@
 """Keys and values of a transformer's past, in buffers of a fixed length, and attention over them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cobra.kernels import large_pages
 from cobra.kernels.ops import decode_attention
 
 
@@ -16,14 +18,35 @@ class KVState:
     Attributes:
         keys: (layers, B, G, max_length, P), of G key-value heads.
         values: as keys.
-        length: tokens written, padding included.
         padding: (B,) int64, tokens of padding that each row begins with; None without any.
+        rotation: (max_length, R) fp32, as `ops.attention_step` takes it; None where steps do not use that.
+        position: (1,) int64 on the CPU, how many tokens are written, padding included: where the next goes.
+            The kernels of a step read and raise it, so that they can be repeated without Python.
     """
 
     keys: Tensor
     values: Tensor
-    length: int = 0
     padding: Tensor | None = None
+    rotation: Tensor | None = None
+    position: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
+
+    def __post_init__(self) -> None:
+        # the same memory, to be read without an operator
+        self._position = self.position.numpy()
+
+    @property
+    def length(self) -> int:
+        """Tokens written, padding included."""
+        return int(self._position[0])
+
+    @length.setter
+    def length(self, tokens: int) -> None:
+        self._position[0] = tokens
+
+    @cached_property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer, sharing memory with the whole."""
+        return list(zip(self.keys, self.values, strict=True))
 
     @classmethod
     def empty(
@@ -35,12 +58,12 @@ class KVState:
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device,
+        rotation: Tensor | None = None,
     ) -> "KVState":
-        """Buffers for layers of `heads` key-value heads each; what is not written takes no memory."""
+        """Buffers for layers of `heads` key-value heads each; pages are taken as they are written."""
         shape = (layers, batch, heads, max_length, head_dim)
-        return cls(
-            torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device)
-        )
+        keys, values = (large_pages.zeros(shape, dtype, torch.device(device)) for _ in range(2))
+        return cls(keys, values, rotation=rotation)
 
     @property
     def nbytes(self) -> int:
@@ -50,10 +73,12 @@ class KVState:
     def clone(self) -> "KVState":
         """An independent copy; copies what is written only."""
         written = slice(0, self.length)
-        keys, values = torch.zeros_like(self.keys), torch.zeros_like(self.values)
+        shape, dtype, device = tuple(self.keys.shape), self.keys.dtype, self.keys.device
+        keys, values = (large_pages.zeros(shape, dtype, device) for _ in range(2))
         keys[..., written, :] = self.keys[..., written, :]
         values[..., written, :] = self.values[..., written, :]
-        return KVState(keys, values, self.length, None if self.padding is None else self.padding.clone())
+        padding = None if self.padding is None else self.padding.clone()
+        return KVState(keys, values, padding, self.rotation, self.position.clone())
 
     def reset(self) -> None:
         """Forget everything."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from cobra.models.lm.attention_lm import AttentionLM
 from cobra.models.lm.kv_state import KVState, attend
+from cobra.models.lm.llama import Llama
 from cobra.models.lm.state_space import RMSNorm, TiedEmbedding
 
 
@@ -71,6 +72,18 @@ class MobileLLM(AttentionLM):
             block = self.layers[slot // self.passes]
             hidden, residual = block(hidden, residual, rotation, seen, state, slot)
         return self.norm.add(hidden, residual)[0]
+
+    def rotation(self, length: int) -> Tensor:
+        """See `AttentionLM.rotation`."""
+        positions = torch.arange(length)[None]
+        cos, sin = rotary(positions, self.head_dim, self.rope_theta, torch.float32)
+        half = self.head_dim // 2
+        return torch.cat([cos[0, 0, :, :half], sin[0, 0, :, half:]], dim=-1)
+
+    def llama(self) -> Llama:
+        """See `AttentionLM.llama`."""
+        blocks = [block for block in self.layers for _ in range(self.passes)]
+        return Llama(blocks, self.norm, self.norm.eps)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., vocab_size), with the embedding's weights."""

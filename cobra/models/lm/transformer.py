@@ -4,11 +4,25 @@ from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
+import torch  # isort: skip
 from torch import Tensor, nn  # isort: skip
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, Cache
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    Cache,
+    LlamaForCausalLM,
+    Qwen2ForCausalLM,
+)
 
 from cobra.models.lm.attention_lm import AttentionLM
 from cobra.models.lm.kv_state import KVState, attend
+from cobra.models.lm.llama import Llama
+
+# of the same blocks
+_LLAMAS = (LlamaForCausalLM, Qwen2ForCausalLM)
+# rotary embeddings whose angles do not depend on how long the text has become
+_FIXED_ANGLES = ("default", "linear", "llama3", "yarn")
 
 
 class TransformerLM(AttentionLM):
@@ -65,6 +79,25 @@ class TransformerLM(AttentionLM):
             past_key_values=None if state is None else _WrittenCache(state),
             use_cache=state is not None,
         ).last_hidden_state
+
+    def rotation(self, length: int) -> Tensor | None:
+        """See `AttentionLM.rotation`."""
+        model = self.causal_lm.base_model
+        if (
+            not isinstance(self.causal_lm, _LLAMAS)
+            or model.config.hidden_act != "silu"
+            or model.rotary_emb.rope_type not in _FIXED_ANGLES
+            or self.window is not None
+        ):
+            return None
+        cos, sin = model.rotary_emb(torch.zeros(1), torch.arange(length)[None])
+        half = cos.shape[-1] // 2
+        return torch.cat([cos[0, :, :half], sin[0, :, :half]], dim=-1)
+
+    def llama(self) -> Llama:
+        """See `AttentionLM.llama`."""
+        model = self.causal_lm.base_model
+        return Llama(model.layers, model.norm, model.config.rms_norm_eps)
 
     def _check_window(self, tokens: int) -> None:
         """Attention here is over all tokens: refuse to be silently another model than the configuration's."""

@@ -29,6 +29,18 @@ def shaken(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+def keep_fp64_in_norms(model: nn.Module) -> None:
+    """transformers' RMSNorm computes in fp32 even in a model of fp64; torch's does not."""
+    for module in list(model.modules()):
+        child: str
+        norm: Any
+        for child, norm in module.named_children():
+            if "RMSNorm" in type(norm).__name__:
+                exact = nn.RMSNorm(norm.weight.shape[0], eps=norm.variance_epsilon)
+                exact.weight = norm.weight
+                setattr(module, child, exact)
+
+
 def transformers_pair(name: str, dtype: torch.dtype) -> tuple[AttentionLM, PreTrainedModel]:
     ours = TransformerLM(VOCAB, 32, 2, *TRANSFORMERS[name])
     shaken(ours).to(dtype)
@@ -37,6 +49,9 @@ def transformers_pair(name: str, dtype: torch.dtype) -> tuple[AttentionLM, PreTr
     theirs = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION[dtype])
     assert ours.causal_lm.config._attn_implementation == "cobra"
     theirs.load_state_dict(ours.causal_lm.state_dict())
+    if dtype == torch.float64:
+        keep_fp64_in_norms(ours)
+        keep_fp64_in_norms(theirs)
     return ours, theirs.to(dtype).eval()
 
 
@@ -61,13 +76,7 @@ def mobile_llm_pair(share_blocks: bool, dtype: torch.dtype) -> tuple[AttentionLM
             weights[".".join(["model.layers", str(slot), *rest])] = value
     missing, unexpected = theirs.load_state_dict(weights, strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], [])
-    # theirs would compute in fp32 even in a model of fp64
-    for module in list(theirs.modules()):
-        for child, norm in module.named_children():
-            if "RMSNorm" in type(norm).__name__:
-                double = nn.RMSNorm(32, eps=1e-5)
-                double.weight = norm.weight
-                setattr(module, child, double)
+    keep_fp64_in_norms(theirs)
     return ours, theirs.to(dtype).eval()
 
 
@@ -139,6 +148,12 @@ def test_a_step_reads_nothing_that_is_not_written(name: str) -> None:
         lm.prefill(embeds[:, :7], state, mask)
         results.append(lm.step(embeds[:, 7], state))
     assert torch.equal(*results)
+
+
+def test_llamas_blocks_step_by_kernels_alone() -> None:
+    states: dict[str, Any] = {name: LMS[name]().allocate_state(1, 4) for name in PAIRS}
+    alike = {name for name, state in states.items() if state.rotation is not None}
+    assert alike == {"llama", "qwen2", "mobile_llm", "mobile_llm_shared"}
 
 
 def test_a_state_says_what_does_not_fit() -> None:

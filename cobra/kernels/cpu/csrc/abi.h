@@ -76,10 +76,25 @@ struct Linear {
 };
 
 // Attention of one query a sequence: row b reads the tokens from starts[b] on; H heads, G groups of keys and values.
+// attention_step first writes the token k, v to `position` < T, which is all that there is then; rotation is a row of
+// cosines and sines of R / 2 angles for each position of a sequence.
 struct Attention {
   Array q, keys, values, starts, y;  // (B, H, P) (B, G, T, P) (B, G, T, P) (B) int64 (B, H, P)
-  int64_t batch, heads, groups, length, head_dim, threads;
+  Array k, v, position, rotation;    // (B, G, P) (B, G, P) (1) int64 (T, R)
+  int64_t batch, heads, groups, length, head_dim, rotated, threads;
   double scale;
+};
+
+// position += 1
+struct Advance {
+  Array position;  // (1) int64
+  int64_t threads;
+};
+
+// y = silu(gate) up
+struct Gate {
+  Array gate, up, y;  // (R, D)
+  int64_t rows, width, threads;
 };
 
 // A kernel (one of the functions cobra_..., by its address) and its structure; a plan is an array of them.
@@ -105,4 +120,7 @@ struct Call {
   X(linear_bf16, Linear)                 \
   X(linear_w8, Linear)                   \
   X(linear_w4, Linear)                   \
-  X(decode_attention, Attention)
+  X(decode_attention, Attention)         \
+  X(attention_step, Attention)           \
+  X(advance, Advance)                    \
+  X(silu_mul, Gate)

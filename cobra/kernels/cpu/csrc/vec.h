@@ -159,24 +159,27 @@ COBRA_INLINE float sum(Vec v) {
 // One step of a transposition: exchanges the lanes of a whose number has the bit S with the lanes of b without.
 // A square of VW vectors is transposed by doing so for S = 1, 2, 4 .. with all pairs of rows that S apart.
 template <int S, int... Lane>
-COBRA_INLINE void exchange(Vec& a, Vec& b) {
+COBRA_INLINE void exchange_lanes(Vec& a, Vec& b) {
   const Vec low = a, high = b;
   a = __builtin_shufflevector(low, high, (Lane & S ? VW + Lane - S : Lane)...);
   b = __builtin_shufflevector(low, high, (Lane & S ? VW + Lane : Lane + S)...);
 }
 
 template <int S>
-COBRA_INLINE void exchange_all(Vec (&rows)[VW]) {
-  for (int i = 0; i < VW; ++i) {
-    if (i & S) continue;
+COBRA_INLINE void exchange(Vec& a, Vec& b) {
 #if COBRA_VW == 4
-    exchange<S, 0, 1, 2, 3>(rows[i], rows[i + S]);
+  exchange_lanes<S, 0, 1, 2, 3>(a, b);
 #elif COBRA_VW == 8
-    exchange<S, 0, 1, 2, 3, 4, 5, 6, 7>(rows[i], rows[i + S]);
+  exchange_lanes<S, 0, 1, 2, 3, 4, 5, 6, 7>(a, b);
 #elif COBRA_VW == 16
-    exchange<S, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>(rows[i], rows[i + S]);
+  exchange_lanes<S, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>(a, b);
 #endif
-  }
+}
+
+template <int S>
+COBRA_INLINE void exchange_all(Vec (&rows)[VW]) {
+  for (int i = 0; i < VW; ++i)
+    if (!(i & S)) exchange<S>(rows[i], rows[i + S]);
 }
 
 COBRA_INLINE void transpose(Vec (&rows)[VW]) {
@@ -184,6 +187,20 @@ COBRA_INLINE void transpose(Vec (&rows)[VW]) {
   exchange_all<2>(rows);
   if constexpr (VW > 4) exchange_all<4>(rows);
   if constexpr (VW > 8) exchange_all<8>(rows);
+}
+
+// Lane i is the sum of rows[i]: a transposition that adds what it brings together, so each step halves the rows.
+template <int S = 1>
+COBRA_INLINE Vec sum_each(Vec (&rows)[VW]) {
+  if constexpr (S == VW) {
+    return rows[0];
+  } else {
+    for (int i = 0; i < VW / S; i += 2) {
+      exchange<S>(rows[i], rows[i + 1]);
+      rows[i / 2] = rows[i] + rows[i + 1];
+    }
+    return sum_each<2 * S>(rows);
+  }
 }
 
 // ---- bounds that keep NaN in x: the instructions return their second operand then
