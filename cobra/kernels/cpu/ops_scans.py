@@ -9,6 +9,7 @@ from cobra.kernels.call import needs_gradient
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import differentiate, refuse_second_derivative, register
 from cobra.kernels.cpu.tensors import if_given, if_present, native, room_for_gradient
+from cobra.kernels.large_pages import unwritten
 from cobra.kernels.reference.time_step import UNLIMITED
 from cobra.kernels.routes import Grid, Route, for_kernels
 
@@ -100,7 +101,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
 def _ssd_run(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *inputs, softplus, from_end, grid_height, dt_min, dt_max, keep = arguments
     _, _, B, _, D, *_ = inputs
-    y, final, states = _ssd_fake(x, *arguments)
+    y, final, states = map(unwritten, _ssd_fake(x, *arguments))
     arrays = (x, *inputs, y, final, states.view(-1) if keep else None)
     sizes = (*x.shape, *B.shape[2:], D is not None and D.dim() == 2, softplus, from_end, grid_height)
     _ssd(arrays, sizes, dt_min, dt_max)
@@ -190,7 +191,7 @@ differentiate(_ssd_chunk_scan, _ssd_gradients, _setup)
 
 def _scan_run(u: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *inputs, softplus, from_end, grid_height, keep = arguments
-    y, final, states = _scan_fake(u, *arguments)
+    y, final, states = map(unwritten, _scan_fake(u, *arguments))
     arrays = (u, *inputs, y, final, states.view(-1) if keep else None)
     _scan(arrays, (*u.shape, *inputs[2].shape[2:], softplus, from_end, grid_height))
     return y, final, states
