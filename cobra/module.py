@@ -101,7 +101,7 @@ class CobraModule(L.LightningModule):
         groups = group_parameters(self, self.decayed, self.hidden)
         optimizer: Optimizer = (
             MuonAdamW(groups, lr=1.0, betas=self.betas)
-            if self.hidden
+            if any(group["muon"] for group in groups)
             else AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
         )
         schedule = LambdaLR(optimizer, [partial(self.plan.rate, part=group["part"]) for group in groups])

@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from torch.optim import AdamW
 from torch.utils.data import Dataset
 
 from cobra.data.module import DataModule
@@ -178,6 +179,11 @@ def test_two_devices_train_what_one_device_trains(tmp_path: Path) -> None:
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name, weight in ranks[0].items():
         assert torch.equal(weight, ranks[1][name]), name
+
+
+def test_muon_of_a_part_that_is_not_trained_steps_nothing(tmp_path: Path) -> None:
+    module = run([stage("a", ["projector"])], tmp_path, muon=["lm"])
+    assert isinstance(module.trainer.optimizers[0], AdamW)
 
 
 def test_muon_steps_hidden_matrices_alone(tmp_path: Path) -> None:
