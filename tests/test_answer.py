@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from cobra.conversation import Conversation
 from cobra.data.chat import Chat
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.mamba2 import Mamba2LM
+from cobra.models.lm.state_space import SSMState, StateSpaceLM
 from cobra.models.lm.transformer import TransformerLM
 from cobra.models.quantise import quantise_
 from cobra.models.vlm import CobraVLM
@@ -53,9 +55,17 @@ def test_generate_answers_with_the_quantised_model(
     assert expected != plain
 
 
-def test_a_transformer_has_no_recurrent_state_to_narrow(
+def test_a_recurrent_state_is_narrowed_and_a_transformer_has_none(
     saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    allocate, dtypes = StateSpaceLM.allocate_state, set[torch.dtype]()
+
+    def noted(*args: Any, **options: Any) -> SSMState:
+        state = allocate(*args, **options)
+        dtypes.add(state.ssm.dtype)
+        return state
+
+    monkeypatch.setattr(StateSpaceLM, "allocate_state", noted)
     options = ("--state-dtype", "bf16")
     monkeypatch.setattr(sys, "argv", ["cobra", "generate", "--ckpt", str(saved), *QUESTION, *options])
     if "Transformer" in (saved / "config.json").read_text():
@@ -64,4 +74,4 @@ def test_a_transformer_has_no_recurrent_state_to_narrow(
         assert "a TransformerLM has no recurrent state" in capsys.readouterr().err
     else:
         main()
-        assert capsys.readouterr().out.endswith("\n")
+        assert dtypes == {torch.bfloat16}
