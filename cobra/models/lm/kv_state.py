@@ -28,7 +28,7 @@ class KVState:
     values: Tensor
     padding: Tensor | None = None
     rotation: Tensor | None = None
-    position: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
+    position: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64, device="cpu"))
 
     def __post_init__(self) -> None:
         # the same memory, to be read without an operator
