@@ -12,6 +12,8 @@ from cobra.build import build_on_meta
 from cobra.eval.speed import cases, llama_cases
 from cobra.eval.speed.subjects import Subject
 from cobra.eval.systems.contexts import rewind, state_at
+from cobra.eval.timing.sample import Sample
+from cobra.eval.timing.worker import clock
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.lm.transformer import TransformerLM
 from tests.eval.tiny_subject import LLAMA, TINY
@@ -101,3 +103,8 @@ def test_llama_bench_is_asked_for_the_same_steps(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\necho 'failed to load' >&2\nexit 1\n")
     with pytest.raises(RuntimeError, match="ended with 1: failed to load"):
         llama_cases.prefill(str(program), "m.gguf", 2, 512, False)
+
+
+def test_a_call_that_times_itself_is_made_once() -> None:
+    times = iter([Sample(0.5, 0.25)])
+    assert clock(lambda: next(times), calls=10**6) == Sample(0.5, 0.25)

@@ -75,12 +75,12 @@ class Worker:
 
 
 def clock(run: Callable[[], object], calls: int) -> Sample:
-    """Seconds of a call, averaged over some; its own where it returns them."""
+    """Seconds of a call, averaged over some; its own, of one call, where it returns them."""
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(calls):
         result = run()
-    if isinstance(result, Sample):
-        return result
+        if isinstance(result, Sample):
+            return result
     return Sample((time.process_time() - cpu) / calls, (time.perf_counter() - wall) / calls)
 
 
