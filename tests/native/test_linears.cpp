@@ -40,7 +40,7 @@ std::vector<int32_t> packed(const std::vector<int>& integers, int64_t rows, int6
 }
 
 void run(const Shape& s, const Values& x, const Values& bias, cobra::Array weight, cobra::Array scales,
-         int (*linear)(const cobra::Linear*), const Values& expected, double tolerance, int64_t threads) {
+         int (*linear)(const void*), const Values& expected, double tolerance, int64_t threads) {
   Tensor x_t({s.batch, s.columns}, x, 3, s.dtype), bias_t({s.rows}, bias), y({s.batch, s.rows}, 1, s.dtype);
   const cobra::Linear call = {x_t.array(), weight, scales, bias_t.array(), y.array(),
                               s.batch, s.columns, s.rows, s.group, threads};

@@ -30,7 +30,8 @@ COBRA_INLINE int64_t place(int64_t c) {
 
 template <typename T>
 COBRA_INLINE Vec load_words(const T* p) {
-  return load(reinterpret_cast<const float*>(p));
+  // aligned as a T is, which may be less than a float
+  return (Vec)(IntVec)*reinterpret_cast<const LooseIntVec*>(p);
 }
 
 // the first n channels, n < CHANNELS; others are 0
