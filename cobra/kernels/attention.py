@@ -75,9 +75,7 @@ def attention_step(
         scale: 1 / sqrt(P) by default.
 
     Raises:
-        ValueError: if shapes, dtypes or devices do not fit, naming the argument; or, by the reference, if
-            `position` has no room.
-        MemoryError: by the native kernel, if `position` has no room.
+        ValueError: if shapes, dtypes or devices do not fit, naming the argument, or `position` has no room.
     """
     check_first("q", q, "B, H, P")
     check_first("k", k, "B, G, P")

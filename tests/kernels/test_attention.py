@@ -131,14 +131,12 @@ def test_a_step_turns_writes_and_attends_as_transformers_do(backend: str) -> Non
     assert keys[:, :, tokens:].isnan().all()
 
 
-@pytest.mark.parametrize(("backend", "error"), [("cpu", MemoryError), ("reference", ValueError)])
-def test_a_step_writes_nothing_outside_its_room(backend: str, error: type[Exception]) -> None:
-    if backend not in BACKENDS:
-        pytest.skip(str(cpu.unavailable()))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_writes_nothing_outside_its_room(backend: str) -> None:
     q, rotation = torch.ones(1, 1, 4), torch.ones(9, 4)
     past = torch.zeros(1, 3, 9, 4)
     for place in (-1, 9):
-        with use_backend(backend), pytest.raises(error):
+        with use_backend(backend), pytest.raises(ValueError, match="allocate"):
             attention_step(q, q, q, past[:, 1:2], past[:, 2:], torch.tensor([place]), rotation)
     assert not past.any()
 

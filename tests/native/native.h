@@ -22,7 +22,7 @@
 #define COBRA_DECLARE(name, Arguments) extern "C" int cobra_##name(const void*);
 COBRA_KERNELS(COBRA_DECLARE)
 #undef COBRA_DECLARE
-extern "C" int64_t cobra_run_plan(const cobra::Call* calls, int64_t count);
+extern "C" int cobra_run_plan(const cobra::Call* calls, int64_t count, int64_t* failed);
 extern "C" const char* cobra_level();
 extern "C" const char* cobra_supported_level(int64_t index);
 extern "C" int cobra_set_level(const char* name);

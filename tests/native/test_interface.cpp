@@ -8,14 +8,17 @@ int add_one(const void* number) {
   return 0;
 }
 
-int fail(const void*) { return 1; }
+int fail(const void*) { return cobra::NO_ROOM; }
 
 void check_plan() {
   int first = 0, second = 0;
   const cobra::Call calls[] = {{add_one, &first}, {add_one, &second}, {fail, nullptr}, {add_one, &second}};
-  CHECK(cobra_run_plan(calls, 0) == 0);
-  CHECK(cobra_run_plan(calls, 2) == 0);
-  CHECK(cobra_run_plan(calls, 4) == 3);
+  int64_t failed = -1;
+  CHECK(cobra_run_plan(calls, 0, &failed) == 0);
+  CHECK(cobra_run_plan(calls, 2, &failed) == 0);
+  CHECK(failed == -1);
+  CHECK(cobra_run_plan(calls, 4, &failed) == cobra::NO_ROOM);
+  CHECK(failed == 2);
   CHECK(first == 2);
   CHECK(second == 2);
 }

@@ -23,6 +23,8 @@ LEVEL_VARIABLE = "COBRA_ISA"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int32: 2, torch.int64: 3, torch.bool: 4}
 _ABSENT = (0, 0, 0, 0, 0)
 _PADDING = ((), (0, 0, 0), (0, 0), (0,), ())
+# As `Failure` there.
+_NO_ROOM = 2
 # of the description of an array, which begins with its address
 ARRAY_BYTES = 40
 
@@ -71,8 +73,7 @@ def load() -> ctypes.CDLL:
     for name in ("cobra_fingerprint", "cobra_level", "cobra_supported_level"):
         getattr(library, name).restype = ctypes.c_char_p
     library.cobra_supported_level.argtypes = [ctypes.c_int64]
-    library.cobra_run_plan.argtypes = [ctypes.c_void_p, ctypes.c_int64]
-    library.cobra_run_plan.restype = ctypes.c_int64
+    library.cobra_run_plan.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.POINTER(ctypes.c_int64)]
     _refuse_stale(library.cobra_fingerprint().decode(), str(path))
     asked = os.environ.get(LEVEL_VARIABLE)
     if asked:
@@ -161,14 +162,15 @@ class Kernel:
 
         Raises:
             MemoryError: if the kernel could not allocate its buffers.
+            ValueError: if there is no room for another token.
         """
         parts: list[int] = []
         copies: list[Tensor] = []
         for array in arrays:
             parts += _ABSENT if array is None else _describe(array, copies)
         arguments = self.layout.pack(*parts, *sizes, torch.get_num_threads(), *reals)
-        if self.function(arguments):
-            raise out_of_memory(self.name)
+        if code := self.function(arguments):
+            raise failure(self.name, code)
         if _watcher.watch is not None:
             _watcher.watch(self, arguments, arrays)
 
@@ -189,8 +191,10 @@ class Kernel:
         return ctypes.cast(getattr(load(), f"cobra_{self.name}"), ctypes.c_void_p).value or 0
 
 
-def out_of_memory(name: str) -> MemoryError:
-    """What a kernel that could not allocate its buffers raises."""
+def failure(name: str, code: int) -> Exception:
+    """What a kernel that returned `code` (csrc/abi.h, Failure) raises."""
+    if code == _NO_ROOM:
+        return ValueError(f"{name} has no room for another token: allocate a state of a larger max_length")
     return MemoryError(f"{name} could not allocate its buffers: use shorter or fewer sequences")
 
 

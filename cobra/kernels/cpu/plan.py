@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cobra.kernels.cpu.library import load, out_of_memory
+from cobra.kernels.cpu.library import failure, load
 from cobra.kernels.cpu.notes import Notes, put_address
 
 # as torch aligns memory
@@ -51,11 +51,11 @@ class Plan:
         """Make the calls; the result.
 
         Raises:
-            MemoryError: if a kernel could not allocate its buffers.
+            MemoryError, ValueError: as the kernel that fails.
         """
-        failed = load().cobra_run_plan(self._calls, len(self._names))
-        if failed:
-            raise out_of_memory(self._names[failed - 1])
+        number = ctypes.c_int64()
+        if code := load().cobra_run_plan(self._calls, len(self._names), ctypes.byref(number)):
+            raise failure(self._names[number.value], code)
         return self.result
 
 

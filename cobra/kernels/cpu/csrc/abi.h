@@ -97,6 +97,9 @@ struct Gate {
   int64_t rows, width, threads;
 };
 
+// What a kernel returns where it does not return 0.
+enum Failure { OUT_OF_MEMORY = 1, NO_ROOM = 2 };
+
 // A kernel (one of the functions cobra_..., by its address) and its structure; a plan is an array of them.
 struct Call {
   int (*kernel)(const void*);

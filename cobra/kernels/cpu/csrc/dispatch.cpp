@@ -111,9 +111,12 @@ COBRA_EXPORT int cobra_set_level(const char* name) {
 
 COBRA_KERNELS(COBRA_ENTRY)
 
-// Makes calls one after the other: 0, or the number of the first that failed, from 1 on.
-COBRA_EXPORT int64_t cobra_run_plan(const cobra::Call* calls, int64_t count) {
+// Makes calls one after the other: 0, or what the first that failed returned, its number then in `failed`.
+COBRA_EXPORT int cobra_run_plan(const cobra::Call* calls, int64_t count, int64_t* failed) {
   for (int64_t i = 0; i < count; ++i)
-    if (calls[i].kernel(calls[i].arguments)) return i + 1;
+    if (const int failure = calls[i].kernel(calls[i].arguments)) {
+      *failed = i;
+      return failure;
+    }
   return 0;
 }
