@@ -58,18 +58,15 @@ class AttentionLM(LanguageModel):
 
     def step(self, embed: Tensor, state: KVState) -> Tensor:
         """One embedding a sequence (B, D) to its hidden state (B, D); updates `state` in place."""
-        if state.rotation is None:
+        llama = None if state.rotation is None else self.llama()
+        if llama is None:
             return self.prefill(embed[:, None], state)[:, 0]
         state.begin(1, None)
-        return self.llama().step(embed, state)
+        return llama.step(embed, state)
 
-    def rotation(self, length: int) -> Tensor | None:
-        """(length, R), as `ops.attention_step` takes it; None where blocks are not LLaMA's (`llama`)."""
+    def llama(self) -> Llama | None:
+        """The modules of a model of LLaMA's blocks, whose steps take kernels alone; None of others."""
         return None
-
-    def llama(self) -> Llama:
-        """The modules of a model of LLaMA's blocks."""
-        raise NotImplementedError(f"{type(self).__name__} gives a rotation but no blocks: override llama")
 
     def allocate_state(
         self,
@@ -85,7 +82,8 @@ class AttentionLM(LanguageModel):
         autocast = device.type != "meta" and torch.is_autocast_enabled(device.type)
         dtype = dtype or (torch.get_autocast_dtype(device.type) if autocast else weight.dtype)
         # elsewhere a length that only a kernel reads would have to be waited for
-        rotation = self.rotation(max_length) if weight.device.type == device.type == "cpu" else None
+        llama = self.llama() if weight.device.type == device.type == "cpu" else None
+        rotation = None if llama is None else llama.rotation(max_length)
         return KVState.empty(
             self.n_slots, batch, self.kv_heads, max_length, self.head_dim, dtype, device, rotation
         )

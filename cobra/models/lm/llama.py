@@ -1,6 +1,6 @@
 """One token through LLaMA's blocks, by kernels alone: whoever's modules hold the weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,13 @@ class Llama:
         blocks: one for each layer of the state; they may repeat. Linears may be packed and have biases.
         norm: after the last.
         eps: of all norms.
+        rotation: of so many positions, (length, R) fp32, as `ops.attention_step` takes it.
     """
 
     blocks: Sequence[Any]
     norm: Any
     eps: float
+    rotation: Callable[[int], Tensor]
 
     def step(self, embed: Tensor, state: KVState) -> Tensor:
         """One embedding a sequence (B, D) to its hidden state (B, D); updates `state`, in place."""

@@ -73,17 +73,16 @@ class MobileLLM(AttentionLM):
             hidden, residual = block(hidden, residual, rotation, seen, state, slot)
         return self.norm.add(hidden, residual)[0]
 
-    def rotation(self, length: int) -> Tensor:
-        """See `AttentionLM.rotation`."""
+    def llama(self) -> Llama:
+        """See `AttentionLM.llama`."""
+        blocks = [block for block in self.layers for _ in range(self.passes)]
+        return Llama(blocks, self.norm, self.norm.eps, self._rotation)
+
+    def _rotation(self, length: int) -> Tensor:
         positions = torch.arange(length)[None]
         cos, sin = rotary(positions, self.head_dim, self.rope_theta, torch.float32)
         half = self.head_dim // 2
         return torch.cat([cos[0, 0, :, :half], sin[0, 0, :, half:]], dim=-1)
-
-    def llama(self) -> Llama:
-        """See `AttentionLM.llama`."""
-        blocks = [block for block in self.layers for _ in range(self.passes)]
-        return Llama(blocks, self.norm, self.norm.eps)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., vocab_size), with the embedding's weights."""

@@ -80,8 +80,8 @@ class TransformerLM(AttentionLM):
             use_cache=state is not None,
         ).last_hidden_state
 
-    def rotation(self, length: int) -> Tensor | None:
-        """See `AttentionLM.rotation`."""
+    def llama(self) -> Llama | None:
+        """See `AttentionLM.llama`."""
         model = self.causal_lm.base_model
         if (
             not isinstance(self.causal_lm, _LLAMAS)
@@ -90,14 +90,12 @@ class TransformerLM(AttentionLM):
             or self.window is not None
         ):
             return None
-        cos, sin = model.rotary_emb(torch.zeros(1), torch.arange(length)[None])
+        return Llama(model.layers, model.norm, model.config.rms_norm_eps, self._rotation)
+
+    def _rotation(self, length: int) -> Tensor:
+        cos, sin = self.causal_lm.base_model.rotary_emb(torch.zeros(1), torch.arange(length)[None])
         half = cos.shape[-1] // 2
         return torch.cat([cos[0, :, :half], sin[0, :, :half]], dim=-1)
-
-    def llama(self) -> Llama:
-        """See `AttentionLM.llama`."""
-        model = self.causal_lm.base_model
-        return Llama(model.layers, model.norm, model.config.rms_norm_eps)
 
     def _check_window(self, tokens: int) -> None:
         """Attention here is over all tokens: refuse to be silently another model than the configuration's."""
