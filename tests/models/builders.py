@@ -24,13 +24,17 @@ from cobra.models.vision.timm_encoder import TimmEncoder
 
 # the tokenizer of ShapesVQA has 429 tokens
 VOCAB = 432
-_ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
+_ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
 _PUBLISHED_HEADS = _ATTENTION | {"num_key_value_heads": 4}
 
 # transformers' architectures and what sets the published models of each apart, at tiny sizes
 TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _ATTENTION | {"head_dim": 8}),
-    "phi": ("phi", _PUBLISHED_HEADS | {"partial_rotary_factor": 0.5, "hidden_act": "gelu_new"}),
+    # int4 packs groups of 32 channels, which 48 are not
+    "phi": (
+        "phi",
+        _PUBLISHED_HEADS | {"intermediate_size": 48, "partial_rotary_factor": 0.5, "hidden_act": "gelu_new"},
+    ),
     "phi3": ("phi3", _PUBLISHED_HEADS | {"sliding_window": 2047, "pad_token_id": 0}),
     "phi3_longrope": (
         "phi3",
@@ -79,6 +83,6 @@ LMS: dict[str, Callable[[], LanguageModel]] = {
     "mamba2_groups": partial(Mamba2LM, VOCAB, 32, 2, d_state=8, head_dim=16, n_groups=2, chunk_size=8),
     "mamba": partial(MambaLM, VOCAB, 32, 2),
     **{name: partial(TransformerLM, VOCAB, 32, 2, *rest) for name, rest in TRANSFORMERS.items()},
-    "mobile_llm": partial(MobileLLM, VOCAB, 32, 2, 4, 2, 48),
-    "mobile_llm_shared": partial(MobileLLM, VOCAB, 32, 2, 4, 2, 48, share_blocks=True),
+    "mobile_llm": partial(MobileLLM, VOCAB, 32, 2, 4, 2, 64),
+    "mobile_llm_shared": partial(MobileLLM, VOCAB, 32, 2, 4, 2, 64, share_blocks=True),
 }
