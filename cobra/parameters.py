@@ -1,7 +1,7 @@
 """Which parameters an optimizer treats alike."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -17,31 +17,40 @@ def decayed_names(module: nn.Module) -> set[str]:
     return {name for name, p in module.named_parameters() if p.requires_grad and _decays(p)}
 
 
-def hidden_matrices(model: CobraVLM, parts: Iterable[str]) -> set[str]:
-    """Names, from the module that holds `model`, of the linear weights in some of its parts.
+def hidden_matrices(model: CobraVLM, parts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """The linear weights in some of a model's parts, with the rows of the matrices that each stacks.
 
-    Not of those that make logits, as an embedding's they stand for words.
+    By their names from the module that holds `model`. Not those that make logits: as an embedding's they
+    stand for words.
     """
     return {
-        f"model.{part}.{name}.weight"
+        f"model.{part}.{name}.weight": getattr(layer.weight, "_stacked_rows", (layer.out_features,))
         for part in parts
         for name, layer in model.parts()[part].named_modules()
         if isinstance(layer, nn.Linear) and layer.out_features != model.lm.vocab_size
     }
 
 
-def group_parameters(module: nn.Module, decayed: set[str], muon: set[str]) -> list[dict[str, Any]]:
-    """An optimizer's groups of what is trained, each with its `part` of the model, `decays` and `muon`."""
+def group_parameters(
+    module: nn.Module, decayed: set[str], muon: Mapping[str, tuple[int, ...]]
+) -> list[dict[str, Any]]:
+    """An optimizer's groups of what is trained, each with its `part` of the model, `decays` and `muon`.
+
+    Args:
+        module: whose parameters.
+        decayed: names of those with weight decay.
+        muon: of those that Muon steps, the rows of the matrices that they stack (`hidden_matrices`).
+    """
     trained = {_WRAPPERS.sub("", name): p for name, p in module.named_parameters()}
-    unknown = sorted((decayed | muon) - set(trained))
+    unknown = sorted((decayed | set(muon)) - set(trained))
     assert not unknown, f"parameters were renamed: {unknown[:3]}"
-    kinds: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
+    kinds: dict[tuple[str, bool, tuple[int, ...] | None], list[nn.Parameter]] = {}
     for name, parameter in trained.items():
         if parameter.requires_grad:
-            kinds.setdefault((_part(name), name in decayed, name in muon), []).append(parameter)
+            kinds.setdefault((_part(name), name in decayed, muon.get(name)), []).append(parameter)
     return [
-        {"params": parameters, "part": part, "decays": decays, "muon": by_muon}
-        for (part, decays, by_muon), parameters in kinds.items()
+        {"params": parameters, "part": part, "decays": decays, "muon": rows}
+        for (part, decays, rows), parameters in kinds.items()
     ]
 
 

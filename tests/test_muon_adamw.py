@@ -2,6 +2,7 @@
 
 import copy
 import io
+from typing import Any
 
 import pytest
 import torch
@@ -23,8 +24,8 @@ def parts(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
 
 def ours(model: nn.Module) -> MuonAdamW:
     matrices, others = parts(model)
-    groups = [{"params": matrices, "muon": True, "weight_decay": 0.1}, {"params": others, "muon": False}]
-    return MuonAdamW(groups, lr=0.01, betas=(0.9, 0.98))
+    groups = [{"params": [m], "muon": (len(m),), "weight_decay": 0.1} for m in matrices]
+    return MuonAdamW([*groups, {"params": others}], lr=0.01, betas=(0.9, 0.98))
 
 
 def train(model: nn.Module, optimizers: list, steps: range) -> None:
@@ -47,6 +48,23 @@ def test_it_steps_as_muon_and_adamw_do() -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
 
 
+def test_stacked_matrices_are_stepped_as_if_each_were_alone() -> None:
+    rows = (3, 6, 1)
+    stacked, bias = torch.randn(10, 5), nn.Parameter(torch.zeros(1))
+    alone = [nn.Parameter(matrix.clone()) for matrix in stacked.split(rows)]
+    together = nn.Parameter(stacked)
+    muon = Muon(alone, lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    groups: list[dict[str, Any]] = [{"params": [together], "muon": rows}, {"params": [bias]}]
+    optimizer = MuonAdamW(groups, lr=0.1, betas=(0.9, 0.98))
+    for _ in range(3):
+        together.grad = torch.randn(10, 5)
+        for parameter, gradient in zip(alone, together.grad.split(rows), strict=True):
+            parameter.grad = gradient
+        muon.step()
+        optimizer.step()
+    assert torch.equal(together, torch.cat([*alone]))
+
+
 def test_it_resumes_from_its_state() -> None:
     model = net()
     optimizer = ours(model)
@@ -62,6 +80,6 @@ def test_it_resumes_from_its_state() -> None:
 
 
 def test_muon_refuses_what_is_no_matrix() -> None:
-    groups = [{"params": [nn.Parameter(torch.ones(3))], "muon": muon} for muon in (True, False)]
-    with pytest.raises(ValueError, match="Muon only supports 2D"):
+    groups = [{"params": [nn.Parameter(torch.ones(3))], "muon": muon} for muon in ((3,), None)]
+    with pytest.raises(ValueError, match=r"matrices of 3 rows, got a parameter of shape \(3,\)"):
         MuonAdamW(groups, lr=0.1, betas=(0.9, 0.98))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cobra.kernels.ops import causal_conv1d, mamba_step, selective_scan
-from cobra.models.lm.init import inverse_softplus_dt, scale_output, without_weight_decay
+from cobra.models.lm.init import inverse_softplus_dt, scale_output, stack, without_weight_decay
 from cobra.models.lm.state_space import Mixer, SSMState, StateSpaceLM
 
 
@@ -62,8 +62,10 @@ class MambaMixer(Mixer):
         self.ssm_shape = (d_inner, d_state)
         self.splits = (dt_rank, d_state, d_state)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        stack(self.in_proj, (d_inner, d_inner))
         self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)
         self.x_proj = FusedLinear(d_inner, sum(self.splits), bias=False)
+        stack(self.x_proj, self.splits)
         self.dt_proj = FusedLinear(dt_rank, d_inner)
         without_weight_decay(self.dt_proj.bias)
         decay = torch.arange(1, d_state + 1, dtype=torch.float32).log().repeat(d_inner, 1)

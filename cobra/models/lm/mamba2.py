@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cobra.kernels.ops import causal_conv1d, mamba2_step, rms_norm_gated, ssd_chunk_scan
-from cobra.models.lm.init import inverse_softplus_dt, scale_output, without_weight_decay
+from cobra.models.lm.init import inverse_softplus_dt, scale_output, stack, strata, without_weight_decay
 from cobra.models.lm.state_space import Mixer, RMSNorm, SSMState, StateSpaceLM
 
 
@@ -79,6 +79,8 @@ class Mamba2Mixer(Mixer):
         self.splits = (d_inner, channels, n_heads)
         self.group_size = d_inner // n_groups
         self.in_proj = nn.Linear(d_model, sum(self.splits), bias=False)
+        keys = n_groups * d_state
+        stack(self.in_proj, (d_inner, d_inner, keys, keys, n_heads))  # z, x, B, C, dt
         self.conv1d = nn.Conv1d(channels, channels, d_conv, groups=channels)
         self.dt_bias = without_weight_decay(nn.Parameter(torch.zeros(n_heads)))
         self.A_log = without_weight_decay(nn.Parameter(torch.zeros(n_heads)))
@@ -87,10 +89,14 @@ class Mamba2Mixer(Mixer):
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
     def initialise(self, dt_range: tuple[float, float], A_range: tuple[float, float], n_layers: int) -> None:
-        """Draw dt and A (Mamba-2's reference code, `Mamba2.__init__`) and scale the output."""
+        """Draw dt and A from ranges as Mamba-2's reference code does (`Mamba2.__init__`), but from all parts
+        of them, dt in rising order; scale the output.
+        """
         with torch.no_grad():
             self.dt_bias.copy_(inverse_softplus_dt(self.n_heads, dt_range))
-            self.A_log.copy_(torch.empty(self.n_heads).uniform_(*A_range).log())
+            low, high = A_range
+            rates = low + (high - low) * strata(self.n_heads)
+            self.A_log.copy_(rates[torch.randperm(self.n_heads)].log())
         scale_output(self.out_proj, n_layers)
 
     def forward(
