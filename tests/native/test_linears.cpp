@@ -117,9 +117,46 @@ void exact_integers(const Shape& s, int bits, int64_t threads) {
       0, threads);
 }
 
+// Rows of zeros, of values too small for a scale, of the largest float, with a NaN and with an infinity, each alone and
+// all together: what x is does not change its neighbours.
+void extreme_rows(int bits, int64_t threads) {
+  const int64_t rows = 37, columns = 160, group = 32, groups = bits == 4 ? columns / group : 1;
+  const float infinity = std::numeric_limits<float>::infinity(), largest = std::numeric_limits<float>::max() / 4;
+  const float kinds[] = {0, 1e-40f, largest, -largest, NAN, infinity};
+  const int64_t batch = 9;
+  Values x(size_t(batch * columns), 1), bias(size_t(rows), 3), scales(size_t(rows * groups), 1e-3);
+  for (int64_t k = 0; k < 6; ++k)
+    for (int64_t c = 0; c < columns; ++c)
+      if (k < 4 || c == 33) x[size_t(k * columns + c)] = kinds[k];
+  std::vector<int> integers(size_t(rows * columns), 1);
+  std::vector<int32_t> words = packed(integers, rows, columns, bits);
+  const cobra::Array weight = array_of(words, cobra::INT32, int64_t(words.size()) / rows);
+  Tensor scales_t({rows * groups}, scales), bias_t({rows}, bias);
+  for (int64_t together : {int64_t(1), int64_t(4), batch})
+    for (int64_t first = 0; first < batch; first += together) {
+      const int64_t count = first + together > batch ? batch - first : together;
+      Tensor x_t({count, columns}, Values(x.begin() + first * columns, x.begin() + (first + count) * columns));
+      Tensor y({count, rows});
+      const cobra::Linear call = {x_t.array(), weight, scales_t.array(), bias_t.array(), y.array(),
+                                  count, columns, rows, group, threads};
+      CHECK((bits == 4 ? cobra_linear_w4 : cobra_linear_w8)(&call) == 0);
+      const Values all = y.values();
+      for (int64_t i = 0; i < count * rows; ++i) {
+        const int64_t b = first + i / rows;
+        const double expected = 3 + 1e-3 * double(columns) * x[size_t(b * columns)];
+        CHECK(b == 4 || b == 5 ? !isfinite(all[size_t(i)])
+                               : fabs(all[size_t(i)] - expected) <= 1e-4 * fabs(expected));
+      }
+    }
+}
+
 int main() {
+  everywhere("extreme rows", [](int64_t threads) {
+    extreme_rows(4, threads);
+    extreme_rows(8, threads);
+  });
   everywhere("integers", [](int64_t threads) {
-    for (int64_t batch : {1, 2, 3, 9}) {
+    for (int64_t batch : {1, 2, 3, 5, 9}) {
       for (int64_t columns : {3, 128, 258}) exact_integers({batch, 37, columns, 0, cobra::FLOAT32}, 8, threads);
       for (int64_t group : {32, 64, 128}) exact_integers({batch, 37, 256, group, cobra::FLOAT32}, 4, threads);
     }
