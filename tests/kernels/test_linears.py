@@ -1,7 +1,7 @@
 """Linears with packed weights: their error against the weight that was packed, and that weight's own."""
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def assert_product(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, gr
     assert ((y.double() - right).abs() <= bound).all()
 
 
-@functools.cache
+@cache
 def w4(rows: int, group: int) -> tuple[Tensor, Tensor]:
     return pack_w4(normal(rows, 384, seed=1), group)
 
@@ -77,7 +77,7 @@ def test_linear_w4_is_the_product_with_the_unpacked_weight(
         assert_product(y, x, weight, bias, group)
 
 
-@functools.cache
+@cache
 def w8(rows: int, width: int) -> tuple[Tensor, Tensor]:
     return pack_w8(normal(rows, width, seed=1))
 
@@ -140,6 +140,24 @@ def test_zeros_and_tiny_inputs_are_no_division_by_zero(level: str) -> None:
     packed, scales = pack_w4(weight, 32)
     for value in (0.0, 1e-40):
         assert (linear_w4(torch.full((1, 128), value), packed, scales, 32).abs() < 1e-30).all()
+
+
+@pytest.mark.parametrize("at_level", LEVELS)
+def test_a_row_is_the_same_alone_and_in_any_batch(at_level: str) -> None:
+    # sums of integers are exact, however a number of rows has them made
+    x = normal(9, 384)
+    x[1], x[2], x[3], x[4], x[5, ::7] = 0.0, 3e38, -3e38, 1e-37, torch.nan
+    x[6], x[7] = x[6].sign(), x[7].exp()
+    linears: list[tuple[Callable[..., Tensor], tuple[Tensor, Tensor]]] = [(linear_w8, w8(37, 384))]
+    linears += [(partial(linear_w4, group=group), w4(37, group)) for group in (32, 64, 128)]
+    with use_backend("cpu"), library.use_level(at_level):
+        for linear, packed in linears:
+            alone = torch.cat([linear(row[None], *packed) for row in x])
+            for batch in BATCHES:
+                assert torch.equal(
+                    linear(x[-batch:], *packed).nan_to_num(1.5), alone[-batch:].nan_to_num(1.5)
+                ), (batch, linear)
+            assert alone[[0, 1, 4, 6, 7, 8]].isfinite().all()
 
 
 @pytest.mark.skipif(not LEVELS, reason=str(cpu.unavailable()))
