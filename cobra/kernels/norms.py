@@ -1,7 +1,8 @@
-"""Root mean square norms: plain, after a residual sum, and with Mamba-2's gate."""
+"""Root mean square norms: plain, after a residual sum, and with Mamba-2's gate; layer norm after a sum."""
 
 from torch import Tensor
 
+from cobra.kernels.call import needs_gradient
 from cobra.kernels.checks import check, check_divides, check_rows
 from cobra.kernels.dispatch import resolve
 
@@ -78,4 +79,41 @@ def rms_norm_gated(
         check_divides("group_size", group_size, "the width of x", x.shape[-1])
     return resolve("rms_norm_gated", x.device.type, x.dtype)(
         x, z, weight, eps, group_size=group_size, norm_before_gate=norm_before_gate
+    )
+
+
+def add_layer_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    parallel: Tensor | None = None,
+    residual_in_fp32: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """LayerNorm(x + parallel + residual) in x's dtype, and that sum in the residual's: the next residual.
+
+    Sums and statistics in fp32 or fp64. Source: layer norm (arXiv 1607.06450), equation 4.
+
+    Args:
+        x: output of the block before (..., D).
+        residual: sum of the blocks before it (..., D); None before the first.
+        weight: (D,).
+        bias: (D,).
+        eps: added to the variance.
+        parallel: output of the other branch of the block before (..., D), where it has two side by side.
+        residual_in_fp32: keep the sum in fp32 even if the residual came in half precision or not at all.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit, naming the argument.
+    """
+    check_rows("x", x)
+    check("residual", residual, "x's shape", x.shape, x)
+    check("parallel", parallel, "x's shape", x.shape, x)
+    check("weight", weight, "D", x.shape[-1:], x)
+    check("bias", bias, "D", x.shape[-1:], x)
+    gradient = needs_gradient(x, residual, weight, bias, parallel)
+    return resolve("add_layer_norm", x.device.type, x.dtype, gradient=gradient)(
+        x, residual, weight, bias, eps, parallel=parallel, residual_in_fp32=residual_in_fp32
     )

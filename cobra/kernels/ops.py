@@ -1,21 +1,23 @@
 """The public kernels: each checks its arguments, then runs on the backend that `dispatch` picks."""
 
+from cobra.kernels.activations import gelu_tanh, silu_mul
 from cobra.kernels.attention import advance, attention_step, decode_attention
 from cobra.kernels.convolutions import causal_conv1d, causal_conv1d_update
-from cobra.kernels.gates import silu_mul
 from cobra.kernels.linears import linear_bf16, linear_w4, linear_w8
-from cobra.kernels.norms import add_rms_norm, rms_norm, rms_norm_gated
+from cobra.kernels.norms import add_layer_norm, add_rms_norm, rms_norm, rms_norm_gated
 from cobra.kernels.quantise import pack_w4, pack_w8, unpack_w4, unpack_w8
 from cobra.kernels.scans import selective_scan, ssd_chunk_scan
 from cobra.kernels.steps import mamba2_step, mamba_step, selective_state_update
 
 __all__ = [
+    "add_layer_norm",
     "add_rms_norm",
     "advance",
     "attention_step",
     "causal_conv1d",
     "causal_conv1d_update",
     "decode_attention",
+    "gelu_tanh",
     "linear_bf16",
     "linear_w4",
     "linear_w8",

@@ -245,6 +245,25 @@ def gate(_: int = 1) -> Inputs:
     return {"gate": normal(BATCH, 5003), "up": normal(BATCH, 5003, seed=1)}
 
 
+def activation(_: int = 1) -> Inputs:
+    return {"x": 3 * normal(BATCH, 5003)}
+
+
+def layer_norm(_: int = 1) -> Inputs:
+    # a mean that is larger than what differs from it
+    return {
+        "x": normal(BATCH, 163) + 3,
+        "residual": normal(BATCH, 163, seed=1) + 2,
+        "weight": normal(163),
+        "bias": normal(163, seed=1),
+        "parallel": normal(BATCH, 163, seed=2),
+    }
+
+
+def first_layer_norm(_: int = 1) -> Inputs:
+    return layer_norm() | {"residual": None, "parallel": None}
+
+
 @dataclass(frozen=True)
 class Case:
     """An op, its inputs for a length, and those of them that it changes in place."""
@@ -290,6 +309,9 @@ STEPS = [
     Case("attention_step", attend_step, ("keys", "values")),
     Case("attention_step", grouped_attend_step, ("keys", "values")),
     Case("silu_mul", gate),
+    Case("gelu_tanh", activation),
+    Case("add_layer_norm", layer_norm),
+    Case("add_layer_norm", first_layer_norm),
 ]
 
 

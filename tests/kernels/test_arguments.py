@@ -68,6 +68,7 @@ ATTENTION_STEP = ATTENTION | {
 }
 NORM = {"x": torch.zeros(B, 8), "weight": torch.zeros(8)}
 ADD = NORM | {"residual": torch.zeros(B, 8)}
+LAYER = ADD | {"bias": torch.zeros(8), "parallel": torch.zeros(B, 8)}
 GATED = NORM | {"z": torch.zeros(B, 8)}
 CALLS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (ops.ssd_chunk_scan, SSD),
@@ -82,7 +83,9 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (ops.rms_norm, NORM),
     (ops.add_rms_norm, ADD),
     (ops.rms_norm_gated, GATED),
+    (ops.add_layer_norm, LAYER),
 ]
+NORMS = (ops.rms_norm, ops.add_rms_norm, ops.rms_norm_gated, ops.add_layer_norm)
 ARGUMENTS = [
     pytest.param(op, arguments, name, id=f"{op.__name__}-{name}")
     for op, arguments in CALLS
@@ -101,7 +104,7 @@ def test_a_wrong_rank_is_refused_by_name(
     op: Callable[..., Any], arguments: dict[str, Any], name: str
 ) -> None:
     # a norm takes x of any rank, so there the others no longer fit
-    culprit = "z|residual|x|weight" if op in (ops.rms_norm, ops.add_rms_norm, ops.rms_norm_gated) else name
+    culprit = "z|residual|x|weight|bias|parallel" if op in NORMS else name
     with pytest.raises(ValueError, match=rf"^({culprit}) has shape .* must be \(.*: reshape it"):
         op(**arguments | {name: arguments[name].unsqueeze(-1)})
 

@@ -11,7 +11,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from cobra.kernels import cpu
 from cobra.kernels.cpu import library
 from cobra.kernels.dispatch import use_backend
-from cobra.kernels.ops import advance, attention_step, decode_attention, silu_mul
+from cobra.kernels.ops import advance, attention_step, decode_attention
 
 LEVELS = [] if cpu.unavailable() else library.levels()
 BACKENDS = [*(["cpu"] if LEVELS else []), "reference"]
@@ -139,10 +139,3 @@ def test_a_step_writes_nothing_outside_its_room(backend: str) -> None:
         with use_backend(backend), pytest.raises(ValueError, match="allocate"):
             attention_step(q, q, q, past[:, 1:2], past[:, 2:], torch.tensor([place]), rotation)
     assert not past.any()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_silu_mul_is_torchs(backend: str) -> None:
-    gate, up = 20 * normal(3, 77, dtype=torch.float32), normal(3, 77, seed=1, dtype=torch.float32)
-    with use_backend(backend):
-        torch.testing.assert_close(silu_mul(gate, up), F.silu(gate) * up)

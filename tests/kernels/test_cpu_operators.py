@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cobra.kernels import cpu, ops
 from tests.kernels.cpu_cases import (
+    activation,
     attend_step,
     attention,
     conv_update,
@@ -18,6 +19,7 @@ from tests.kernels.cpu_cases import (
     grouped_attend_step,
     grouped_attention,
     head_update,
+    layer_norm,
     norm,
     normal,
     scan_with_all,
@@ -66,6 +68,8 @@ def operators() -> list[tuple[str, list[Any], bool]]:
         ("attention_step", list(grouped_attend_step().values()), False),
         ("advance", [torch.tensor([7])], False),
         ("silu_mul", list(gate().values()), False),
+        ("gelu_tanh", list(activation().values()), False),
+        ("add_layer_norm", [*layer_norm().values(), 1e-5, torch.bfloat16], False),
         ("mamba2_step", [*list(step2().values())[:9], 2, 1e-5, 0.2, 0.9], False),
     ]
 

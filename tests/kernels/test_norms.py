@@ -5,9 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cobra.kernels.ops import add_rms_norm, rms_norm, rms_norm_gated
+from cobra.kernels import cpu
+from cobra.kernels.cpu import library
+from cobra.kernels.dispatch import use_backend
+from cobra.kernels.ops import add_layer_norm, add_rms_norm, rms_norm, rms_norm_gated
 
 WIDTH = 12
+LEVELS = [] if cpu.unavailable() else library.levels()
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -43,12 +47,35 @@ def test_add_rms_norm_returns_the_norm_of_the_sum_and_the_sum() -> None:
     torch.testing.assert_close(normed, rms_norm(x + residual, weight))
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_add_layer_norm_is_torchs(dtype: torch.dtype, level: str) -> None:
+    for shape in [(1,), (3, 7), (2, 3, 64), (1, 2560), (0, 16)]:
+        width = shape[-1]
+        # a mean far from 0 must not cost the digits of the variance
+        x, residual = 30 + normal(*shape, dtype=dtype), normal(*shape, seed=1, dtype=torch.float32)
+        parallel, weight, bias = (
+            normal(*s, seed=seed, dtype=dtype) for seed, s in enumerate([shape, (width,), (width,)], 2)
+        )
+        total = x.double() + residual.double() + parallel.double()
+        expected = F.layer_norm(total, (width,), weight.double(), bias.double(), 1e-3)
+        with library.use_level(level), use_backend("cpu"):
+            normed, kept = add_layer_norm(x, residual, weight, bias, 1e-3, parallel=parallel)
+        torch.testing.assert_close(kept, total.float())
+        rtol, atol = (4e-3, 1e-5) if dtype == torch.bfloat16 else (1e-5, 2e-5)
+        torch.testing.assert_close(normed.double(), expected, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer"])
 @pytest.mark.parametrize("residual", [None, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("in_fp32", [False, True])
-def test_the_residual_keeps_its_dtype(residual: torch.dtype | None, in_fp32: bool) -> None:
+def test_the_residual_keeps_its_dtype(norm: str, residual: torch.dtype | None, in_fp32: bool) -> None:
     x, weight = normal(2, WIDTH, dtype=torch.bfloat16), normal(WIDTH, seed=2, dtype=torch.float32)
     before = None if residual is None else normal(2, WIDTH, seed=1, dtype=residual)
-    normed, total = add_rms_norm(x, before, weight, residual_in_fp32=in_fp32)
+    if norm == "rms":
+        normed, total = add_rms_norm(x, before, weight, residual_in_fp32=in_fp32)
+    else:
+        normed, total = add_layer_norm(x, before, weight, weight, residual_in_fp32=in_fp32)
     assert normed.dtype == torch.bfloat16
     assert total.dtype == (torch.float32 if in_fp32 else residual or torch.bfloat16)
 
@@ -76,3 +103,9 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
     assert torch.autograd.gradcheck(gated, (*leaves, weight), fast_mode=True)
     assert torch.autograd.gradcheck(add_rms_norm, (*leaves, weight), fast_mode=True)
+
+    def layer(x: Tensor, residual: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return add_layer_norm(x, residual, w, b, parallel=2 * x)
+
+    bias = normal(WIDTH, seed=3).requires_grad_()
+    assert torch.autograd.gradcheck(layer, (*leaves, weight, bias), fast_mode=True)

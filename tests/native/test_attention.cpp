@@ -83,18 +83,6 @@ void step(const Shape& s, int64_t threads) {
   CHECK(cobra_attention_step(&call) == 1);
 }
 
-void gate(int64_t width, cobra::DType dtype, int64_t threads) {
-  Random random(23);
-  const Values x = narrowed(random.values(2 * width, -9, 9), dtype), up = narrowed(random.values(2 * width), dtype);
-  Values expected;
-  for (size_t i = 0; i < x.size(); ++i) expected.push_back(x[i] / (1 + exp(-x[i])) * up[i]);
-  Tensor x_t({2, width}, x, 3, dtype), up_t({2, width}, up, 0, dtype);
-  Tensor y({2, width}, 2);
-  const cobra::Gate call = {x_t.array(), up_t.array(), y.array(), 2, width, threads};
-  CHECK(cobra_silu_mul(&call) == 0);
-  expect_close(y.values(), expected, 1e-5, "a gate");
-}
-
 int main() {
   for (cobra::DType dtype : {cobra::FLOAT32, cobra::BFLOAT16})
     for (int64_t shared : {1, 3, 15})
@@ -105,7 +93,5 @@ int main() {
                        attention({2, shared, length, head_dim, dtype}, threads);
                        if (head_dim > 1) step({2, shared, length, head_dim, dtype}, threads);
                      });
-  for (cobra::DType dtype : {cobra::FLOAT32, cobra::BFLOAT16})
-    for (int64_t width : {1, 17, 4099}) everywhere("silu_mul", [&](int64_t threads) { gate(width, dtype, threads); });
   return finish("attention");
 }

@@ -65,6 +65,32 @@ void norm(int64_t rows, int64_t width, int64_t gap, cobra::DType dtype, int64_t 
   expect_close(dw.values(), block_sums(normed, width), 1e-5, "dweight");
 }
 
+void layer_norm(int64_t rows, int64_t width, bool first, cobra::DType dtype, int64_t threads) {
+  Random random(7);
+  const int64_t size = rows * width;
+  const Values x = narrowed(random.values(size, 1, 3), dtype), parallel = narrowed(random.values(size), dtype);
+  const Values residual = random.values(size), weight = random.values(width), bias = random.values(width);
+  Values total(x.size()), expected(x.size());
+  for (size_t i = 0; i < x.size(); ++i) total[i] = x[i] + (first ? 0 : parallel[i] + residual[i]);
+  for (size_t begin = 0; begin < x.size(); begin += size_t(width)) {
+    double mean = 0;
+    for (size_t c = 0; c < size_t(width); ++c) mean += total[begin + c] / double(width);
+    Values centred;
+    for (size_t c = 0; c < size_t(width); ++c) centred.push_back(total[begin + c] - mean);
+    const double scale = inverse_rms(centred, 0, size_t(width));
+    for (size_t c = 0; c < size_t(width); ++c) expected[begin + c] = centred[c] * scale * weight[c] + bias[c];
+  }
+
+  const std::vector<int64_t> dims{rows, width};
+  Tensor x_t(dims, x, 1, dtype), p_t(dims, parallel, 2, dtype), r_t(dims, residual, 3), w_t({width}, weight);
+  Tensor b_t({width}, bias), y(dims, 1, dtype), sum(dims);
+  const cobra::LayerNorm call = {x_t.array(), first ? absent() : p_t.array(), first ? absent() : r_t.array(),
+                                 w_t.array(), b_t.array(), y.array(), sum.array(), rows, width, threads, EPS};
+  CHECK(cobra_add_layer_norm(&call) == 0);
+  expect_close(y.values(), expected, dtype == cobra::BFLOAT16 ? 4e-3 : 1e-5, "layer norm");
+  expect_close(sum.values(), total, 1e-6, "residual");
+}
+
 void gated_norm(int64_t rows, int64_t group, bool norm_first, cobra::DType dtype, int64_t threads) {
   const int64_t width = 3 * group, size = rows * width;
   Random random(6);
@@ -111,6 +137,8 @@ int main() {
     for (int64_t rows : {0, 1, 9})
       for (int64_t width : {1, 7, 64, 131}) {
         everywhere("rms_norm", [&](int64_t threads) { norm(rows, width, width % 3, dtype, threads); });
+        for (bool first : {false, true})
+          everywhere("add_layer_norm", [&](int64_t threads) { layer_norm(rows, width, first, dtype, threads); });
         for (bool norm_first : {false, true})
           everywhere("rms_norm_gated", [&](int64_t threads) { gated_norm(rows, width, norm_first, dtype, threads); });
       }

@@ -5,9 +5,10 @@ from typing import Any
 
 from cobra.kernels.call import Limit
 from cobra.kernels.cpu.library import unavailable
+from cobra.kernels.cpu.ops_activations import gelu_tanh, silu_mul
 from cobra.kernels.cpu.ops_attention import advance, attention_step, decode_attention
 from cobra.kernels.cpu.ops_conv1d import causal_conv1d, causal_conv1d_update
-from cobra.kernels.cpu.ops_gates import silu_mul
+from cobra.kernels.cpu.ops_layer_norm import add_layer_norm
 from cobra.kernels.cpu.ops_linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.cpu.ops_norms import add_rms_norm, rms_norm, rms_norm_gated
 from cobra.kernels.cpu.ops_scans import selective_scan, ssd_chunk_scan
@@ -29,6 +30,8 @@ LIMITS: Mapping[str, Sequence[Limit]] = {
     "decode_attention": (_NO_GRADIENT,),
     "attention_step": (_NO_GRADIENT,),
     "silu_mul": (_NO_GRADIENT,),
+    "gelu_tanh": (_NO_GRADIENT,),
+    "add_layer_norm": (_NO_GRADIENT,),
 }
 
 OPS: Mapping[str, Callable[..., Any]] = {
@@ -43,11 +46,13 @@ OPS: Mapping[str, Callable[..., Any]] = {
         mamba2_step,
         rms_norm,
         add_rms_norm,
+        add_layer_norm,
         rms_norm_gated,
         decode_attention,
         attention_step,
         advance,
         silu_mul,
+        gelu_tanh,
         linear_bf16,
         linear_w8,
         linear_w4,

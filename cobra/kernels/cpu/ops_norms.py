@@ -7,7 +7,8 @@ from torch import Tensor
 
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import differentiate, refuse_second_derivative, register
-from cobra.kernels.cpu.tensors import as_rows, native
+from cobra.kernels.cpu.tensors import as_rows, native, native_dtype
+from cobra.kernels.reference.precision import residual_dtype
 
 _norm = Kernel("rms_norm", arrays=7, sizes=3, reals=1)
 _norm_backward = Kernel("rms_norm_backward", arrays=7, sizes=3, reals=1)
@@ -24,11 +25,8 @@ def add_rms_norm(
     x: Tensor, residual: Tensor | None, weight: Tensor, eps: float = 1e-5, *, residual_in_fp32: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The norm of x + residual in x's dtype, and that sum in the residual's."""
-    kept = x.dtype if residual is None else residual.dtype
-    if residual_in_fp32:
-        kept = torch.promote_types(kept, torch.float32)
-    native_kept = kept if kept in (torch.float32, torch.bfloat16) else torch.float32
-    normed, total = _add_rms_norm(x, native(residual), native(weight), eps, native_kept)
+    kept = residual_dtype(x, residual, residual_in_fp32)
+    normed, total = _add_rms_norm(x, native(residual), native(weight), eps, native_dtype(kept))
     return normed, total.to(kept)
 
 

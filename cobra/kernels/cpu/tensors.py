@@ -17,6 +17,11 @@ def native(x: Tensor | None) -> Tensor | None:
     return x if x is None or x.dtype in NATIVE_DTYPES else x.float()
 
 
+def native_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a kernel gives what is wanted in another."""
+    return dtype if dtype in NATIVE_DTYPES else torch.float32
+
+
 def writable(state: Tensor) -> Tensor:
     """`state` if a kernel can change it in place, else a copy of it that must be copied back."""
     if state.dtype in NATIVE_DTYPES and (state.stride(-1) == 1 or state.shape[-1] <= 1):

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cobra.kernels.reference.activations import gelu_tanh, silu_mul
 from cobra.kernels.reference.attention import advance, attention_step, decode_attention
 from cobra.kernels.reference.conv1d import causal_conv1d, causal_conv1d_update
-from cobra.kernels.reference.gates import silu_mul
 from cobra.kernels.reference.linears import linear_bf16, linear_w4, linear_w8
-from cobra.kernels.reference.norms import add_rms_norm, rms_norm, rms_norm_gated
+from cobra.kernels.reference.norms import add_layer_norm, add_rms_norm, rms_norm, rms_norm_gated
 from cobra.kernels.reference.selective_scan import selective_scan
 from cobra.kernels.reference.ssd import ssd_chunk_scan
 from cobra.kernels.reference.steps import mamba2_step, mamba_step, selective_state_update
@@ -24,11 +24,13 @@ OPS: Mapping[str, Callable[..., Any]] = {
         mamba2_step,
         rms_norm,
         add_rms_norm,
+        add_layer_norm,
         rms_norm_gated,
         decode_attention,
         attention_step,
         advance,
         silu_mul,
+        gelu_tanh,
         linear_bf16,
         linear_w8,
         linear_w4,

@@ -1,10 +1,10 @@
-"""Root mean square norms: plain, after a residual sum, and with Mamba-2's gate."""
+"""Root mean square norms: plain, after a residual sum, and with Mamba-2's gate; layer norm after a sum."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cobra.kernels.reference.precision import accumulator
+from cobra.kernels.reference.precision import accumulator, residual_dtype
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
@@ -19,11 +19,8 @@ def add_rms_norm(
     """The norm of x + residual in x's dtype, and that sum in the residual's."""
     dtype = accumulator(x)
     total = x.to(dtype) if residual is None else x.to(dtype) + residual.to(dtype)
-    kept = x.dtype if residual is None else residual.dtype
-    if residual_in_fp32:
-        kept = torch.promote_types(kept, torch.float32)
     normed = _normalise(total, eps) * weight.to(dtype)
-    return normed.to(x.dtype), total.to(kept)
+    return normed.to(x.dtype), total.to(residual_dtype(x, residual, residual_in_fp32))
 
 
 def rms_norm_gated(
@@ -45,6 +42,23 @@ def rms_norm_gated(
     if norm_before_gate:
         y = y * gate
     return y.to(x.dtype)
+
+
+def add_layer_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    parallel: Tensor | None = None,
+    residual_in_fp32: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """LayerNorm(x + parallel + residual) in x's dtype, and that sum in the residual's."""
+    dtype = accumulator(x)
+    total = sum((term.to(dtype) for term in (parallel, residual) if term is not None), x.to(dtype))
+    normed = F.layer_norm(total, weight.shape, weight.to(dtype), bias.to(dtype), eps)
+    return normed.to(x.dtype), total.to(residual_dtype(x, residual, residual_in_fp32))
 
 
 def _normalise(x: Tensor, eps: float) -> Tensor:

@@ -16,6 +16,12 @@ def accumulator(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def residual_dtype(x: Tensor, residual: Tensor | None, in_fp32: bool) -> torch.dtype:
+    """The dtype in which the sum of x and a residual is kept."""
+    dtype = x.dtype if residual is None else residual.dtype
+    return torch.promote_types(dtype, torch.float32) if in_fp32 else dtype
+
+
 def without_autocast(op: Callable[P, R]) -> Callable[P, R]:
     """`op` with autocast switched off, which would run its float32 matrix products in half precision."""
 

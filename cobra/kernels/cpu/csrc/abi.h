@@ -41,6 +41,13 @@ struct Norm {
   double eps;
 };
 
+// total = x + parallel + residual, y = (total - mean) / deviation * weight + bias, for R rows of width D.
+struct LayerNorm {
+  Array x, parallel, residual, weight, bias, y, total;  // (R, D) (R, D) (R, D) (D) (D) (R, D) (R, D)
+  int64_t rows, width, threads;
+  double eps;
+};
+
 // y = norm(x silu(z)) weight, or norm(x) weight silu(z), each `group` of channels by itself.
 struct GatedNorm {
   Array x, z, weight, y, dx, dz, dweight;
@@ -91,6 +98,12 @@ struct Advance {
   int64_t threads;
 };
 
+// y = gelu(x), by its tanh form (arXiv 1606.08415)
+struct Activation {
+  Array x, y;  // (R, D)
+  int64_t rows, width, threads;
+};
+
 // y = silu(gate) up
 struct Gate {
   Array gate, up, y;  // (R, D)
@@ -117,6 +130,7 @@ struct Call {
   X(rms_norm_backward, Norm)             \
   X(rms_norm_gated, GatedNorm)           \
   X(rms_norm_gated_backward, GatedNorm)  \
+  X(add_layer_norm, LayerNorm)           \
   X(selective_state_update, StateUpdate) \
   X(mamba_step, MambaStep)               \
   X(mamba2_step, Mamba2Step)             \
@@ -126,4 +140,5 @@ struct Call {
   X(decode_attention, Attention)         \
   X(attention_step, Attention)           \
   X(advance, Advance)                    \
-  X(silu_mul, Gate)
+  X(silu_mul, Gate)                      \
+  X(gelu_tanh, Activation)

@@ -1,4 +1,4 @@
-"""Products with an activation."""
+"""Activations, alone and as the gate of a product."""
 
 from torch import Tensor
 
@@ -21,3 +21,18 @@ def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
     check("up", up, "gate's shape", gate.shape, gate)
     gradient = needs_gradient(gate, up)
     return resolve("silu_mul", gate.device.type, gate.dtype, gradient=gradient)(gate, up)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (..., D) in x's dtype, computed in fp32 or fp64.
+
+    Source: arXiv 1606.08415, section 2.
+
+    Args:
+        x: (..., D).
+
+    Raises:
+        ValueError: if x is not floating or has no dimensions.
+    """
+    check_rows("x", x)
+    return resolve("gelu_tanh", x.device.type, x.dtype, gradient=needs_gradient(x))(x)
