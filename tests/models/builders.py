@@ -30,12 +30,12 @@ _PUBLISHED_HEADS = _ATTENTION | {"num_key_value_heads": 4}
 # transformers' architectures and what sets the published models of each apart, at tiny sizes
 TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _ATTENTION | {"head_dim": 8}),
+    "phi": ("phi", _PUBLISHED_HEADS | {"partial_rotary_factor": 0.5, "hidden_act": "gelu_new"}),
     # int4 packs groups of 32 channels, which 48 are not
-    "phi": (
-        "phi",
-        _PUBLISHED_HEADS | {"intermediate_size": 48, "partial_rotary_factor": 0.5, "hidden_act": "gelu_new"},
+    "phi3": (
+        "phi3",
+        _PUBLISHED_HEADS | {"intermediate_size": 48, "sliding_window": 2047, "pad_token_id": 0},
     ),
-    "phi3": ("phi3", _PUBLISHED_HEADS | {"sliding_window": 2047, "pad_token_id": 0}),
     "phi3_longrope": (
         "phi3",
         _PUBLISHED_HEADS

@@ -34,7 +34,17 @@ def assert_same(state: Any, expected: Any) -> None:
         assert torch.equal(getattr(state, name), getattr(expected, name)), name
 
 
-REPEATED = ["mamba", "mamba2", "mamba2_groups", "llama", "qwen2", "mobile_llm", "mobile_llm_shared"]
+REPEATED = [
+    "mamba",
+    "mamba2",
+    "mamba2_groups",
+    "llama",
+    "qwen2",
+    "stablelm",
+    "phi",
+    "mobile_llm",
+    "mobile_llm_shared",
+]
 
 
 @pytest.mark.parametrize("name", REPEATED)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from cobra.models.lm.base import LanguageModel
+from cobra.models.lm.block_steps import BlockSteps
 from cobra.models.lm.kv_state import KVState
-from cobra.models.lm.llama import Llama
 
 
 class AttentionLM(LanguageModel):
@@ -58,14 +58,14 @@ class AttentionLM(LanguageModel):
 
     def step(self, embed: Tensor, state: KVState) -> Tensor:
         """One embedding a sequence (B, D) to its hidden state (B, D); updates `state` in place."""
-        llama = None if state.rotation is None else self.llama()
-        if llama is None:
+        steps = None if state.rotation is None else self.block_steps()
+        if steps is None:
             return self.prefill(embed[:, None], state)[:, 0]
         state.begin(1, None)
-        return llama.step(embed, state)
+        return steps.step(embed, state)
 
-    def llama(self) -> Llama | None:
-        """The modules of a model of LLaMA's blocks, whose steps take kernels alone; None of others."""
+    def block_steps(self) -> BlockSteps | None:
+        """The steps of a model that takes them by kernels alone; None of others."""
         return None
 
     def allocate_state(
@@ -82,8 +82,8 @@ class AttentionLM(LanguageModel):
         autocast = device.type != "meta" and torch.is_autocast_enabled(device.type)
         dtype = dtype or (torch.get_autocast_dtype(device.type) if autocast else weight.dtype)
         # elsewhere a length that only a kernel reads would have to be waited for
-        llama = self.llama() if weight.device.type == device.type == "cpu" else None
-        rotation = None if llama is None else llama.rotation(max_length)
+        steps = self.block_steps() if weight.device.type == device.type == "cpu" else None
+        rotation = None if steps is None else steps.rotation(max_length)
         return KVState.empty(
             self.n_slots, batch, self.kv_heads, max_length, self.head_dim, dtype, device, rotation
         )

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cobra.models.lm.attention_lm import AttentionLM
+from cobra.models.lm.block_steps import BlockSteps
 from cobra.models.lm.kv_state import KVState, attend
 from cobra.models.lm.llama import Llama
 from cobra.models.lm.state_space import RMSNorm, TiedEmbedding
@@ -73,10 +74,10 @@ class MobileLLM(AttentionLM):
             hidden, residual = block(hidden, residual, rotation, seen, state, slot)
         return self.norm.add(hidden, residual)[0]
 
-    def llama(self) -> Llama:
-        """See `AttentionLM.llama`."""
+    def block_steps(self) -> BlockSteps:
+        """See `AttentionLM.block_steps`."""
         blocks = [block for block in self.layers for _ in range(self.passes)]
-        return Llama(blocks, self.norm, self.norm.eps, self._rotation)
+        return Llama(blocks, self.norm, self._rotation, RMSNorm.add)
 
     def _rotation(self, length: int) -> Tensor:
         positions = torch.arange(length)[None]

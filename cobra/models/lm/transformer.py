@@ -4,25 +4,13 @@ from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
-import torch  # isort: skip
 from torch import Tensor, nn  # isort: skip
-from transformers import (
-    AttentionInterface,
-    AutoConfig,
-    AutoModelForCausalLM,
-    Cache,
-    LlamaForCausalLM,
-    Qwen2ForCausalLM,
-)
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, Cache
 
 from cobra.models.lm.attention_lm import AttentionLM
+from cobra.models.lm.block_steps import BlockSteps
 from cobra.models.lm.kv_state import KVState, attend
-from cobra.models.lm.llama import Llama
-
-# of the same blocks
-_LLAMAS = (LlamaForCausalLM, Qwen2ForCausalLM)
-# rotary embeddings whose angles do not depend on how long the text has become
-_FIXED_ANGLES = ("default", "linear", "llama3", "yarn")
+from cobra.models.lm.transformer_steps import block_steps
 
 
 class TransformerLM(AttentionLM):
@@ -80,22 +68,9 @@ class TransformerLM(AttentionLM):
             use_cache=state is not None,
         ).last_hidden_state
 
-    def llama(self) -> Llama | None:
-        """See `AttentionLM.llama`."""
-        model = self.causal_lm.base_model
-        if (
-            not isinstance(self.causal_lm, _LLAMAS)
-            or model.config.hidden_act != "silu"
-            or model.rotary_emb.rope_type not in _FIXED_ANGLES
-            or self.window is not None
-        ):
-            return None
-        return Llama(model.layers, model.norm, model.config.rms_norm_eps, self._rotation)
-
-    def _rotation(self, length: int) -> Tensor:
-        cos, sin = self.causal_lm.base_model.rotary_emb(torch.zeros(1), torch.arange(length)[None])
-        half = cos.shape[-1] // 2
-        return torch.cat([cos[0, :, :half], sin[0, :, :half]], dim=-1)
+    def block_steps(self) -> BlockSteps | None:
+        """See `AttentionLM.block_steps`."""
+        return block_steps(self.causal_lm)
 
     def _check_window(self, tokens: int) -> None:
         """Attention here is over all tokens: refuse to be silently another model than the configuration's."""

@@ -150,10 +150,32 @@ def test_a_step_reads_nothing_that_is_not_written(name: str) -> None:
     assert torch.equal(*results)
 
 
-def test_llamas_blocks_step_by_kernels_alone() -> None:
+def test_known_blocks_step_by_kernels_alone() -> None:
     states: dict[str, Any] = {name: LMS[name]().allocate_state(1, 4) for name in PAIRS}
     alike = {name for name, state in states.items() if state.rotation is not None}
-    assert alike == {"llama", "qwen2", "mobile_llm", "mobile_llm_shared"}
+    assert alike == {"llama", "qwen2", "stablelm", "phi", "mobile_llm", "mobile_llm_shared"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("llama", {"hidden_act": "gelu"}),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}),
+        ("phi", {"hidden_act": "gelu"}),
+        ("phi", {"qk_layernorm": True}),
+        ("stablelm", {"qk_layernorm": True}),
+        ("stablelm", {"use_parallel_residual": True}),
+    ],
+)
+def test_blocks_with_other_options_step_through_their_modules(name: str, options: dict[str, Any]) -> None:
+    model_type, usual = TRANSFORMERS[name]
+    lm = TransformerLM(VOCAB, 32, 2, model_type, usual | options)
+    shaken(lm)
+    embeds, state = lm.embed(token_ids(2, 5)), lm.allocate_state(2, 5)
+    assert state.rotation is None
+    steps = [lm.step(embed, state) for embed in embeds.unbind(1)]
+    torch.testing.assert_close(torch.stack(steps, 1), lm.prefill(embeds), rtol=1e-5, atol=1e-5)
 
 
 def test_a_state_says_what_does_not_fit() -> None:
