@@ -58,7 +58,7 @@ def test_the_published_systems_have_the_published_sizes() -> None:
     assert stated(CASES["ml_mamba_2.7b"]) == {"image tokens": 729, "parameters": 3_618_946_048}
 
 
-@pytest.mark.parametrize("name", ["mamba1", "short_init", "transformer"])
+@pytest.mark.parametrize("name", ["mamba1", "published_init", "short_init", "transformer"])
 def test_what_the_demo_is_compared_with_is_as_large(name: str) -> None:
     base = stated(CASES["cobra_tiny"])
     twin = stated(CASES[f"cobra_tiny+{name}"])

@@ -1,11 +1,15 @@
 """Mamba-2 (Dao & Gu 2024, arXiv 2405.21060)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from cobra.kernels.ops import causal_conv1d, mamba2_step, rms_norm_gated, ssd_chunk_scan
 from cobra.models.lm.init import inverse_softplus_dt, scale_output, stack, strata, without_weight_decay
 from cobra.models.lm.state_space import Mixer, RMSNorm, SSMState, StateSpaceLM
+
+Range = tuple[float, float]
 
 
 class Mamba2LM(StateSpaceLM):
@@ -21,9 +25,9 @@ class Mamba2LM(StateSpaceLM):
         n_groups: groups of heads that share B and C, G.
         d_conv: width of the causal convolution.
         chunk_size: tokens a chunk of the scan; a hint, which changes speed and not results.
-        dt_range: time steps at initialisation. The published range suits long sequences; in a few hundred
-            steps of AdamW on sequences of about 100 tokens (0.2, 1.0) learns faster, with Muon it does not.
-        A_range: decay rates at initialisation, uniform. For such short sequences: (0.005, 0.5).
+        dt_range: time steps at initialisation, log-uniform over the heads and rising with their number.
+        A_range: decay rates at initialisation, uniform; one range, or one for each layer. A head forgets
+            within 1 / (dt A) tokens: docs/shapes_vqa.md has what that means for a small model.
         norm_eps: epsilon of the norms.
     """
 
@@ -38,8 +42,8 @@ class Mamba2LM(StateSpaceLM):
         n_groups: int = 1,
         d_conv: int = 4,
         chunk_size: int = 64,
-        dt_range: tuple[float, float] = (1e-3, 1e-1),
-        A_range: tuple[float, float] = (1.0, 16.0),
+        dt_range: Range = (1e-3, 1e-1),
+        A_range: Range | list[Range] = (1.0, 16.0),
         norm_eps: float = 1e-5,
     ) -> None:
         d_inner = expand * d_model
@@ -52,9 +56,21 @@ class Mamba2LM(StateSpaceLM):
             Mamba2Mixer(d_model, d_inner, n_heads, d_state, n_groups, d_conv, chunk_size, norm_eps)
             for _ in range(n_layers)
         ]
-        for mixer in mixers:
-            mixer.initialise(dt_range, A_range, n_layers)
+        for mixer, rates in zip(mixers, _by_layer(A_range, n_layers), strict=True):
+            mixer.initialise(dt_range, rates, n_layers)
         super().__init__(vocab_size, d_model, mixers, norm_eps)
+
+
+def _by_layer(ranges: Any, n_layers: int) -> list[Range]:
+    """A range for each layer, of one or as many."""
+    # files hold lists, not tuples
+    if not isinstance(ranges[0], list | tuple):
+        return [ranges] * n_layers
+    if len(ranges) != n_layers:
+        raise ValueError(
+            f"A_range holds {len(ranges)} ranges for {n_layers} layers: give one, or one for each"
+        )
+    return list(ranges)
 
 
 class Mamba2Mixer(Mixer):
@@ -88,7 +104,7 @@ class Mamba2Mixer(Mixer):
         self.norm = RMSNorm(d_inner, norm_eps)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
-    def initialise(self, dt_range: tuple[float, float], A_range: tuple[float, float], n_layers: int) -> None:
+    def initialise(self, dt_range: Range, A_range: Range, n_layers: int) -> None:
         """Draw dt and A from ranges as Mamba-2's reference code does (`Mamba2.__init__`), but from all parts
         of them, dt in rising order; scale the output.
         """
