@@ -194,7 +194,7 @@ def answer(text: str, labels: np.ndarray) -> str:
 def test_caption_lists_the_cells_in_reading_order() -> None:
     labels = np.zeros((16, 3), np.int8)
     labels[0], labels[10] = (1, 1, 0), (0, 7, 8)
-    assert write_caption(labels) == "a red circle, k digit seven"
+    assert write_caption(labels) == "a red circle, k seven digit"
 
 
 def test_objects_are_drawn_in_their_cells_in_their_colours() -> None:

@@ -72,7 +72,7 @@ class ShapesQuestions(_Shapes):
 
 
 class ShapesCaptions(_Shapes):
-    """Pictures and their description, cell by cell: "a red circle, k digit seven"."""
+    """Pictures and their description, cell by cell: "a red circle, k seven digit"."""
 
     def _record(self, scene: int) -> Record:
         return self._make(scene, [user(DESCRIBE, images=1), assistant(caption(self.scenes.labels[scene]))])

@@ -113,12 +113,15 @@ def cell_labels(scene: Scene) -> np.ndarray:
 
 
 def caption(labels: np.ndarray) -> str:
-    """What the cells (16, 3) hold, in reading order: "a red circle, k digit seven"."""
+    """What the cells (16, 3) hold, in reading order: "a red circle, k seven digit".
+
+    A number stands where a color does, so that one look-up by the cell's name finds either.
+    """
     phrases = []
     for cell, (color, shape, digit) in enumerate(labels.tolist()):
         if shape:
             what = (
-                f"digit {NUMBERS[digit - 1]}" if digit else f"{_COLOR_NAMES[color - 1]} {SHAPES[shape - 1]}"
+                f"{NUMBERS[digit - 1]} digit" if digit else f"{_COLOR_NAMES[color - 1]} {SHAPES[shape - 1]}"
             )
             phrases.append(f"{CELL_NAMES[cell]} {what}")
     return ", ".join(phrases)

@@ -48,7 +48,7 @@ def corpus() -> Iterator[str]:
     for color in COLORS:
         yield f"how many {color} objects are there? what shape is the {color} object?"
     yield "what digit is written?"
-    yield from (f"digit {number}, digit {number}" for number in NUMBERS)
+    yield from (f"{number} digit, {number} digit" for number in NUMBERS)
     yield from (answer for answers in ANSWERS["train"].values() for answer in answers)
 
 
