@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -72,8 +73,11 @@ class MuonAdamW(Optimizer):
         momentum = state["momentum_buffer"].lerp_(gradient, 1 - _MOMENTUM)
         update = gradient.lerp(momentum, _MOMENTUM)  # Nesterov's
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        for matrix, change in zip(parameter.split(group["muon"]), update.split(group["muon"]), strict=True):
-            matrix.add_(orthogonal(change), alpha=-0.2 * group["lr"] * math.sqrt(max(change.shape)))
+        for matrices, changes in zip(
+            _batches(parameter, group["muon"]), _batches(update, group["muon"]), strict=True
+        ):
+            scale = 0.2 * math.sqrt(max(changes.shape[1:]))
+            matrices.add_(orthogonal(changes), alpha=-group["lr"] * scale)
 
     def _share(self) -> None:
         self.adamw.param_groups, self.adamw.state = self._of(muon=False), self.state
@@ -82,12 +86,23 @@ class MuonAdamW(Optimizer):
         return [group for group in self.param_groups if (group["muon"] is not None) is muon]
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix with orthogonal rows or columns, roughly, in bf16: singular values of 0.7 to 1.2."""
+def _batches(stacked: Tensor, rows: tuple[int, ...]) -> list[Tensor]:
+    """Views (matrices, rows, columns) of a weight, one for each run of matrices of as many rows."""
+    runs = [(each, len(list(run))) for each, run in groupby(rows)]
+    parts = stacked.split([each * count for each, count in runs])
+    return [part.unflatten(0, (count, each)) for part, (each, count) in zip(parts, runs, strict=True)]
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """The nearest matrices (n, M, K) with orthogonal rows or columns, roughly, in bf16.
+
+    Their singular values are 0.7 to 1.2.
+    """
     a, b, c = _COEFFICIENTS
-    x = (matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT).bfloat16()
-    x = x / x.norm().clamp(min=1e-7)
+    wide = matrices.shape[1] <= matrices.shape[2]
+    x = (matrices if wide else matrices.mT).bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x if matrix.shape[0] <= matrix.shape[1] else x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x if wide else x.mT

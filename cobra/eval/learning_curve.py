@@ -81,7 +81,7 @@ def _draw_accuracy(axes: Axes, name: str, rows: list[Row], chance: float | None)
     color = "black" if name == "val/macro" else "#0969da"
     axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=color)
     title = "macro: mean of the types" if name == "val/macro" else name.removeprefix("val/")
-    axes.set_title(f"{title}, {100 * points[-1][1]:.0f} % at the end")
+    axes.set_title(f"{title}, {100 * points[-1][1]:.0f} % at step {points[-1][0]:.0f}")
     if chance is not None:
         axes.axhline(chance, color="#cf222e", linestyle=":", linewidth=1.2)
         axes.text(0, chance + 0.02, "guessing", color="#cf222e", fontsize=8, va="bottom")
