@@ -80,7 +80,7 @@ void step(const Shape& s, int64_t threads) {
   expect_close(keys_t.values(), all_keys.values(), 0, "its key");
   const cobra::Advance advance = {place, threads};
   CHECK(cobra_advance(&advance) == 0 && position == s.length);
-  CHECK(cobra_attention_step(&call) == 1);
+  CHECK(cobra_attention_step(&call) == cobra::NO_ROOM);
 }
 
 int main() {
