@@ -24,6 +24,12 @@ def inverse_softplus_dt(count: int, dt_range: tuple[float, float], floor: float 
     return dt + torch.log(-torch.expm1(-dt))
 
 
+def decay_logs(count: int, rates: tuple[float, float]) -> Tensor:
+    """Logarithms (count,) of decay rates, uniform (Mamba-2's reference code), from all of a range."""
+    low, high = rates
+    return (low + (high - low) * strata(count))[torch.randperm(count)].log()
+
+
 def scale_output(linear: nn.Linear, layers: int) -> None:
     """Divide a residual branch's last weights by sqrt(layers), as GPT-2 does."""
     with torch.no_grad():

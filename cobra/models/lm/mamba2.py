@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cobra.kernels.ops import causal_conv1d, mamba2_step, rms_norm_gated, ssd_chunk_scan
-from cobra.models.lm.init import inverse_softplus_dt, scale_output, stack, strata, without_weight_decay
+from cobra.models.lm.init import decay_logs, inverse_softplus_dt, scale_output, stack, without_weight_decay
 from cobra.models.lm.state_space import Mixer, RMSNorm, SSMState, StateSpaceLM
 
 Range = tuple[float, float]
@@ -110,9 +110,7 @@ class Mamba2Mixer(Mixer):
         """
         with torch.no_grad():
             self.dt_bias.copy_(inverse_softplus_dt(self.n_heads, dt_range))
-            low, high = A_range
-            rates = low + (high - low) * strata(self.n_heads)
-            self.A_log.copy_(rates[torch.randperm(self.n_heads)].log())
+            self.A_log.copy_(decay_logs(self.n_heads, A_range))
         scale_output(self.out_proj, n_layers)
 
     def forward(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cobra.kernels.ops import causal_conv1d, rms_norm_gated, ssd_chunk_scan
 from cobra.kernels.routes import ROUTES, Grid, Route
-from cobra.models.lm.init import inverse_softplus_dt, scale_output, without_weight_decay
+from cobra.models.lm.init import decay_logs, inverse_softplus_dt, scale_output, stack, without_weight_decay
 from cobra.models.lm.state_space import RMSNorm
 from cobra.models.projectors.grid import square_side
 
@@ -49,6 +49,7 @@ class ScanMixer(nn.Module):
         self.splits = (d_inner, channels, heads)
         self.scan_splits = (d_inner, d_state, d_state)
         self.in_proj = nn.Linear(d_model, sum(self.splits), bias=False)
+        stack(self.in_proj, (d_inner, d_inner, d_state, d_state, heads))  # z, x, B, C, dt
         for path in self.routes:
             self.add_module(f"conv1d{path}", nn.Conv1d(channels, channels, d_conv, groups=channels))
             for name in ("dt_bias", "A_log", "D"):
@@ -62,7 +63,7 @@ class ScanMixer(nn.Module):
         with torch.no_grad():
             for path in self.routes:
                 self.get_parameter(f"dt_bias{path}").copy_(inverse_softplus_dt(heads, (1e-3, 1e-1)))
-                self.get_parameter(f"A_log{path}").copy_(torch.empty(heads).uniform_(1.0, 16.0).log())
+                self.get_parameter(f"A_log{path}").copy_(decay_logs(heads, (1.0, 16.0)))
         scale_output(self.out_proj, n_layers)
 
     def forward(self, patches: Tensor) -> Tensor:
