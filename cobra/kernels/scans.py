@@ -25,6 +25,7 @@ def ssd_chunk_scan(
     route: Route = "forward",
     grid: Grid | None = None,
     chunk_size: int = 64,
+    return_final_state: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, H, P) in x's dtype and the final state (B, H, P, N) in fp32 (fp64 for fp64 inputs).
 
@@ -55,6 +56,7 @@ def ssd_chunk_scan(
             by adding their y, and a bidirectional scan by adding the first two.
         grid: (height, width) of the tokens, row after row; needed to go down columns.
         chunk_size: a hint; results differ by rounding only.
+        return_final_state: without it the second result is empty, (0,), and a short sequence costs less.
 
     Raises:
         ValueError: if shapes, dtypes, devices or the route do not fit, naming the argument.
@@ -99,6 +101,7 @@ def ssd_chunk_scan(
         route=route,
         grid=grid,
         chunk_size=chunk_size,
+        return_final_state=return_final_state,
     )
 
 

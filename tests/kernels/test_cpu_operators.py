@@ -54,7 +54,7 @@ def operators() -> list[tuple[str, list[Any], bool]]:
         ("add_rms_norm", [x, x + 1, weight, 1e-5, torch.float32], True),
         ("rms_norm_gated", [*gated, 1e-5, 33, False], True),
         ("causal_conv1d", [*convolved, True, True, 1], True),
-        ("ssd_chunk_scan", [*ssd_inputs, *values(ssd, LAST), True, True, 3, 0.0, 1.5, True], True),
+        ("ssd_chunk_scan", [*ssd_inputs, *values(ssd, LAST), True, True, 3, 0.0, 1.5, True, True], True),
         ("selective_scan", [*scan_inputs, *values(scan, LAST), True, True, 3, True], True),
         ("rms_norm_backward", [x, x + 1, x, weight, 1e-5], False),
         ("rms_norm_gated_backward", [gated[0], *gated, 1e-5, 33, False], False),
@@ -93,9 +93,9 @@ def test_the_backward_of_a_scan_is_what_it_declares(op: str, dfinal: bool) -> No
     arguments = next(arguments for name, arguments, _ in operators() if name == op)
     y, final, states = getattr(torch.ops.cobra, op)(*arguments)
     *inputs, _ = arguments[:9]
-    given = [y, final if dfinal else None, *inputs, *arguments[9:11], states, *arguments[11:-1]]
-    if op == "ssd_chunk_scan":
-        given.append(True)
+    # the SSD's ends with whether there was an initial state
+    options = [*arguments[11:-2], True] if op == "ssd_chunk_scan" else arguments[11:-1]
+    given = [y, final if dfinal else None, *inputs, *arguments[9:11], states, *options]
     torch.library.opcheck(getattr(torch.ops.cobra, f"{op}_backward").default, tuple(given))
 
 

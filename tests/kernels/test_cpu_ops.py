@@ -26,7 +26,8 @@ from tests.kernels.cpu_cases import (
 
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
 
-LENGTHS = (0, 1, 63, 64, 65, 257)
+# up to 128 the SSD is one chunk
+LENGTHS = (0, 1, 63, 64, 65, 128, 129, 257)
 LEVELS = [] if cpu.unavailable() else library.levels()
 ALL = SEQUENCES + STEPS
 
@@ -75,7 +76,7 @@ def test_values_and_gradients_are_the_references(case: Case, length: int, level:
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("case", SEQUENCES, ids=str)
 def test_an_empty_batch_gives_empty_results_and_no_gradients(case: Case, backend: str) -> None:
-    inputs = case.make(70)
+    inputs = case.make(130)
     for name, value in inputs.items():
         if isinstance(value, Tensor) and value.dim() > 1 and name not in ("A", "D", "weight"):
             inputs[name] = value[:0]
@@ -95,7 +96,7 @@ def test_steps_are_the_references(case: Case, level: str) -> None:
 
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_bf16_inputs_are_computed_in_fp32(case: Case) -> None:
-    rough = each(case.make(65), Tensor.bfloat16)
+    rough = each(case.make(130), Tensor.bfloat16)
     exact = each(rough, Tensor.double)
     if case in SEQUENCES:
         rough, exact = with_gradients(rough), with_gradients(exact)
@@ -106,7 +107,7 @@ def test_bf16_inputs_are_computed_in_fp32(case: Case) -> None:
 
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_parameters_and_states_may_be_wider_than_the_input(case: Case) -> None:
-    inputs = case.make(65)
+    inputs = case.make(130)
     first = next(iter(inputs)) if "state" not in case.states else "x"
     mixed = inputs | {first: inputs[first].bfloat16()}
     expected = run(case.spec, case, each(mixed, Tensor.double))
@@ -123,9 +124,9 @@ def test_views_give_the_same_as_copies(case: Case) -> None:
         """The first dimension contiguous, the last not."""
         return x.mT.contiguous().mT if x.dim() > 1 else torch.stack([x, x], dim=1)[:, 0]
 
-    expected = run(getattr(ops, case.op), case, case.make(70))
+    expected = run(getattr(ops, case.op), case, case.make(130))
     for view in (widen, turn):
-        assert_near(run(getattr(ops, case.op), case, each(case.make(70), view)), expected, 1e-6)
+        assert_near(run(getattr(ops, case.op), case, each(case.make(130), view)), expected, 1e-6)
 
 
 @pytest.mark.parametrize("case", ALL, ids=str)
@@ -216,7 +217,7 @@ def test_padding_does_not_leak() -> None:
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("case", [case for case in SEQUENCES if "all" not in str(case)], ids=str)
 def test_what_is_not_finite_shows(case: Case, value: float) -> None:
-    inputs = case.make(70)
+    inputs = case.make(130)
     first = next(iter(inputs))
     inputs[first][0, 30] = value
     y = run(getattr(ops, case.op), case, inputs)["y"]
@@ -233,6 +234,6 @@ def test_denormals_are_back_after_a_call() -> None:
 
 
 def test_autocast_does_not_lower_the_precision() -> None:
-    expected = ops.ssd_chunk_scan(**ssd(65))[0]
+    expected = ops.ssd_chunk_scan(**ssd(130))[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(ops.ssd_chunk_scan(**ssd(65))[0], expected)
+        assert torch.equal(ops.ssd_chunk_scan(**ssd(130))[0], expected)

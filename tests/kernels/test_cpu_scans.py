@@ -1,7 +1,7 @@
 """The native scans where rounding, overflow or a split could go wrong, at every ISA level."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -133,9 +133,25 @@ def test_threads_change_nothing_where_heads_share_a_part(case: Case) -> None:
         assert all(torch.equal(result[name], first) for result in results), name
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("length", [1, 65, 129])
+@pytest.mark.parametrize("make", [ssd, ssd_with_all])
+def test_y_is_the_same_without_the_final_state(make: Callable[..., Inputs], length: int, backend: str) -> None:
+    results = []
+    for wanted in (True, False):
+        inputs = with_gradients(make(length))
+        with use_backend(backend):
+            y, state = ops.ssd_chunk_scan(**inputs, return_final_state=wanted)
+        y.sin().sum().backward()
+        results.append((y, *(inputs[name].grad for name in floating(inputs))))
+    assert state.shape == (0,)
+    for expected, actual in zip(*results, strict=True):
+        assert torch.equal(actual, expected)
+
+
 @pytest.mark.parametrize("given", ["nothing", "zeros", "a constant"])
 @pytest.mark.parametrize("used", ["y", "state"])
-@pytest.mark.parametrize("length", [1, 64, 65, 150])
+@pytest.mark.parametrize("length", [1, 128, 129, 200])
 @pytest.mark.parametrize("case", PLAIN, ids=str)
 def test_gradients_of_one_result_alone(case: Case, length: int, used: str, given: str) -> None:
     """The products with a state that is zero, or whose gradient is, are left out."""

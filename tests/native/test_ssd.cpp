@@ -80,7 +80,7 @@ void test(const Shape& s, int64_t threads) {
   const Outputs expected = recurrence(s, values);
   Tensors t(s, values);
   Tensor y(t.wide), final_state(t.state);
-  const int64_t chunks = (s.length + cobra::SSD_CHUNK - 1) / cobra::SSD_CHUNK;
+  const int64_t chunk = s.length > cobra::SSD_WHOLE ? cobra::SSD_CHUNK : cobra::SSD_WHOLE, chunks = (s.length + chunk - 1) / chunk;
   Tensor states({s.batch, s.heads, chunks, round_up(s.d_state, cobra::STATE_PAD) * round_up(s.head_dim, cobra::STATE_PAD)});
   const double most = std::numeric_limits<double>::infinity();
   const auto a = [&](Input i) { return s.bare && (i == Z || i == INITIAL) ? absent() : t.in[i].array(); };

@@ -18,9 +18,9 @@ _ssd_backward = Kernel("ssd_chunk_scan_backward", arrays=22, sizes=10, reals=2)
 _scan = Kernel("selective_scan", arrays=14, sizes=8)
 _scan_backward = Kernel("selective_scan_backward", arrays=22, sizes=8)
 
-# As in csrc/scan_abi.h: tokens between the states that are kept for the backward, and what their widths are
-# rounded up to.
-SSD_CHUNK, SCAN_CHUNK, STATE_PAD = 64, 32, 16
+# As in csrc/scan_abi.h: tokens between the states that are kept for the backward, the longest sequence that the SSD
+# takes as one chunk, and what the states' widths are rounded up to.
+SSD_CHUNK, SCAN_CHUNK, SSD_WHOLE, STATE_PAD = 64, 32, 128, 16
 
 
 def ssd_chunk_scan(
@@ -41,12 +41,13 @@ def ssd_chunk_scan(
     route: Route = "forward",
     grid: Grid | None = None,
     chunk_size: int = 64,
+    return_final_state: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, H, P) and the final state (B, H, P, N); the kernel has its own chunk size."""
     inputs = [native(m) for m in (dt, A, B, C, D, z, dt_bias, initial_state)]
     keep = needs_gradient(x, *inputs)
     options = (dt_softplus, *for_kernels(route, grid), *dt_limit)
-    y, final, _ = _ssd_chunk_scan(x, *inputs, seq_idx, mask, *options, keep)
+    y, final, _ = _ssd_chunk_scan(x, *inputs, seq_idx, mask, *options, return_final_state, keep)
     return y, final
 
 
@@ -99,10 +100,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
 
 
 def _ssd_run(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *inputs, softplus, from_end, grid_height, dt_min, dt_max, keep = arguments
+    *inputs, softplus, from_end, grid_height, dt_min, dt_max, return_final, keep = arguments
     _, _, B, _, D, *_ = inputs
     y, final, states = map(unwritten, _ssd_fake(x, *arguments))
-    arrays = (x, *inputs, y, final, states.view(-1) if keep else None)
+    arrays = (x, *inputs, y, final if return_final else None, states.view(-1) if keep else None)
     sizes = (*x.shape, *B.shape[2:], D is not None and D.dim() == 2, softplus, from_end, grid_height)
     _ssd(arrays, sizes, dt_min, dt_max)
     return y, final, states
@@ -110,12 +111,12 @@ def _ssd_run(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _ssd_fake(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     batch, length, heads, head_dim = x.shape
-    d_state, keep = B.shape[3], rest[-1]
-    final = x.new_empty(batch, heads, head_dim, d_state, dtype=torch.float32)
-    chunks = -(-length // SSD_CHUNK)
+    d_state, (return_final, keep) = B.shape[3], rest[-2:]
+    final = (batch, heads, head_dim, d_state) if return_final else (0,)
+    chunks = -(-length // SSD_CHUNK) if length > SSD_WHOLE else min(length, 1)
     size = [-(-width // STATE_PAD) * STATE_PAD for width in (d_state, head_dim)]
-    shape = (batch, heads, chunks, *size) if keep else (0,)
-    return x.new_empty(x.shape), final, x.new_empty(shape, dtype=torch.float32)
+    kept = (batch, heads, chunks, *size) if keep else (0,)
+    return x.new_empty(x.shape), *(x.new_empty(shape, dtype=torch.float32) for shape in (final, kept))
 
 
 def _ssd_backward_run(
@@ -165,13 +166,13 @@ def _ssd_gradients(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, _: None) 
     saved = ctx.saved_tensors
     dy = _zeros_if_absent(dy, saved[0])
     continued = ctx.initial_state is not None
-    gradients = _ssd_chunk_scan_backward(dy, dfinal, *saved, *ctx.options, continued)
+    gradients = _ssd_chunk_scan_backward(dy, dfinal, *saved, *ctx.options[:-1], continued)
     given = [if_given(g, x) for g, x in zip(gradients, (*saved[:8], ctx.initial_state), strict=True)]
-    return *given, *[None] * 8
+    return *given, *[None] * 9
 
 
 _ssd_chunk_scan = register(
-    f"ssd_chunk_scan({_INPUTS}, {_TOKENS}, {_ROUTE}, float dt_min, float dt_max, bool keep)"
+    f"ssd_chunk_scan({_INPUTS}, {_TOKENS}, {_ROUTE}, float dt_min, float dt_max, bool return_final, bool keep)"
     " -> (Tensor, Tensor, Tensor)",
     _ssd_run,
     _ssd_fake,

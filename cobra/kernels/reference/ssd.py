@@ -30,6 +30,7 @@ def ssd_chunk_scan(
     route: Route = "forward",
     grid: Grid | None = None,
     chunk_size: int = 64,
+    return_final_state: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, H, P) and the final state (B, H, P, N); arguments as in `cobra.kernels.ops.ssd_chunk_scan`.
 
@@ -37,7 +38,8 @@ def ssd_chunk_scan(
     """
     dtype, groups = accumulator(x), B.shape[2]
     if x.shape[1] == 0:
-        return torch.empty_like(x), _first_state(x, B, initial_state)
+        final = _first_state(x, B, initial_state)
+        return torch.empty_like(x), final if return_final_state else x.new_empty(0)
     x, dt, B, C = (visit(m, route, grid) for m in (x, dt, B, C))
     z, seq_idx, mask = (visit(m, route, grid) for m in (z, seq_idx, mask))
     dt = time_step(dt, dt_bias, dt_softplus, dtype, dt_limit, mask)  # (B, L, H)
@@ -60,10 +62,12 @@ def ssd_chunk_scan(
         before = None if seq is None else seq[:, -1:]
         outputs.append(y)
     y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, L, H, P)
-    assert state is not None
-    final = state.reshape(x.shape[0], *x.shape[2:], B.shape[3])  # (B, H, P, N)
     y = skip_and_gate(y, x, None if D is None else D.view(x.shape[2], -1), z)
-    return unvisit(y, route, grid), final
+    y = unvisit(y, route, grid)
+    if not return_final_state:
+        return y, y.new_empty(0)
+    assert state is not None
+    return y, state.reshape(x.shape[0], *x.shape[2:], B.shape[3])  # (B, H, P, N)
 
 
 def _first_state(x: Tensor, B: Tensor, initial_state: Tensor | None) -> Tensor:

@@ -146,6 +146,7 @@ class Mamba2Mixer(Mixer):
             seq_idx=seq_idx,
             mask=mask,
             chunk_size=self.chunk_size,
+            return_final_state=state is not None,
         )
         if state is not None:
             state.conv.copy_(conv_state)

@@ -93,5 +93,6 @@ class ScanMixer(nn.Module):
             route=route,
             grid=grid,
             chunk_size=self.chunk_size,
+            return_final_state=False,
         )
         return y.flatten(-2)

@@ -3,8 +3,9 @@
 
 namespace cobra {
 
+// The SSD takes sequences of up to SSD_WHOLE tokens as one chunk, which needs no states, longer ones by SSD_CHUNK.
+constexpr int64_t SSD_CHUNK = 64, SSD_WHOLE = 128;
 // Tokens between two states that the forward pass leaves for the backward pass.
-constexpr int64_t SSD_CHUNK = 64;
 constexpr int64_t SCAN_CHUNK = 32;
 // Widths of the SSD's saved states are rounded up to this.
 constexpr int64_t STATE_PAD = 16;
@@ -18,8 +19,8 @@ struct SsdForward {
   Array x, dt, A, B, C;                       // (B, L, H, P) (B, L, H) (H) (B, L, G, N) (B, L, G, N)
   Array D, z, dt_bias, initial_state;         // (H) or (H, P), (B, L, H, P) (H) (B, H, P, N)
   Array seq_idx, mask;                        // (B, L) int32 or int64, (B, L) bool
-  Array y, final_state;                       // (B, L, H, P), (B, H, P, N) in fp32
-  Array chunk_states;                         // (B, H, ceil(L / SSD_CHUNK), N and P padded), fp32, or absent
+  Array y, final_state;                       // (B, L, H, P), (B, H, P, N) in fp32 or absent
+  Array chunk_states;                         // (B, H, chunks, N and P padded), fp32, or absent
   int64_t batch, length, heads, head_dim, groups, d_state, D_per_channel, softplus;
   int64_t reversed, grid_height, threads;
   double dt_min, dt_max;
