@@ -136,7 +136,7 @@ def test_threads_change_nothing_where_heads_share_a_part(case: Case) -> None:
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("length", [1, 65, 129])
 @pytest.mark.parametrize("make", [ssd, ssd_with_all])
-def test_y_is_the_same_without_the_final_state(make: Callable[..., Inputs], length: int, backend: str) -> None:
+def test_y_needs_no_final_state(make: Callable[..., Inputs], length: int, backend: str) -> None:
     results = []
     for wanted in (True, False):
         inputs = with_gradients(make(length))

@@ -18,8 +18,8 @@ _ssd_backward = Kernel("ssd_chunk_scan_backward", arrays=22, sizes=10, reals=2)
 _scan = Kernel("selective_scan", arrays=14, sizes=8)
 _scan_backward = Kernel("selective_scan_backward", arrays=22, sizes=8)
 
-# As in csrc/scan_abi.h: tokens between the states that are kept for the backward, the longest sequence that the SSD
-# takes as one chunk, and what the states' widths are rounded up to.
+# As in csrc/scan_abi.h: tokens between the states that are kept for the backward, the longest sequence that
+# the SSD takes as one chunk, and what the states' widths are rounded up to.
 SSD_CHUNK, SCAN_CHUNK, SSD_WHOLE, STATE_PAD = 64, 32, 128, 16
 
 
@@ -116,7 +116,8 @@ def _ssd_fake(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *rest: Any) -> tuple[
     chunks = -(-length // SSD_CHUNK) if length > SSD_WHOLE else min(length, 1)
     size = [-(-width // STATE_PAD) * STATE_PAD for width in (d_state, head_dim)]
     kept = (batch, heads, chunks, *size) if keep else (0,)
-    return x.new_empty(x.shape), *(x.new_empty(shape, dtype=torch.float32) for shape in (final, kept))
+    results = x.new_empty(final, dtype=torch.float32), x.new_empty(kept, dtype=torch.float32)
+    return x.new_empty(x.shape), *results
 
 
 def _ssd_backward_run(
@@ -172,8 +173,8 @@ def _ssd_gradients(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, _: None) 
 
 
 _ssd_chunk_scan = register(
-    f"ssd_chunk_scan({_INPUTS}, {_TOKENS}, {_ROUTE}, float dt_min, float dt_max, bool return_final, bool keep)"
-    " -> (Tensor, Tensor, Tensor)",
+    f"ssd_chunk_scan({_INPUTS}, {_TOKENS}, {_ROUTE}, float dt_min, float dt_max, bool return_final,"
+    " bool keep) -> (Tensor, Tensor, Tensor)",
     _ssd_run,
     _ssd_fake,
 )
