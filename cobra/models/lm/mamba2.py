@@ -95,8 +95,8 @@ class Mamba2Mixer(Mixer):
         self.splits = (d_inner, channels, n_heads)
         self.group_size = d_inner // n_groups
         self.in_proj = nn.Linear(d_model, sum(self.splits), bias=False)
-        keys = n_groups * d_state
-        stack(self.in_proj, (d_inner, d_inner, keys, keys, n_heads))  # z, x, B, C, dt
+        # z, x, B and C of each group, dt
+        stack(self.in_proj, (d_inner, d_inner, *[d_state] * (2 * n_groups), n_heads))
         self.conv1d = nn.Conv1d(channels, channels, d_conv, groups=channels)
         self.dt_bias = without_weight_decay(nn.Parameter(torch.zeros(n_heads)))
         self.A_log = without_weight_decay(nn.Parameter(torch.zeros(n_heads)))

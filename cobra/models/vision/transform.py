@@ -33,7 +33,7 @@ class SquareTransform(ABC):
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB picture to (3, image_size, image_size), fp32."""
         array = torch.from_numpy(np.array(self.square(image), dtype=np.float32))  # (H, W, 3)
-        return (array.permute(2, 0, 1) / 255 - self.mean) / self.std
+        return array.permute(2, 0, 1).div_(255).sub_(self.mean).div_(self.std)
 
 
 class SquashTransform(SquareTransform):
