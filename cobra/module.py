@@ -154,7 +154,9 @@ class CobraModule(L.LightningModule):
         return self.stages[self.entered].name, self.global_step, kept and str(kept)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Answer the questions and count the right answers of each type."""
+        """Answer the questions and count the right answers of each type, unless the stage says not to."""
+        if self.entered is not None and not self.stages[self.entered].validate:
+            return
         for prediction in self.answer(batch, self._source("val", dataloader_idx)):
             counts = self.counts.setdefault(prediction.kind, [0, 0])
             counts[0] += prediction.is_right

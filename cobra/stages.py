@@ -26,6 +26,8 @@ class Stage:
         final_lr: rate at the end, as a share of the peak.
         weight_decay: of matrices; never on norms, biases, A_log, D and dt_bias.
         objective: what is minimised.
+        validate: whether the validation questions are answered in it; before a model has learned to answer
+            they only take time.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Stage:
     final_lr: float = 0.0
     weight_decay: float = 0.0
     objective: Callable[[object], Objective] = NextToken  # type: ignore[assignment]
+    validate: bool = True
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:

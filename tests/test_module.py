@@ -100,6 +100,23 @@ def test_each_stage_trains_its_parts_and_no_others(tmp_path: Path) -> None:
     assert watch.decays == [0.5, 0.5, 0.0, 0.0, 0.0, 0.0]
 
 
+class Scores(L.Callback):
+    """Remembers after every validation whether there is a score."""
+
+    def __init__(self) -> None:
+        self.given: list[bool] = []
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.given.append("val/macro" in trainer.callback_metrics)
+
+
+def test_a_stage_that_does_not_validate_answers_nothing(tmp_path: Path) -> None:
+    scores = Scores()
+    stages = [stage("a", ["vision"], validate=False), stage("b", ["lm"])]
+    run(stages, tmp_path, [scores], val_check_interval=1, check_val_every_n_epoch=None)
+    assert scores.given == [False, False, True, True]
+
+
 def test_parts_with_rates_of_their_own_move_as_far(tmp_path: Path) -> None:
     watch = Watch()
     run([stage("a", ["projector", "lm"], lr={"projector": 1e-2, "lm": 1e-4})], tmp_path, [watch])

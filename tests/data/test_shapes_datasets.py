@@ -21,7 +21,7 @@ def test_datasets_share_their_scenes() -> None:
     assert len(questions) == len(captions) == len(cells) == 20
     for first, second, third in ((questions[n], captions[n], cells[n]) for n in range(20)):
         assert np.array_equal(first.images[0], second.images[0])  # type: ignore[arg-type]
-        assert second.messages == third.messages
+        assert third.messages == second.messages[:1]
         assert second.messages[0].content == [{"type": "image"}, {"type": "text", "text": DESCRIBE}]
         assert third.labels is not None
         assert second.messages[1].text == caption(third.labels)

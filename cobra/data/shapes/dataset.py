@@ -78,11 +78,12 @@ class ShapesCaptions(_Shapes):
         return self._make(scene, [user(DESCRIBE, images=1), assistant(caption(self.scenes.labels[scene]))])
 
 
-class ShapesCells(ShapesCaptions):
-    """Captions with the classes of each cell (16, 3), of 9 colours, 8 shapes, 11 digits; 0 is nothing."""
+class ShapesCells(_Shapes):
+    """Pictures and the classes of each cell (16, 3), of 9 colours, 8 shapes, 11 digits; 0 is nothing."""
 
     def _record(self, scene: int) -> Record:
-        return replace(super()._record(scene), labels=self.scenes.labels[scene])
+        record = self._make(scene, [user(DESCRIBE, images=1)])
+        return replace(record, labels=self.scenes.labels[scene])
 
 
 class ShapesEval(_Shapes):
