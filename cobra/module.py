@@ -155,7 +155,8 @@ class CobraModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Answer the questions and count the right answers of each type, unless the stage says not to."""
-        if self.entered is not None and not self.stages[self.entered].validate:
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if fitting and self.entered is not None and not self.stages[self.entered].validate:
             return
         for prediction in self.answer(batch, self._source("val", dataloader_idx)):
             counts = self.counts.setdefault(prediction.kind, [0, 0])

@@ -94,9 +94,11 @@ def test_steps_are_the_references(case: Case, level: str) -> None:
     assert_near(actual, truth(case, 1), 5e-6)
 
 
+# one chunk of the SSD, and several
+@pytest.mark.parametrize("length", [70, 130])
 @pytest.mark.parametrize("case", ALL, ids=str)
-def test_bf16_inputs_are_computed_in_fp32(case: Case) -> None:
-    rough = each(case.make(130), Tensor.bfloat16)
+def test_bf16_inputs_are_computed_in_fp32(case: Case, length: int) -> None:
+    rough = each(case.make(length), Tensor.bfloat16)
     exact = each(rough, Tensor.double)
     if case in SEQUENCES:
         rough, exact = with_gradients(rough), with_gradients(exact)
@@ -114,8 +116,9 @@ def test_parameters_and_states_may_be_wider_than_the_input(case: Case) -> None:
     assert_near(run(getattr(ops, case.op), case, mixed), expected, 1.5e-2)
 
 
+@pytest.mark.parametrize("length", [70, 130])
 @pytest.mark.parametrize("case", ALL, ids=str)
-def test_views_give_the_same_as_copies(case: Case) -> None:
+def test_views_give_the_same_as_copies(case: Case, length: int) -> None:
     def widen(x: Tensor) -> Tensor:
         """Rows with a gap of NaN between them."""
         return torch.cat([x, torch.full_like(x, torch.nan)], dim=-1)[..., : x.shape[-1]]
@@ -124,9 +127,9 @@ def test_views_give_the_same_as_copies(case: Case) -> None:
         """The first dimension contiguous, the last not."""
         return x.mT.contiguous().mT if x.dim() > 1 else torch.stack([x, x], dim=1)[:, 0]
 
-    expected = run(getattr(ops, case.op), case, case.make(130))
+    expected = run(getattr(ops, case.op), case, case.make(length))
     for view in (widen, turn):
-        assert_near(run(getattr(ops, case.op), case, each(case.make(130), view)), expected, 1e-6)
+        assert_near(run(getattr(ops, case.op), case, each(case.make(length), view)), expected, 1e-6)
 
 
 @pytest.mark.parametrize("case", ALL, ids=str)

@@ -92,6 +92,13 @@ void test(const Shape& s, int64_t threads) {
   expect_close(y.values(), expected.y, 1e-4, "y");
   expect_close(final_state.values(), expected.final_state, 1e-4, "final state");
 
+  Tensor y_alone(t.wide);
+  cobra::SsdForward alone = forward;
+  alone.y = y_alone.array();
+  alone.final_state = alone.chunk_states = absent();
+  CHECK(cobra_ssd_chunk_scan(&alone) == 0);
+  expect_close(y_alone.values(), expected.y, 1e-4, "y alone");
+
   const Values dy = random.values(int64_t(expected.y.size()));
   const size_t states_size = expected.final_state.size();
   const Values dfinal = s.bare ? Values(states_size, 0) : random.values(int64_t(states_size));
@@ -121,6 +128,8 @@ int main() {
       // heads that share a part, in parts of one and two and in a single one
       {1, 130, 12, 3, 1, 5, 2}, {3, 70, 6, 3, 3, 5, 0},
       {1, 130, 12, 3, 1, 5, 2, 0, 1, true}, {3, 64, 6, 3, 3, 5, 0, 0, 1, true},
+      // a whole sequence that fills its only chunk
+      {1, 128, 4, 17, 2, 33, 1}, {1, 128, 12, 3, 1, 5, 2, 0, 1, true},
   };
   for (const Shape& shape : shapes) {
     const std::string name = "ssd L " + std::to_string(shape.length) + " P " + std::to_string(shape.head_dim);

@@ -39,7 +39,7 @@ def ssd_chunk_scan(
     dtype, groups = accumulator(x), B.shape[2]
     if x.shape[1] == 0:
         final = _first_state(x, B, initial_state)
-        return torch.empty_like(x), final if return_final_state else x.new_empty(0)
+        return torch.empty_like(x), final if return_final_state else final.new_empty(0)
     x, dt, B, C = (visit(m, route, grid) for m in (x, dt, B, C))
     z, seq_idx, mask = (visit(m, route, grid) for m in (z, seq_idx, mask))
     dt = time_step(dt, dt_bias, dt_softplus, dtype, dt_limit, mask)  # (B, L, H)
@@ -63,11 +63,9 @@ def ssd_chunk_scan(
         outputs.append(y)
     y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, L, H, P)
     y = skip_and_gate(y, x, None if D is None else D.view(x.shape[2], -1), z)
-    y = unvisit(y, route, grid)
-    if not return_final_state:
-        return y, y.new_empty(0)
     assert state is not None
-    return y, state.reshape(x.shape[0], *x.shape[2:], B.shape[3])  # (B, H, P, N)
+    final = state.reshape(x.shape[0], *x.shape[2:], B.shape[3])  # (B, H, P, N)
+    return unvisit(y, route, grid), final if return_final_state else final.new_empty(0)
 
 
 def _first_state(x: Tensor, B: Tensor, initial_state: Tensor | None) -> Tensor:

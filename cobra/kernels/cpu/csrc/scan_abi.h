@@ -3,7 +3,7 @@
 
 namespace cobra {
 
-// The SSD takes sequences of up to SSD_WHOLE tokens as one chunk, which needs no states, longer ones by SSD_CHUNK.
+// The SSD takes sequences of up to SSD_WHOLE tokens as one chunk, longer ones by SSD_CHUNK.
 constexpr int64_t SSD_CHUNK = 64, SSD_WHOLE = 128;
 // Tokens between two states that the forward pass leaves for the backward pass.
 constexpr int64_t SCAN_CHUNK = 32;
@@ -20,7 +20,9 @@ struct SsdForward {
   Array D, z, dt_bias, initial_state;         // (H) or (H, P), (B, L, H, P) (H) (B, H, P, N)
   Array seq_idx, mask;                        // (B, L) int32 or int64, (B, L) bool
   Array y, final_state;                       // (B, L, H, P), (B, H, P, N) in fp32 or absent
-  Array chunk_states;                         // (B, H, chunks, N and P padded), fp32, or absent
+  // (B, H, chunks, N and P padded), fp32, or absent: the state before each chunk, but for that before the first
+  // where there is no initial one; the backward pass then gets no dinitial_state
+  Array chunk_states;
   int64_t batch, length, heads, head_dim, groups, d_state, D_per_channel, softplus;
   int64_t reversed, grid_height, threads;
   double dt_min, dt_max;
