@@ -145,11 +145,12 @@ def test_y_needs_no_final_state(make: Callable[..., Inputs], length: int, backen
         with use_backend(backend):
             y, state = ops.ssd_chunk_scan(**inputs, return_final_state=wanted)
             with torch.no_grad():
-                inferred, state = ops.ssd_chunk_scan(**inputs, return_final_state=wanted)
+                inferred, inferred_state = ops.ssd_chunk_scan(**inputs, return_final_state=wanted)
         y.sin().sum().backward()
         results.append((y, inferred, *(inputs[name].grad for name in floating(inputs))))
-    assert state.shape == (0,)
-    assert state.dtype == torch.float32
+    for absent in (state, inferred_state):
+        assert absent.shape == (0,)
+        assert absent.dtype == torch.float32
     for expected, actual in zip(*results, strict=True):
         assert torch.equal(actual, expected)
 
