@@ -54,10 +54,7 @@ class MuonAdamW(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self.adamw.step()
-        for group in self._of(muon=True):
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._step_muon(parameter, group)
+        self._step_muon()
         return loss
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -65,19 +62,33 @@ class MuonAdamW(Optimizer):
         super().__setstate__(state)
         self._share()
 
-    def _step_muon(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _step_muon(self) -> None:
+        """All matrices of the same shape together: alone, a small one keeps few cores busy."""
+        alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor, float]]] = {}
+        for group in self._of(muon=True):
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                matrices = _wide(parameter, group["muon"])
+                for stack, update in zip(
+                    matrices, _wide(self._update(parameter), group["muon"]), strict=True
+                ):
+                    alike.setdefault(stack.shape[1:], []).append((stack, update, group["lr"]))
+        for shape, members in alike.items():
+            counts = [len(update) for _, update, _ in members]
+            changes = orthogonal(torch.cat([update for _, update, _ in members])).split(counts)
+            for (stack, _, lr), change in zip(members, changes, strict=True):
+                stack.add_(change, alpha=-lr * 0.2 * math.sqrt(max(shape)))
+
+    def _update(self, parameter: Tensor) -> Tensor:
+        """The gradient with Nesterov's momentum."""
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         momentum = state["momentum_buffer"].lerp_(gradient, 1 - _MOMENTUM)
-        update = gradient.lerp(momentum, _MOMENTUM)  # Nesterov's
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        for matrices, changes in zip(
-            _batches(parameter, group["muon"]), _batches(update, group["muon"]), strict=True
-        ):
-            scale = 0.2 * math.sqrt(max(changes.shape[1:]))
-            matrices.add_(orthogonal(changes), alpha=-group["lr"] * scale)
+        return gradient.lerp(momentum, _MOMENTUM)
 
     def _share(self) -> None:
         self.adamw.param_groups, self.adamw.state = self._of(muon=False), self.state
@@ -86,23 +97,23 @@ class MuonAdamW(Optimizer):
         return [group for group in self.param_groups if (group["muon"] is not None) is muon]
 
 
-def _batches(stacked: Tensor, rows: tuple[int, ...]) -> list[Tensor]:
-    """Views (matrices, rows, columns) of a weight, one for each run of matrices of as many rows."""
+def _wide(stacked: Tensor, rows: tuple[int, ...]) -> list[Tensor]:
+    """Views (matrices, M, K), M <= K, of a weight, one for each run of matrices of as many rows."""
     runs = [(each, len(list(run))) for each, run in groupby(rows)]
     parts = stacked.split([each * count for each, count in runs])
-    return [part.unflatten(0, (count, each)) for part, (each, count) in zip(parts, runs, strict=True)]
+    views = [part.unflatten(0, (count, each)) for part, (each, count) in zip(parts, runs, strict=True)]
+    return [view if view.shape[1] <= view.shape[2] else view.mT for view in views]
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest matrices (n, M, K) with orthogonal rows or columns, roughly, in bf16.
+    """The nearest matrices (n, M, K), M <= K, with orthogonal rows, roughly, in bf16.
 
     Their singular values are 0.7 to 1.2.
     """
     a, b, c = _COEFFICIENTS
-    wide = matrices.shape[1] <= matrices.shape[2]
-    x = (matrices if wide else matrices.mT).bfloat16()
+    x = matrices.bfloat16()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x if wide else x.mT
+    return x
