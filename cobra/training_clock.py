@@ -29,8 +29,9 @@ class TrainingClock(Callback):
         self.since = time.process_time()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
-        """Log it with the step."""
-        pl_module.log("cpu_seconds", self.cpu_seconds, batch_size=1)
+        """Log it with the step, where one is logged."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            pl_module.log("cpu_seconds", self.cpu_seconds, batch_size=1)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop."""
