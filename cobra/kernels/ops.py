@@ -3,6 +3,7 @@
 from cobra.kernels.activations import gelu_tanh, silu_mul
 from cobra.kernels.attention import advance, attention_step, decode_attention
 from cobra.kernels.convolutions import causal_conv1d, causal_conv1d_update
+from cobra.kernels.embeddings import embedding_bf16, embedding_w4, embedding_w8
 from cobra.kernels.linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.norms import add_layer_norm, add_rms_norm, rms_norm, rms_norm_gated
 from cobra.kernels.quantise import pack_w4, pack_w8, unpack_w4, unpack_w8
@@ -17,6 +18,9 @@ __all__ = [
     "causal_conv1d",
     "causal_conv1d_update",
     "decode_attention",
+    "embedding_bf16",
+    "embedding_w4",
+    "embedding_w8",
     "gelu_tanh",
     "linear_bf16",
     "linear_w4",

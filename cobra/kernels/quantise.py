@@ -18,7 +18,8 @@ from torch import Tensor
 
 GROUPS = (32, 64, 128)
 BLOCK_ROWS = 16
-W8_COLUMNS = 4
+# columns a word
+W8_COLUMNS, W4_COLUMNS = 4, 8
 
 # The largest value of a group in steps: at 8, all of -8 to 7 is used; at more, it is clipped.
 _W4_STEPS = (8.0, 7.0, 7.5, 8.5, 9.0)

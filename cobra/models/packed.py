@@ -7,8 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cobra.kernels import large_pages
-from cobra.kernels.ops import linear_bf16, linear_w4, linear_w8, pack_w4, pack_w8
-from cobra.kernels.quantise import unpack_rows_w4, unpack_rows_w8
+from cobra.kernels.ops import (
+    embedding_bf16,
+    embedding_w4,
+    embedding_w8,
+    linear_bf16,
+    linear_w4,
+    linear_w8,
+    pack_w4,
+    pack_w8,
+)
 
 # Rows of activations in bf16 from which on torch's product is faster (measured on a CPU with AVX512-BF16).
 _MANY_ROWS = 8
@@ -30,8 +38,8 @@ class PackedMatrix(nn.Module, ABC):
         """x (..., K) weight^T + bias (..., N) in x's dtype."""
 
     @abstractmethod
-    def select(self, rows: Tensor) -> Tensor:
-        """Single rows (R,), unpacked: (R, K)."""
+    def embed(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows (..., K) of its weight."""
 
 
 class BF16Matrix(PackedMatrix):
@@ -50,9 +58,9 @@ class BF16Matrix(PackedMatrix):
             return F.linear(x, self.weight, None if bias is None else bias.to(x.dtype))
         return linear_bf16(x, self.weight, bias)
 
-    def select(self, rows: Tensor) -> Tensor:
-        """See `PackedMatrix.select`."""
-        return self.weight[rows]
+    def embed(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """See `PackedMatrix.embed`."""
+        return embedding_bf16(ids, self.weight, dtype)
 
 
 class Int8Matrix(PackedMatrix):
@@ -72,9 +80,9 @@ class Int8Matrix(PackedMatrix):
         """See `PackedMatrix.linear`."""
         return linear_w8(x, self.packed, self.scales, bias)
 
-    def select(self, rows: Tensor) -> Tensor:
-        """See `PackedMatrix.select`."""
-        return unpack_rows_w8(self.packed, self.scales, rows)[:, : self.columns]
+    def embed(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """See `PackedMatrix.embed`."""
+        return embedding_w8(ids, self.packed, self.scales, self.columns, dtype)
 
 
 class Int4Matrix(PackedMatrix):
@@ -96,9 +104,9 @@ class Int4Matrix(PackedMatrix):
         x = F.pad(x, (0, self.padding)) if self.padding else x
         return linear_w4(x, self.packed, self.scales, self.group, bias)
 
-    def select(self, rows: Tensor) -> Tensor:
-        """See `PackedMatrix.select`."""
-        return unpack_rows_w4(self.packed, self.scales, self.group, rows)[:, : self.columns]
+    def embed(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """See `PackedMatrix.embed`."""
+        return embedding_w4(ids, self.packed, self.scales, self.group, self.columns, dtype)
 
 
 class PackedLinear(nn.Module):
@@ -127,7 +135,7 @@ class PackedEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (...) to embeddings (..., K)."""
-        return self.matrix.select(ids.flatten()).to(self.weight.dtype).view(*ids.shape, -1)
+        return self.matrix.embed(ids, self.weight.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., K) to (..., N)."""

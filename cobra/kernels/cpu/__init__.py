@@ -8,6 +8,7 @@ from cobra.kernels.cpu.library import unavailable
 from cobra.kernels.cpu.ops_activations import gelu_tanh, silu_mul
 from cobra.kernels.cpu.ops_attention import advance, attention_step, decode_attention
 from cobra.kernels.cpu.ops_conv1d import causal_conv1d, causal_conv1d_update
+from cobra.kernels.cpu.ops_embeddings import embedding_bf16, embedding_w4, embedding_w8
 from cobra.kernels.cpu.ops_layer_norm import add_layer_norm
 from cobra.kernels.cpu.ops_linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.cpu.ops_norms import add_rms_norm, rms_norm, rms_norm_gated
@@ -56,5 +57,8 @@ OPS: Mapping[str, Callable[..., Any]] = {
         linear_bf16,
         linear_w8,
         linear_w4,
+        embedding_bf16,
+        embedding_w8,
+        embedding_w4,
     )
 }

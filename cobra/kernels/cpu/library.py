@@ -24,7 +24,7 @@ _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int32: 2, torch.int64: 3, 
 _ABSENT = (0, 0, 0, 0, 0)
 _PADDING = ((), (0, 0, 0), (0, 0), (0,), ())
 # As `Failure` there.
-_NO_ROOM = 2
+_NO_ROOM, _NO_SUCH_ROW = 2, 3
 # of the description of an array, which begins with its address
 ARRAY_BYTES = 40
 
@@ -163,6 +163,7 @@ class Kernel:
         Raises:
             MemoryError: if the kernel could not allocate its buffers.
             ValueError: if there is no room for another token.
+            IndexError: if an id is no row of a weight.
         """
         parts: list[int] = []
         copies: list[Tensor] = []
@@ -195,6 +196,10 @@ def failure(name: str, code: int) -> Exception:
     """What a kernel that returned `code` (csrc/abi.h, Failure) raises."""
     if code == _NO_ROOM:
         return ValueError(f"{name} has no room for another token: allocate a state of a larger max_length")
+    if code == _NO_SUCH_ROW:
+        return IndexError(
+            f"{name}: an id is no row of the weight: use the tokenizer that belongs to the model"
+        )
     return MemoryError(f"{name} could not allocate its buffers: use shorter or fewer sequences")
 
 

@@ -51,7 +51,7 @@ class Plan:
         """Make the calls; the result.
 
         Raises:
-            MemoryError, ValueError: as the kernel that fails.
+            MemoryError, ValueError, IndexError: as the kernel that fails.
         """
         number = ctypes.c_int64()
         if code := load().cobra_run_plan(self._calls, len(self._names), ctypes.byref(number)):

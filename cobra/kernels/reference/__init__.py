@@ -6,6 +6,7 @@ from typing import Any
 from cobra.kernels.reference.activations import gelu_tanh, silu_mul
 from cobra.kernels.reference.attention import advance, attention_step, decode_attention
 from cobra.kernels.reference.conv1d import causal_conv1d, causal_conv1d_update
+from cobra.kernels.reference.embeddings import embedding_bf16, embedding_w4, embedding_w8
 from cobra.kernels.reference.linears import linear_bf16, linear_w4, linear_w8
 from cobra.kernels.reference.norms import add_layer_norm, add_rms_norm, rms_norm, rms_norm_gated
 from cobra.kernels.reference.selective_scan import selective_scan
@@ -34,5 +35,8 @@ OPS: Mapping[str, Callable[..., Any]] = {
         linear_bf16,
         linear_w8,
         linear_w4,
+        embedding_bf16,
+        embedding_w8,
+        embedding_w4,
     )
 }

@@ -82,6 +82,12 @@ struct Linear {
   int64_t batch, columns, rows, group, threads;
 };
 
+// y = rows of W, which is as in Linear; those of one of few bits are of `words` words.
+struct Embedding {
+  Array ids, weight, scales, y;  // (R) int64, see above, (R, columns)
+  int64_t count, columns, rows, words, group, threads;
+};
+
 // Attention of one query a sequence: row b reads the tokens from starts[b] on; H heads, G groups of keys and values.
 // attention_step first writes the token k, v to `position` < T, which is all that there is then; rotation is a row of
 // cosines and sines of R / 2 angles for each position of a sequence.
@@ -111,7 +117,7 @@ struct Gate {
 };
 
 // What a kernel returns where it does not return 0.
-enum Failure { OUT_OF_MEMORY = 1, NO_ROOM = 2 };
+enum Failure { OUT_OF_MEMORY = 1, NO_ROOM = 2, NO_SUCH_ROW = 3 };
 
 // A kernel (one of the functions cobra_..., by its address) and its structure; a plan is an array of them.
 struct Call {
@@ -137,6 +143,9 @@ struct Call {
   X(linear_bf16, Linear)                 \
   X(linear_w8, Linear)                   \
   X(linear_w4, Linear)                   \
+  X(embedding_bf16, Embedding)           \
+  X(embedding_w8, Embedding)             \
+  X(embedding_w4, Embedding)             \
   X(decode_attention, Attention)         \
   X(attention_step, Attention)           \
   X(advance, Advance)                    \
