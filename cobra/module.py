@@ -23,6 +23,7 @@ from cobra.models.vlm import CobraVLM
 from cobra.muon_adamw import MuonAdamW
 from cobra.parameters import decayed_names, group_parameters, hidden_matrices
 from cobra.stages import Plan, Stage
+from cobra.training_clock import is_logged
 
 
 class ModelError(ValueError):
@@ -129,11 +130,11 @@ class CobraModule(L.LightningModule):
         assert self.entered is not None
         loss, logged = self.objectives[self.entered](self.model, batch)
         check_loss(loss, *self._position())
-        # what Lightning would drop takes a tenth of a small model's step
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        self.log_dict({"loss": loss.detach(), **logged}, prog_bar=True, batch_size=len(batch.ids))
+        # logging takes a while beside a small model's step
+        if is_logged(self.trainer, self.global_step + 1):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"stage": float(self.entered), "lr": rate}, batch_size=1)
-            self.log_dict({"loss": loss.detach(), **logged}, prog_bar=True, batch_size=len(batch.ids))
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

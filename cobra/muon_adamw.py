@@ -13,6 +13,12 @@ from torch.optim import AdamW, Optimizer
 _MOMENTUM = 0.95
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
+# Matrices of the same shape are taken together until they have as many elements: a small one alone keeps few
+# cores busy.
+_ELEMENTS_TOGETHER = 2**20
+
+# Matrices (n, M, K), M <= K, of a weight, their gradient with momentum, and the learning rate.
+_Change = tuple[Tensor, Tensor, float]
 
 
 class MuonAdamW(Optimizer):
@@ -63,32 +69,30 @@ class MuonAdamW(Optimizer):
         self._share()
 
     def _step_muon(self) -> None:
-        """All matrices of the same shape together: alone, a small one keeps few cores busy."""
-        alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor, float]]] = {}
+        waiting: dict[tuple[int, ...], list[_Change]] = {}
         for group in self._of(muon=True):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                matrices = _wide(parameter, group["muon"])
-                for stack, update in zip(
-                    matrices, _wide(self._update(parameter), group["muon"]), strict=True
-                ):
-                    alike.setdefault(stack.shape[1:], []).append((stack, update, group["lr"]))
-        for shape, members in alike.items():
-            counts = [len(update) for _, update, _ in members]
-            changes = orthogonal(torch.cat([update for _, update, _ in members])).split(counts)
-            for (stack, _, lr), change in zip(members, changes, strict=True):
-                stack.add_(change, alpha=-lr * 0.2 * math.sqrt(max(shape)))
+                stacks = _wide_views(parameter, group["muon"])
+                updates = _wide_views(self._update(parameter), group["muon"])
+                for stack, update in zip(stacks, updates, strict=True):
+                    alike = waiting.setdefault(stack.shape[1:], [])
+                    alike.append((stack, update, group["lr"]))
+                    if sum(update.numel() for _, update, _ in alike) >= _ELEMENTS_TOGETHER:
+                        _change(waiting.pop(stack.shape[1:]))
+        for alike in waiting.values():
+            _change(alike)
 
     def _update(self, parameter: Tensor) -> Tensor:
-        """The gradient with Nesterov's momentum."""
+        """The gradient with Nesterov's momentum, in bf16."""
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         momentum = state["momentum_buffer"].lerp_(gradient, 1 - _MOMENTUM)
-        return gradient.lerp(momentum, _MOMENTUM)
+        return gradient.lerp(momentum, _MOMENTUM).bfloat16()
 
     def _share(self) -> None:
         self.adamw.param_groups, self.adamw.state = self._of(muon=False), self.state
@@ -97,7 +101,15 @@ class MuonAdamW(Optimizer):
         return [group for group in self.param_groups if (group["muon"] is not None) is muon]
 
 
-def _wide(stacked: Tensor, rows: tuple[int, ...]) -> list[Tensor]:
+def _change(alike: list[_Change]) -> None:
+    """Change matrices of one shape by their orthogonal updates, scaled to the size of AdamW's."""
+    updates = [update for _, update, _ in alike]
+    changes = orthogonal(torch.cat(updates)).split([len(update) for update in updates])
+    for (stack, _, rate), change in zip(alike, changes, strict=True):
+        stack.add_(change, alpha=-rate * 0.2 * math.sqrt(max(stack.shape[1:])))
+
+
+def _wide_views(stacked: Tensor, rows: tuple[int, ...]) -> list[Tensor]:
     """Views (matrices, M, K), M <= K, of a weight, one for each run of matrices of as many rows."""
     runs = [(each, len(list(run))) for each, run in groupby(rows)]
     parts = stacked.split([each * count for each, count in runs])
@@ -106,13 +118,12 @@ def _wide(stacked: Tensor, rows: tuple[int, ...]) -> list[Tensor]:
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest matrices (n, M, K), M <= K, with orthogonal rows, roughly, in bf16.
+    """The nearest matrices with orthogonal rows, roughly, to some in bf16 (n, M, K), M <= K.
 
     Their singular values are 0.7 to 1.2.
     """
     a, b, c = _COEFFICIENTS
-    x = matrices.bfloat16()
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

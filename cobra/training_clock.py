@@ -8,6 +8,12 @@ import cobra.torchvision_shim  # noqa: F401  (before lightning)
 from lightning.pytorch import Callback, LightningModule, Trainer  # isort: skip
 
 
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Whether Lightning writes what is logged in optimizer step `step`, the first of which is 1."""
+    every = trainer.log_every_n_steps
+    return trainer.should_stop or (every > 0 and step % every == 0)
+
+
 class TrainingClock(Callback):
     """Log `cpu_seconds`: what this process has spent on training, over all launches, validation left out.
 
@@ -30,7 +36,7 @@ class TrainingClock(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
         """Log it with the step, where one is logged."""
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if is_logged(trainer, trainer.global_step):
             pl_module.log("cpu_seconds", self.cpu_seconds, batch_size=1)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,5 +1,6 @@
 """Training through the real Trainer: stages, freezing, weight decay, devices."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch.optim import AdamW
 from torch.utils.data import Dataset
 
@@ -19,6 +21,7 @@ from cobra.models.lm.mamba import MambaLM
 from cobra.models.vlm import CobraVLM
 from cobra.module import CobraModule
 from cobra.stages import Stage
+from cobra.training_clock import TrainingClock
 from tests.models.builders import PROJECTORS, small_vit
 
 ROOT = Path(__file__).parents[1]
@@ -60,10 +63,10 @@ def run(
     module = CobraModule(stages, partial(CobraVLM, small_vit, PROJECTORS["pixel_unshuffle"], lm), muon=muon)
     data = DataModule(stages, "cobra:data/shapes/tokenizer", train={"noise": Noise}, val={"noise": Noise})
     trainer = L.Trainer(
-        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", logger=False,
+        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu",
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
         num_sanity_val_steps=0, callbacks=callbacks,
-        **{"devices": 1, "enable_checkpointing": False, **options},
+        **{"devices": 1, "enable_checkpointing": False, "logger": False, **options},
     )  # fmt: skip
     L.seed_everything(0)
     trainer.fit(module, data)
@@ -115,6 +118,16 @@ def test_a_stage_that_does_not_validate_answers_nothing(tmp_path: Path) -> None:
     stages = [stage("a", ["vision"], validate=False), stage("b", ["lm"])]
     run(stages, tmp_path, [scores], val_check_interval=1, check_val_every_n_epoch=None)
     assert scores.given == [False, False, True, True]
+
+
+def test_a_logged_step_has_all_that_is_logged(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    options = {"logger": logger, "log_every_n_steps": 2, "accumulate_grad_batches": 3, "limit_val_batches": 0}
+    run([stage("a", ["lm"], steps=3), stage("b", ["lm"], steps=2)], tmp_path, [TrainingClock()], **options)
+    with (Path(logger.log_dir) / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], row["stage"]) for row in rows] == [("1", "0.0"), ("3", "1.0")]
+    assert all(float(row[name]) > 0 for row in rows for name in ("loss", "lr", "cpu_seconds"))
 
 
 def test_parts_with_rates_of_their_own_move_as_far(tmp_path: Path) -> None:

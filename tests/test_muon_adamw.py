@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon
 
+from cobra import muon_adamw
 from cobra.muon_adamw import MuonAdamW
 
 
@@ -64,6 +65,36 @@ def test_stacked_matrices_are_stepped_as_if_each_were_alone() -> None:
         muon.step()
         optimizer.step()
     torch.testing.assert_close(together.data, torch.cat([*alone]).data)
+
+
+@pytest.mark.parametrize("together", [1, 2**20])
+def test_matrices_of_several_weights_are_stepped_as_if_each_were_alone(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(muon_adamw, "_ELEMENTS_TOGETHER", together)
+    # wide, tall and stacked, all of (8, 16), with rates and decays of their own; the last has no gradient
+    shapes, rows = ((8, 16), (16, 8), (24, 16), (8, 16)), ((8,), (16,), (8, 8, 8), (8,))
+    weights = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    alone = [[nn.Parameter(m.clone()) for m in w.split(each)] for w, each in zip(weights, rows, strict=True)]
+    settings: list[dict[str, Any]] = [{"lr": 0.1 / (1 + i), "weight_decay": 0.1 * i} for i in range(4)]
+    groups: list[dict[str, Any]] = [
+        {"params": [w], "muon": each, **setting}
+        for w, each, setting in zip(weights, rows, settings, strict=True)
+    ]
+    optimizer = MuonAdamW([*groups, {"params": [nn.Parameter(torch.zeros(1))]}], lr=0.1, betas=(0.9, 0.98))
+    muons = [
+        Muon(matrices, adjust_lr_fn="match_rms_adamw", **setting)
+        for matrices, setting in zip(alone, settings, strict=True)
+    ]
+    for _ in range(3):
+        for weight, matrices, each in list(zip(weights, alone, rows, strict=True))[:3]:
+            weight.grad = torch.randn_like(weight)
+            for matrix, gradient in zip(matrices, weight.grad.split(each), strict=True):
+                matrix.grad = gradient
+        for stepped in (*muons, optimizer):
+            stepped.step()
+    for weight, matrices in zip(weights, alone, strict=True):
+        torch.testing.assert_close(weight.data, torch.cat([*matrices]).data)
 
 
 def test_it_resumes_from_its_state() -> None:

@@ -14,7 +14,7 @@ class Call(NamedTuple):
     Attributes:
         op: its name.
         device: type of the device.
-        dtype: of the first input.
+        dtype: of the first input; of the result where that is integers.
         taps: width of the convolution's filter; None where there is no convolution.
         gradient: whether autograd will ask for a gradient. Only ops that not every backend can differentiate
             tell.

@@ -3,9 +3,13 @@
 import torch
 from torch import Tensor
 
+from cobra.kernels.call import needs_gradient
+
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.int32, torch.int64)
 BOOLEANS = (torch.bool,)
+# of packed weights
+WORDS = (torch.int32,)
 
 
 def check_first(name: str, x: Tensor, letters: str) -> None:
@@ -63,6 +67,18 @@ def check(
             f"{name} is on {value.device} but the first input on {like.device}: "
             f"move it with .to({str(like.device)!r})"
         )
+
+
+def check_matrix(name: str, matrix: Tensor) -> None:
+    """Refuse what is no matrix, with a ValueError."""
+    if matrix.dim() != 2:
+        raise ValueError(f"{name} has shape {tuple(matrix.shape)} but must have 2 dimensions: reshape it")
+
+
+def refuse_gradient(*tensors: Tensor | None) -> None:
+    """Refuse inputs of an op for inference whose gradient is asked for, with a ValueError."""
+    if needs_gradient(*tensors):
+        raise ValueError("an input requires a gradient, which this op has not: call it under torch.no_grad()")
 
 
 def check_state(name: str, state: Tensor) -> None:

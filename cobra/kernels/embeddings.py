@@ -3,11 +3,9 @@
 import torch
 from torch import Tensor
 
-from cobra.kernels.checks import FLOATS, INTEGERS, check
+from cobra.kernels.checks import FLOATS, INTEGERS, WORDS, check, check_matrix, refuse_gradient
 from cobra.kernels.dispatch import resolve
 from cobra.kernels.quantise import W4_COLUMNS, W8_COLUMNS, check_group
-
-_WORDS = (torch.int32,)
 
 
 def embedding_bf16(ids: Tensor, weight: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -19,10 +17,11 @@ def embedding_bf16(ids: Tensor, weight: Tensor, dtype: torch.dtype = torch.float
         dtype: of the result.
 
     Raises:
-        ValueError: if shapes, dtypes or devices do not fit, naming the argument.
+        ValueError: if shapes, dtypes or devices do not fit, naming the argument, or a gradient is asked for.
         IndexError: on the CPU, if an id is no row of the weight.
     """
-    _check_matrix("weight", weight)
+    check_matrix("weight", weight)
+    refuse_gradient(weight)
     check("weight", weight, "N, K", tuple(weight.shape), ids, (torch.bfloat16,))
     return _run("embedding_bf16", ids, dtype, weight)
 
@@ -40,11 +39,12 @@ def embedding_w8(
         dtype: of the result.
 
     Raises:
-        ValueError: if shapes, dtypes or devices do not fit, naming the argument.
+        ValueError: if shapes, dtypes or devices do not fit, naming the argument, or a gradient is asked for.
         IndexError: on the CPU, if an id is no row of the weight.
     """
-    _check_matrix("packed", packed)
-    check("packed", packed, "N, ceil(K / 4)", (len(packed), -(-columns // W8_COLUMNS)), ids, _WORDS)
+    refuse_gradient(scales)
+    check_matrix("packed", packed)
+    check("packed", packed, "N, ceil(K / 4)", (len(packed), -(-columns // W8_COLUMNS)), ids, WORDS)
     check("scales", scales, "N", packed.shape[:1], ids)
     return _run("embedding_w8", ids, dtype, packed, scales, columns)
 
@@ -68,16 +68,17 @@ def embedding_w4(
         dtype: of the result.
 
     Raises:
-        ValueError: if shapes, dtypes or devices do not fit, naming the argument.
+        ValueError: if shapes, dtypes or devices do not fit, naming the argument, or a gradient is asked for.
         IndexError: on the CPU, if an id is no row of the weight.
     """
-    _check_matrix("packed", packed)
+    refuse_gradient(scales)
+    check_matrix("packed", packed)
     width = W4_COLUMNS * packed.shape[1]
     columns = width if columns is None else columns
     if not 0 <= columns <= width:
         raise ValueError(f"columns {columns} must be 0 to {width}, the width of packed: pack wider rows")
     check_group(group, width)
-    check("packed", packed, "N, W / 8", tuple(packed.shape), ids, _WORDS)
+    check("packed", packed, "N, W / 8", tuple(packed.shape), ids, WORDS)
     check("scales", scales, "N, W / group", (len(packed), width // group), ids)
     return _run("embedding_w4", ids, dtype, packed, scales, group, columns)
 
@@ -88,8 +89,3 @@ def _run(op: str, ids: Tensor, dtype: torch.dtype, *weight: object) -> Tensor:
     if dtype not in FLOATS:
         raise ValueError(f"dtype is {dtype} but must be floating: name one of {', '.join(map(str, FLOATS))}")
     return resolve(op, ids.device.type, dtype)(ids, *weight, dtype)
-
-
-def _check_matrix(name: str, matrix: Tensor) -> None:
-    if matrix.dim() != 2:
-        raise ValueError(f"{name} has shape {tuple(matrix.shape)} but must have 2 dimensions: reshape it")

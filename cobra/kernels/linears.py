@@ -3,12 +3,9 @@
 import torch
 from torch import Tensor
 
-from cobra.kernels.call import needs_gradient
-from cobra.kernels.checks import check, check_rows
+from cobra.kernels.checks import WORDS, check, check_matrix, check_rows, refuse_gradient
 from cobra.kernels.dispatch import resolve
-from cobra.kernels.quantise import W8_COLUMNS, check_group
-
-_WORDS = (torch.int32,)
+from cobra.kernels.quantise import W4_COLUMNS, W8_COLUMNS, check_group
 
 
 def linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -23,7 +20,7 @@ def linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         ValueError: if shapes, dtypes or devices do not fit, naming the argument, or a gradient is asked for.
     """
     _check_input(x, weight, bias)
-    _check_matrix("weight", weight)
+    check_matrix("weight", weight)
     check("weight", weight, "N, K", (len(weight), x.shape[-1]), x, (torch.bfloat16,))
     check("bias", bias, "N", weight.shape[:1], x)
     return resolve("linear_bf16", x.device.type, x.dtype)(x, weight, bias)
@@ -45,9 +42,9 @@ def linear_w8(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None = N
         ValueError: if shapes, dtypes or devices do not fit, naming the argument, or a gradient is asked for.
     """
     _check_input(x, scales, bias)
-    _check_matrix("packed", packed)
+    check_matrix("packed", packed)
     words = -(-x.shape[-1] // W8_COLUMNS)
-    check("packed", packed, "N, ceil(K / 4)", (len(packed), words), x, _WORDS)
+    check("packed", packed, "N, ceil(K / 4)", (len(packed), words), x, WORDS)
     check("scales", scales, "N", packed.shape[:1], x)
     check("bias", bias, "N", packed.shape[:1], x)
     return resolve("linear_w8", x.device.type, x.dtype)(x, packed, scales, bias)
@@ -70,9 +67,9 @@ def linear_w4(x: Tensor, packed: Tensor, scales: Tensor, group: int, bias: Tenso
         ValueError: if shapes, dtypes or devices do not fit, naming the argument, or a gradient is asked for.
     """
     _check_input(x, scales, bias)
-    _check_matrix("packed", packed)
+    check_matrix("packed", packed)
     check_group(group, x.shape[-1])
-    check("packed", packed, "N, K / 8", (len(packed), x.shape[-1] // 8), x, _WORDS)
+    check("packed", packed, "N, K / 8", (len(packed), x.shape[-1] // W4_COLUMNS), x, WORDS)
     check("scales", scales, "N, K / group", (len(packed), x.shape[-1] // group), x)
     check("bias", bias, "N", packed.shape[:1], x)
     return resolve("linear_w4", x.device.type, x.dtype)(x, packed, scales, group, bias)
@@ -80,10 +77,4 @@ def linear_w4(x: Tensor, packed: Tensor, scales: Tensor, group: int, bias: Tenso
 
 def _check_input(x: Tensor, *others: Tensor | None) -> None:
     check_rows("x", x)
-    if needs_gradient(x, *others):
-        raise ValueError("an input requires a gradient, which this op has not: call it under torch.no_grad()")
-
-
-def _check_matrix(name: str, matrix: Tensor) -> None:
-    if matrix.dim() != 2:
-        raise ValueError(f"{name} has shape {tuple(matrix.shape)} but must have 2 dimensions: reshape it")
+    refuse_gradient(x, *others)

@@ -34,7 +34,7 @@ def decode(
     """
     finished = torch.zeros(hidden.shape[0], dtype=torch.bool, device=hidden.device)
     # made anew for every answer, so that it never outlives the weights or the state
-    step = Repeated(lambda ids: lm.head(lm.step(lm.embed(ids[:, None])[:, 0], state)))
+    step = Repeated(lambda token: lm.head(lm.step(lm.embed(token[:, None])[:, 0], state)))
     logits = lm.head(hidden)
     for position in range(max_new_tokens):
         token = sampler(logits)

@@ -76,6 +76,19 @@ def test_repeated_steps_equal_steps(
 
 
 @torch.inference_mode()
+def test_a_repeated_step_refuses_a_token_that_the_model_does_not_know() -> None:
+    lm = quantised("mamba2", "int4")
+    state = lm.allocate_state(1, 9)
+    step = Repeated(lambda token: next_logits(lm, token, state))
+    step(ids(1))
+    step(ids(1))
+    with pytest.raises(IndexError, match="embedding_w4: an id is no row of the weight"):
+        step(torch.tensor([VOCAB]))
+    fork = state.clone()
+    assert torch.equal(step(ids(1)), next_logits(lm, ids(1), fork))
+
+
+@torch.inference_mode()
 def test_a_full_state_refuses_repeated_steps() -> None:
     lm = quantised("llama", "int4")
     tokens = decode(lm, torch.zeros(1, lm.d_model), lm.allocate_state(1, 5), 9, None, Sampler())

@@ -48,9 +48,9 @@ void run(const Shape& s, const Values& x, const Values& bias, cobra::Array weigh
   expect_close(y.values(), expected, s.dtype == cobra::BFLOAT16 ? 4e-3 : tolerance, "y");
 }
 
-// All rows as embeddings, the last first; one more is refused.
+// All rows as embeddings, the last first; others are refused.
 void expect_rows(const Shape& s, cobra::Array weight, cobra::Array scales, int64_t words, int64_t group,
-                 int (*embedding)(const void*), const std::function<double(int64_t, int64_t)>& w) {
+                 int (*embedding)(const void*), int64_t threads, const std::function<double(int64_t, int64_t)>& w) {
   std::vector<int64_t> ids;
   Values expected;
   for (int64_t r = s.rows - 1; r >= 0; --r) {
@@ -59,11 +59,13 @@ void expect_rows(const Shape& s, cobra::Array weight, cobra::Array scales, int64
   }
   Tensor y({s.rows, s.columns}, 1);
   cobra::Embedding call = {array_of(ids, cobra::INT64, 0), weight, scales, y.array(), s.rows, s.columns, s.rows,
-                           words, group, 2};
+                           words, group, threads};
   CHECK(embedding(&call) == 0);
   expect_close(y.values(), expected, 0, "rows");
-  ids[0] = s.rows;
-  CHECK(embedding(&call) == cobra::NO_SUCH_ROW);
+  for (const int64_t wrong : {int64_t(-1), s.rows}) {
+    ids.back() = wrong;
+    CHECK(embedding(&call) == cobra::NO_SUCH_ROW);
+  }
 }
 
 void linear_bf16(const Shape& s, int64_t threads) {
@@ -73,7 +75,7 @@ void linear_bf16(const Shape& s, int64_t threads) {
   const Values expected = product(s, x, bias, [&](int64_t r, int64_t c) { return weight[size_t(r * s.columns + c)]; });
   Tensor weight_t({s.rows, s.columns}, weight, 2, cobra::BFLOAT16);
   run(s, x, bias, weight_t.array(), absent(), cobra_linear_bf16, expected, 2e-6, threads);
-  expect_rows(s, weight_t.array(), absent(), 0, 0, cobra_embedding_bf16,
+  expect_rows(s, weight_t.array(), absent(), 0, 0, cobra_embedding_bf16, threads,
               [&](int64_t r, int64_t c) { return weight[size_t(r * s.columns + c)]; });
 }
 
@@ -96,7 +98,7 @@ void linear_integers(const Shape& s, int bits, int64_t threads) {
   Tensor scales_t({s.rows * groups}, ordered, 0, bits == 4 ? cobra::BFLOAT16 : cobra::FLOAT32);
   const cobra::Array weight = array_of(words, cobra::INT32, int64_t(words.size()) / s.rows);
   expect_rows(s, weight, scales_t.array(), int64_t(words.size()) / s.rows, bits == 4 ? s.group : 0,
-              bits == 4 ? cobra_embedding_w4 : cobra_embedding_w8, [&](int64_t r, int64_t c) {
+              bits == 4 ? cobra_embedding_w4 : cobra_embedding_w8, threads, [&](int64_t r, int64_t c) {
                 return float(integers[size_t(r * s.columns + c)]) * float(scales[size_t(r * groups + c / group)]);
               });
   // x is rounded to 16 bits

@@ -1,10 +1,15 @@
-"""Embeddings of few bits: the weight as fp32, then its rows."""
+"""Embeddings of few bits: rows of the weight, unpacked."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cobra.kernels.quantise import unpack_rows_w4, unpack_rows_w8
+
+
+def _rows(ids: Tensor, count: int) -> Tensor:
+    """ids (R,), refused on the CPU as torch refuses them where one is no row."""
+    return F.embedding(ids.flatten(), torch.arange(count, device=ids.device)[:, None]).flatten()
 
 
 def embedding_bf16(ids: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -14,7 +19,7 @@ def embedding_bf16(ids: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 def embedding_w8(ids: Tensor, packed: Tensor, scales: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
     """Rows of the weight that `pack_w8` packed."""
-    rows = unpack_rows_w8(packed, scales, ids.flatten())
+    rows = unpack_rows_w8(packed, scales, _rows(ids, len(packed)))
     return rows[:, :columns].to(dtype).reshape(*ids.shape, columns)
 
 
@@ -22,5 +27,5 @@ def embedding_w4(
     ids: Tensor, packed: Tensor, scales: Tensor, group: int, columns: int, dtype: torch.dtype
 ) -> Tensor:
     """Rows of the weight that `pack_w4` packed."""
-    rows = unpack_rows_w4(packed, scales, group, ids.flatten())
+    rows = unpack_rows_w4(packed, scales, group, _rows(ids, len(packed)))
     return rows[:, :columns].to(dtype).reshape(*ids.shape, columns)

@@ -2,7 +2,7 @@
 //
 // A kernel takes a pointer to its structure: arrays, then sizes, then real numbers, all in parts of 8 bytes, so
 // that Python packs it from three lists (cobra/kernels/cpu/library.py). The number of threads is the last size.
-// It returns 0, or 1 if memory ran out. Python has checked shapes and dtypes.
+// It returns 0, or a Failure. Python has checked shapes and dtypes.
 //
 // Forward and backward of an op share a structure: results y become their gradients, read by the backward.
 #pragma once
@@ -82,9 +82,9 @@ struct Linear {
   int64_t batch, columns, rows, group, threads;
 };
 
-// y = rows of W, which is as in Linear; those of one of few bits are of `words` words.
+// y[i] = row ids[i] of W, which is as in Linear; a packed row has `words` words.
 struct Embedding {
-  Array ids, weight, scales, y;  // (R) int64, see above, (R, columns)
+  Array ids, weight, scales, y;  // (count) int64, see above, (count, columns)
   int64_t count, columns, rows, words, group, threads;
 };
 
