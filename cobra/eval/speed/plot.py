@@ -16,16 +16,21 @@ _COLORS = ("#0969da", "#cf222e", "#1a7f37", "#bf8700", "#8250df", "#57606a", "#b
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
-    """Write a PNG: stages as bars for e2e, else speed over length, with what the bandwidth allows, dashed."""
-    bars = report["kind"] == "e2e"
+    """Write a PNG: bars of stages for e2e and of speed at a single length, else lines of speed over length.
+
+    Dashed is what the bandwidth allows.
+    """
+    bars = report["kind"] == "e2e" or len(lengths(report)) == 1
     height = 1.6 + 0.5 * len(labels(report)) if bars else 5.5
     figure = Figure(figsize=(10, max(height, 2.6)), layout="constrained")
     axes = figure.subplots()
     if not labels(report):
         axes.set_axis_off()
         axes.text(0.5, 0.5, "nothing could be measured", ha="center")
-    elif bars:
+    elif report["kind"] == "e2e":
         _draw_stages(report, axes)
+    elif bars:
+        _draw_one_length(report, axes)
     else:
         _draw_lengths(report, axes)
     machine = report["machine"]
@@ -35,6 +40,14 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     title = f"{where}, {report['settings']['dtype']}, {basis}, load {load:.1f}; random weights"
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=90)
+
+
+def _name_rows(axes: Axes, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.margins(x=0.22)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
 
 
 def _draw_stages(report: Mapping[str, Any], axes: Axes) -> None:
@@ -47,14 +60,34 @@ def _draw_stages(report: Mapping[str, Any], axes: Axes) -> None:
             left += width
         text = f"{left:.3g} s, {rate(entry, report['basis']).median:.3g} tok/s"
         axes.annotate(text, (left, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
-    axes.set_yticks(range(len(entries)), [entry["label"] for entry in entries], fontsize=9)
-    axes.set_ylim(len(entries) - 0.5, -0.5)
-    axes.margins(x=0.22)
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
+    _name_rows(axes, [entry["label"] for entry in entries])
     new = entries[0]["new_tokens"]
     axes.set(xlabel="seconds", title=f"one picture, one question, {new} new tokens")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
+
+
+def _draw_one_length(report: Mapping[str, Any], axes: Axes) -> None:
+    entries, basis = measured(report), report["basis"]
+    for row, entry in enumerate(entries):
+        speed = rate(entry, basis)
+        around = [[speed.median - speed.least], [speed.most - speed.median]]
+        axes.barh(row, speed.median, xerr=around, color=_COLORS[0], ecolor="#8c959f", capsize=3, height=0.6)
+        if "step_bytes" in entry:
+            axes.vlines(
+                bound(entry, basis), row - 0.4, row + 0.4, color=_COLORS[1], linestyle="--", linewidth=1
+            )
+        text, at = f"{speed.median:.3g}", (speed.most, row)
+        axes.annotate(text, at, xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
+    _name_rows(axes, [entry["label"] for entry in entries])
+    axes.set_xlim(left=0)
+    axes.set(xlabel=f"tokens a second, at {lengths(report)[0]:,} tokens", title=_title(report))
+
+
+def _title(report: Mapping[str, Any]) -> str:
+    decode = report["kind"] == "decode"
+    return (
+        "decoding after a context (dashed: what the read bandwidth allows)" if decode else "reading a prompt"
+    )
 
 
 def _draw_lengths(report: Mapping[str, Any], axes: Axes) -> None:
@@ -77,11 +110,10 @@ def _draw_lengths(report: Mapping[str, Any], axes: Axes) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    decode = report["kind"] == "decode"
     axes.set(
-        xlabel="tokens of context" if decode else "tokens of the prompt",
+        xlabel="tokens of context" if report["kind"] == "decode" else "tokens of the prompt",
         ylabel="tokens a second",
-        title="decoding (dashed: what the read bandwidth allows)" if decode else "reading a prompt",
+        title=_title(report),
     )
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
 
