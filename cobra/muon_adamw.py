@@ -105,8 +105,9 @@ def _change(alike: list[_Change]) -> None:
     """Change matrices of one shape by their orthogonal updates, scaled to the size of AdamW's."""
     updates = [update for _, update, _ in alike]
     changes = orthogonal(torch.cat(updates)).split([len(update) for update in updates])
+    scale = 0.2 * math.sqrt(max(changes[0].shape[1:]))
     for (stack, _, rate), change in zip(alike, changes, strict=True):
-        stack.add_(change, alpha=-rate * 0.2 * math.sqrt(max(stack.shape[1:])))
+        stack.add_(change, alpha=-rate * scale)
 
 
 def _wide_views(stacked: Tensor, rows: tuple[int, ...]) -> list[Tensor]:
