@@ -103,7 +103,8 @@ class MuonAdamW(Optimizer):
 
 def _change(alike: list[_Change]) -> None:
     """Change matrices of one shape by their orthogonal updates, scaled to the size of AdamW's."""
-    updates = [update for _, update, _ in alike]
+    # each in its own layout, so that what stands beside it changes no rounding
+    updates = [update / update.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7) for _, update, _ in alike]
     changes = orthogonal(torch.cat(updates)).split([len(update) for update in updates])
     scale = 0.2 * math.sqrt(max(changes[0].shape[1:]))
     for (stack, _, rate), change in zip(alike, changes, strict=True):
@@ -118,13 +119,12 @@ def _wide_views(stacked: Tensor, rows: tuple[int, ...]) -> list[Tensor]:
     return [view if view.shape[1] <= view.shape[2] else view.mT for view in views]
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest matrices with orthogonal rows, roughly, to some in bf16 (n, M, K), M <= K.
+def orthogonal(x: Tensor) -> Tensor:
+    """The nearest matrices with orthogonal rows, roughly, to some of norm 1 in bf16 (n, M, K), M <= K.
 
     Their singular values are 0.7 to 1.2.
     """
     a, b, c = _COEFFICIENTS
-    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
