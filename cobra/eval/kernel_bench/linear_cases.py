@@ -7,12 +7,13 @@ from torch import Tensor
 
 from cobra.eval.timing.case import Case, forward, normal
 from cobra.kernels import large_pages, ops
+from cobra.kernels.repeat import Repeated
 
 
 def linear_cycle(
     op: str, rows: int, width: int, mebibytes: int, dtype: str, group: int = 64, batch: int = 1
 ) -> Case:
-    """Activations (batch, width) through many weights (rows, width).
+    """Activations (batch, width) through many weights (rows, width), without Python between them where ours.
 
     Args:
         op: linear_bf16, linear_w8 or linear_w4 of ours; torch_bf16, torch_int8 or torch_int4.
@@ -30,11 +31,15 @@ def linear_cycle(
     # equal values at distinct addresses: the memory is read all the same; large pages, as in quantised models
     weights = [tuple(large_pages.copy(part) for part in parts) for _ in range(-(-mebibytes * 2**20 // size))]
 
-    def run() -> None:
+    def run(x: Tensor) -> Tensor:
+        y = x
         for packed in weights:
-            multiply(x, group, *packed)
+            y = multiply(x, group, *packed)
+        return y
 
-    return forward(run, flops=2.0 * batch * rows * width * len(weights), bytes=float(size * len(weights)))
+    cycle = Repeated(run)
+    count = len(weights)
+    return forward(lambda: cycle(x), flops=2.0 * batch * rows * width * count, bytes=float(size * count))
 
 
 def _bf16(weight: Tensor, group: int) -> tuple[Tensor, ...]:

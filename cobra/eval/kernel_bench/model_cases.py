@@ -1,13 +1,16 @@
 """Whole language models with random weights, and their linears alone."""
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cobra.eval.kernel_bench.inputs import random_ids
 from cobra.eval.timing.case import Case, dtype_of, forward
+from cobra.kernels.repeat import Repeated
 from cobra.models.lm.mamba2 import Mamba2LM, Mamba2Mixer
+from cobra.models.quantise import quantise_
 
 
 def prefill(length: int, d_model: int, layers: int, vocabulary: int, dtype: str) -> Case:
@@ -24,25 +27,27 @@ def prefill(length: int, d_model: int, layers: int, vocabulary: int, dtype: str)
 
 def prefill_linears(length: int, d_model: int, layers: int, vocabulary: int, dtype: str) -> Case:
     """The linears that `prefill` runs, on inputs of the same shape."""
-    model = _model(d_model, layers, vocabulary, dtype)
-    return forward(lambda: _linears(model, torch.ones(1, length, d_model, dtype=dtype_of(dtype))))
+    linears = _linears(_model(d_model, layers, vocabulary, dtype), length)
+    x = torch.ones(1, length, d_model, dtype=dtype_of(dtype))
+    return forward(lambda: linears(x))
 
 
 def decode(d_model: int, layers: int, vocabulary: int, dtype: str) -> Case:
-    """One token id to the logits of the next, after a prompt."""
-    model = _model(d_model, layers, vocabulary, dtype)
+    """One token id to the logits of the next, after a prompt, as the generation loop computes them."""
+    model = _decoder(d_model, layers, vocabulary, dtype)
     with torch.inference_mode():
         state = model.allocate_state(1)
         model.prefill(model.embed(random_ids(16, vocabulary)), state)
     token = random_ids(1, vocabulary)[0]
-    return forward(lambda: model.head(model.step(model.embed(token), state)), bytes=_weight_bytes(model))
+    step = Repeated(lambda token: model.head(model.step(model.embed(token), state)))
+    return forward(lambda: step(token))
 
 
 def decode_linears(d_model: int, layers: int, vocabulary: int, dtype: str) -> Case:
     """The linears that `decode` runs."""
-    model = _model(d_model, layers, vocabulary, dtype)
+    linears = Repeated(_linears(_decoder(d_model, layers, vocabulary, dtype)))
     x = torch.ones(1, d_model, dtype=dtype_of(dtype))
-    return forward(lambda: _linears(model, x), bytes=_weight_bytes(model))
+    return forward(lambda: linears(x))
 
 
 def _model(d_model: int, layers: int, vocabulary: int, dtype: str) -> Mamba2LM:
@@ -50,15 +55,21 @@ def _model(d_model: int, layers: int, vocabulary: int, dtype: str) -> Mamba2LM:
     return Mamba2LM(vocabulary, d_model, layers).to(dtype_of(dtype)).eval()
 
 
-def _linears(model: Mamba2LM, x: Tensor) -> Tensor:
-    inner = torch.ones(*x.shape[:-1], 2 * model.d_model, dtype=x.dtype)
-    for block in model.blocks:
-        mixer = cast(Mamba2Mixer, block.mixer)
-        mixer.in_proj(x)
-        mixer.out_proj(inner)
-    return model.head(x[:, -1] if x.dim() == 3 else x)
+def _decoder(d_model: int, layers: int, vocabulary: int, dtype: str) -> Mamba2LM:
+    model = _model(d_model, layers, vocabulary, dtype)
+    quantise_(model, "bf16" if dtype == "bfloat16" else "none")  # the weights' layout for decoding
+    return model
 
 
-def _weight_bytes(model: Mamba2LM) -> float:
-    linears = sum(m.weight.nbytes for m in model.modules() if isinstance(m, nn.Linear))
-    return linears + model.embedding.weight.nbytes
+def _linears(model: Mamba2LM, *tokens: int) -> Callable[[Tensor], Tensor]:
+    """The model's linears one after another on (1, *tokens, D), the head on the last token alone."""
+    inner = torch.ones(1, *tokens, 2 * model.d_model, dtype=model.embedding.weight.dtype)
+
+    def run(x: Tensor) -> Tensor:
+        for block in model.blocks:
+            mixer = cast(Mamba2Mixer, block.mixer)
+            mixer.in_proj(x)
+            mixer.out_proj(inner)
+        return model.head(x[:, -1] if tokens else x)
+
+    return run
