@@ -8,22 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from cobra.kernels import cpu, ops
-from tests.kernels.cpu_cases import (
+from tests.kernels.sequence_inputs import conv_with_all, gated_norm, norm, normal, scan_with_all, ssd_with_all
+from tests.kernels.step_inputs import (
     activation,
     attend_step,
     attention,
     conv_update,
-    conv_with_all,
     gate,
-    gated_norm,
     grouped_attend_step,
     grouped_attention,
     head_update,
     layer_norm,
-    norm,
-    normal,
-    scan_with_all,
-    ssd_with_all,
     step,
     step2,
 )

@@ -10,19 +10,8 @@ from torch import Tensor
 from cobra.kernels import cpu, ops, reference
 from cobra.kernels.cpu import library
 from cobra.kernels.dispatch import use_backend
-from tests.kernels.cpu_cases import (
-    SEQUENCES,
-    STEPS,
-    Case,
-    assert_near,
-    conv,
-    each,
-    floating,
-    norm,
-    packed,
-    run,
-    ssd,
-)
+from tests.kernels.cpu_cases import SEQUENCES, STEPS, Case, assert_near, each, floating, run
+from tests.kernels.sequence_inputs import conv, norm, packed, ssd
 
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
 

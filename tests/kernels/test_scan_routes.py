@@ -10,19 +10,8 @@ from cobra.kernels import cpu, ops, reference
 from cobra.kernels.cpu import library
 from cobra.kernels.dispatch import use_backend
 from cobra.kernels.routes import ROUTES, Grid, Route
-from tests.kernels.cpu_cases import (
-    Case,
-    Inputs,
-    assert_near,
-    each,
-    floating,
-    normal,
-    run,
-    scan,
-    scan_with_all,
-    ssd,
-    ssd_with_all,
-)
+from tests.kernels.cpu_cases import Case, assert_near, each, floating, run
+from tests.kernels.sequence_inputs import Inputs, normal, scan, scan_with_all, ssd, ssd_with_all
 
 # larger than a chunk and no multiple of it, chunks that end inside columns; then a row and a column
 GRIDS = [(9, 15), (1, 70), (70, 1), (0, 4)]
