@@ -31,15 +31,13 @@ _PUBLISHED_HEADS = _ATTENTION | {"num_key_value_heads": 4}
 TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _ATTENTION | {"head_dim": 8}),
     "phi": ("phi", _PUBLISHED_HEADS | {"partial_rotary_factor": 0.5, "hidden_act": "gelu_new"}),
-    # int4 packs groups of 32 channels, which 48 are not
-    "phi3": (
-        "phi3",
-        _PUBLISHED_HEADS | {"intermediate_size": 48, "sliding_window": 2047, "pad_token_id": 0},
-    ),
+    "phi3": ("phi3", _PUBLISHED_HEADS | {"pad_token_id": 0}),
     "phi3_longrope": (
         "phi3",
         _PUBLISHED_HEADS
         | {
+            # int4 packs groups of 32 channels, which 48 are not
+            "intermediate_size": 48,
             "pad_token_id": 0,
             "max_position_embeddings": 4096,
             "original_max_position_embeddings": 1024,

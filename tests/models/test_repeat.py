@@ -46,6 +46,7 @@ REPEATED = [
     "qwen2",
     "stablelm",
     "phi",
+    "phi3",
     "mobile_llm",
     "mobile_llm_shared",
 ]

@@ -30,18 +30,20 @@ class BlockSteps(ABC):
         """One embedding a sequence (B, D) to its hidden state (B, D); updates `state`, in place."""
 
 
-def attend(attention: Any, x: Tensor, past: tuple[Tensor, Tensor], state: KVState) -> Tensor:
-    """x (B, D) to what the heads read (B, H P), before the last linear of `attention`.
+def attend(q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor], state: KVState) -> Tensor:
+    """q (B, H P), k and v (B, G P) of one token to what its heads read (B, H P).
 
     `past` is keys and values of its layer in `state`.
     """
     keys, values = past
-    q, k, v = (
-        project(x).unflatten(1, (-1, keys.shape[-1]))
-        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )  # (B, H or G, P)
+    q, k, v = (x.unflatten(1, (-1, keys.shape[-1])) for x in (q, k, v))  # (B, H or G, P)
     assert state.rotation is not None
     return attention_step(q, k, v, keys, values, state.position, state.rotation, state.padding).flatten(1)
+
+
+def qkv(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x (B, D) through the three linears of `attention`."""
+    return attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
 
 
 def add_layer(

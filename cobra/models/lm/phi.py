@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cobra.kernels.ops import advance, gelu_tanh
-from cobra.models.lm.block_steps import BlockSteps, add_layer, attend
+from cobra.models.lm.block_steps import BlockSteps, add_layer, attend, qkv
 from cobra.models.lm.kv_state import KVState
 
 
@@ -18,7 +18,7 @@ class Phi(BlockSteps):
         attended, mixed, residual = embed, None, None
         for block, past in zip(self.blocks, state.layers, strict=True):
             normed, residual = add_layer(block.input_layernorm, attended, residual, mixed)
-            attended = block.self_attn.dense(attend(block.self_attn, normed, past, state))
+            attended = block.self_attn.dense(attend(*qkv(block.self_attn, normed), past, state))
             mixed = block.mlp.fc2(gelu_tanh(block.mlp.fc1(normed)))
         advance(state.position)
         return add_layer(self.norm, attended, residual, mixed)[0]

@@ -10,6 +10,7 @@ import torch  # isort: skip
 from torch import Tensor  # isort: skip
 from transformers import (
     LlamaForCausalLM,
+    Phi3ForCausalLM,
     PhiForCausalLM,
     PreTrainedModel,
     Qwen2ForCausalLM,
@@ -18,7 +19,7 @@ from transformers import (
 
 from cobra.kernels.ops import add_rms_norm
 from cobra.models.lm.block_steps import BlockSteps, add_layer
-from cobra.models.lm.llama import Llama
+from cobra.models.lm.llama import Llama, Phi3
 from cobra.models.lm.phi import Phi
 
 Rotation = Callable[[int], Tensor]
@@ -46,10 +47,10 @@ def _rotation(rotary_emb: Any, length: int) -> Tensor:
     return torch.cat([cos[0, :, :half], sin[0, :, :half]], dim=-1)
 
 
-def _llama(model: Any, rotation: Rotation) -> BlockSteps | None:
+def _llama(model: Any, rotation: Rotation, blocks: type[Llama] = Llama) -> BlockSteps | None:
     if model.config.hidden_act != "silu":
         return None
-    return Llama(model.layers, model.norm, rotation, partial(_add_rms, eps=model.config.rms_norm_eps))
+    return blocks(model.layers, model.norm, rotation, partial(_add_rms, eps=model.config.rms_norm_eps))
 
 
 def _add_rms(norm: Any, x: Tensor, residual: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
@@ -74,4 +75,5 @@ _KNOWN: dict[type, Callable[[Any, Rotation], BlockSteps | None]] = {
     Qwen2ForCausalLM: _llama,
     StableLmForCausalLM: _stablelm,
     PhiForCausalLM: _phi,
+    Phi3ForCausalLM: partial(_llama, blocks=Phi3),
 }

@@ -153,7 +153,7 @@ def test_a_step_reads_nothing_that_is_not_written(name: str) -> None:
 def test_known_blocks_step_by_kernels_alone() -> None:
     states: dict[str, Any] = {name: LMS[name]().allocate_state(1, 4) for name in PAIRS}
     alike = {name for name, state in states.items() if state.rotation is not None}
-    assert alike == {"llama", "qwen2", "stablelm", "phi", "mobile_llm", "mobile_llm_shared"}
+    assert alike == {"llama", "qwen2", "stablelm", "phi", "phi3", "mobile_llm", "mobile_llm_shared"}
 
 
 @torch.no_grad()
@@ -164,6 +164,8 @@ def test_known_blocks_step_by_kernels_alone() -> None:
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}),
         ("phi", {"hidden_act": "gelu"}),
         ("phi", {"qk_layernorm": True}),
+        ("phi3", {"hidden_act": "gelu"}),
+        ("phi3", {"sliding_window": 2047}),
         ("stablelm", {"qk_layernorm": True}),
         ("stablelm", {"use_parallel_residual": True}),
     ],
