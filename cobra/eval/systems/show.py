@@ -11,6 +11,9 @@ from cobra.eval.systems.measure import measure
 from cobra.eval.systems.notes import read_notes
 from cobra.eval.systems.table import COLUMNS, rows
 
+# what a row takes unfolded but for its encoder
+_WIDTH = 200
+
 
 def print_systems(configs: Path, notes: Path, markdown: bool) -> None:
     """Measure every system in a folder of yamls and print it.
@@ -25,10 +28,13 @@ def print_systems(configs: Path, notes: Path, markdown: bool) -> None:
     if markdown:
         print(document(systems, known), end="")
         return
+    console = Console()
+    if not console.is_terminal:  # a file or a pager, whose lines may be long
+        console.width = max(console.width, _WIDTH)
     for title, columns in COLUMNS.items():
         table = Table(title=title, title_justify="left")
         for number, column in enumerate(columns):
             table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
         for row in rows(systems, known, title):
             table.add_row(*row)
-        Console().print(table)
+        console.print(table)
