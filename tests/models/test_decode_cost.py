@@ -29,6 +29,6 @@ def test_every_token_before_is_read_once(monkeypatch: pytest.MonkeyPatch) -> Non
         return states[-1]
 
     monkeypatch.setattr(model.lm, "allocate_state", kept)
-    decode_cost(model, positions=(3, 1100), tokens=2)
-    # each of the two timed tokens comes from reading the one before
-    assert [state.length for state in states] == [3 + 2, 1100 + 2]
+    decode_cost(model, positions=(3, 1100), tokens=10)
+    # each of the ten timed tokens comes from reading the one before
+    assert [state.length for state in states] == [3 + 10, 1100 + 10]
