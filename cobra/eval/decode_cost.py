@@ -18,23 +18,23 @@ _PROMPT = 500
 _TURN = 10
 
 
-def decode_cost(model: CobraVLM, positions: Sequence[int] = POSITIONS, tokens: int = 100) -> dict[int, float]:
+def decode_cost(model: CobraVLM, positions: Sequence[int] = POSITIONS, turns: int = 10) -> dict[int, float]:
     """Processor seconds a token of the model's `stream` takes at each position, on one thread.
 
     Args:
         model: in evaluation mode; it is asked about text alone.
         positions: tokens that came before. A transformer's cache is as long as this asks for, not as the
             longest.
-        tokens: at each position, in tens; their lower quartile counts, since other work only ever makes one
-            slower.
+        turns: of ten tokens at each position; the lower quartile of all counts, since other work only ever
+            makes one slower.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        streams = {position: _stream_at(model, position, tokens) for position in positions}
+        streams = {position: _stream_at(model, position, turns * _TURN) for position in positions}
         seconds: dict[int, list[float]] = {position: [] for position in positions}
         # in turns: what else the machine does then slows all positions alike
-        for _ in range(tokens // _TURN):
+        for _ in range(turns):
             for position, stream in streams.items():
                 seconds[position] += [_timed(stream) for _ in range(_TURN)]
     finally:

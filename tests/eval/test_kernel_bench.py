@@ -20,6 +20,8 @@ from cobra.eval.timing.interleave import Result
 from cobra.eval.timing.sample import Measurement, Missing, Prepared, Sample
 from cobra.eval.timing.worker import Worker
 from cobra.eval.timing.workers import Workers
+from cobra.kernels import cpu
+from cobra.kernels.repeat import Repeated
 
 
 def groups() -> list[Group]:
@@ -39,6 +41,26 @@ def test_every_part_of_the_plan_is_a_known_case() -> None:
 def test_the_table_repeats_no_measurement() -> None:
     keys = [group.parts["ours"].key for group in groups() if "ours" in group.parts]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
+@pytest.mark.parametrize(
+    ("case", "sizes"),
+    [
+        *(
+            ("linear_cycle", {"op": op, "rows": 64, "width": 128, "mebibytes": 1})
+            for op in ("linear_bf16", "linear_w8", "linear_w4")
+        ),
+        *((name, {"d_model": 128, "layers": 2, "vocabulary": 96}) for name in ("decode", "decode_linears")),
+    ],
+)
+def test_what_decodes_runs_without_python(
+    case: str, sizes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Repeated, "_give_up", lambda self, obstacle, result: pytest.fail(obstacle))
+    timed = CASES[case](**sizes, dtype="bfloat16")
+    for _ in range(3):
+        timed.run()
 
 
 def test_the_flops_of_a_scan_follow_its_length() -> None:

@@ -15,7 +15,7 @@ from tests.models.builders import ENCODERS, LMS, PROJECTORS
 def test_a_token_at_position_20000_costs_what_one_at_100_costs(lm: str) -> None:
     torch.manual_seed(0)
     model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS[lm]).eval()
-    cost = decode_cost(model, positions=(100, 20_000), tokens=500)
+    cost = decode_cost(model, positions=(100, 20_000), turns=50)
     assert cost[20_000] == pytest.approx(cost[100], rel=0.1)
 
 
@@ -29,6 +29,6 @@ def test_every_token_before_is_read_once(monkeypatch: pytest.MonkeyPatch) -> Non
         return states[-1]
 
     monkeypatch.setattr(model.lm, "allocate_state", kept)
-    decode_cost(model, positions=(3, 1100), tokens=10)
+    decode_cost(model, positions=(3, 1100), turns=1)
     # each of the ten timed tokens comes from reading the one before
     assert [state.length for state in states] == [3 + 10, 1100 + 10]
