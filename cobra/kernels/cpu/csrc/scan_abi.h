@@ -3,8 +3,9 @@
 
 namespace cobra {
 
-// The SSD takes sequences of up to SSD_WHOLE tokens as one chunk, longer ones by SSD_CHUNK.
-constexpr int64_t SSD_CHUNK = 64, SSD_WHOLE = 128;
+// The SSD takes sequences of up to SSD_WHOLE tokens as one chunk, longer ones by SSD_CHUNK; by SSD_UNKEPT where no states
+// are left for a backward pass, whose memory the larger chunks halve.
+constexpr int64_t SSD_CHUNK = 64, SSD_UNKEPT = 32, SSD_WHOLE = 128;
 // Tokens between two states that the forward pass leaves for the backward pass.
 constexpr int64_t SCAN_CHUNK = 32;
 // Widths of the SSD's saved states are rounded up to this.
