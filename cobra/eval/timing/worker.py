@@ -19,8 +19,8 @@ from cobra.eval.timing.case import Case
 from cobra.eval.timing.memory import peak_bytes
 from cobra.eval.timing.sample import Prepared, Sample
 
-# A sample shorter than this repeats its call, or the clock's steps would show.
-_SHORTEST = 0.02
+# A sample shorter than this repeats its call, or it would show the caches that the process before it left behind.
+_SHORTEST = 0.1
 _MODULES = (
     "cobra.eval.kernel_bench.cases",
     "cobra.eval.kernel_bench.transformers_cases",
