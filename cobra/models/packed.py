@@ -17,9 +17,13 @@ from cobra.kernels.ops import (
     pack_w4,
     pack_w8,
 )
+from cobra.kernels.product_rates import bf16_speed
 
 # Rows of activations in bf16 from which on torch's product is faster (measured on a CPU with AVX512-BF16).
 _MANY_ROWS = 8
+# Where fp32 is multiplied faster: rows from which on it pays to widen the weight, and how many of the
+# weight's rows are widened together, so that they stay in cache.
+_ROWS_TO_WIDEN, _WIDENED = 128, 512
 
 
 class PackedMatrix(nn.Module, ABC):
@@ -54,13 +58,25 @@ class BF16Matrix(PackedMatrix):
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """See `PackedMatrix.linear`."""
-        if x.dtype == torch.bfloat16 and x.numel() >= _MANY_ROWS * self.columns:
-            return F.linear(x, self.weight, None if bias is None else bias.to(x.dtype))
-        return linear_bf16(x, self.weight, bias)
+        rows = x.numel() // self.columns
+        if x.dtype != torch.bfloat16 or rows < _MANY_ROWS:
+            return linear_bf16(x, self.weight, bias)
+        if rows >= _ROWS_TO_WIDEN and x.device.type == "cpu" and bf16_speed() < 1:
+            return _linear_in_fp32(x, self.weight, bias)
+        return F.linear(x, self.weight, None if bias is None else bias.to(x.dtype))
 
     def embed(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """See `PackedMatrix.embed`."""
         return embedding_bf16(ids, self.weight, dtype)
+
+
+def _linear_in_fp32(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """As F.linear of bf16, multiplied in fp32, a part of the weight at a time."""
+    rows, y = x.float(), x.new_empty(*x.shape[:-1], len(weight))
+    for start in range(0, len(weight), _WIDENED):
+        part = slice(start, start + _WIDENED)
+        y[..., part] = F.linear(rows, weight[part].float(), None if bias is None else bias[part].float())
+    return y
 
 
 class Int8Matrix(PackedMatrix):

@@ -19,7 +19,7 @@ from cobra.eval.timing.case import Case
 from cobra.eval.timing.memory import peak_bytes
 from cobra.eval.timing.sample import Prepared, Sample
 
-# A sample shorter than this repeats its call, or it would show the caches that the process before it left behind.
+# A sample shorter than this repeats its call, or it would show the caches that another process left behind.
 _SHORTEST = 0.1
 _MODULES = (
     "cobra.eval.kernel_bench.cases",

@@ -1,0 +1,16 @@
+"""Timing products of matrices."""
+
+import pytest
+
+from cobra.kernels import product_rates
+
+
+def test_the_speed_is_that_of_bf16_over_that_of_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([1.0, 0.5])
+    monkeypatch.setattr(product_rates, "_best_time", lambda work: next(seconds))
+    assert product_rates.bf16_speed.__wrapped__() == 2.0
+
+
+def test_the_timing_itself_runs() -> None:
+    assert product_rates.bf16_speed() > 0
+    assert product_rates.bf16_speed() == product_rates.bf16_speed()
