@@ -2,13 +2,16 @@
 
 import math
 import mmap
+import os
 
 import torch
 from torch import Tensor
 
 LARGE_PAGE = 2**21
-# Memory of this size glibc's malloc takes from the system and gives back, each time; less it may keep.
+# Memory of this size glibc's malloc takes from the system and gives back, each time, unless it is told not to
+# (mallopt(3)); less it may keep.
 FROM_SYSTEM = 2**25
+_MALLOC_KEEPS_ALL = os.environ.get("MALLOC_MMAP_MAX_") == "0"
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -34,7 +37,8 @@ def unwritten(x: Tensor) -> Tensor:
     The first access to a page costs a page fault: on small ones those of a long sequence's result take a
     third of the time that computing it takes.
     """
-    return x if x.nbytes < FROM_SYSTEM else zeros(tuple(x.shape), x.dtype, x.device)
+    kept = _MALLOC_KEEPS_ALL or x.nbytes < FROM_SYSTEM
+    return x if kept else zeros(tuple(x.shape), x.dtype, x.device)
 
 
 def copy(x: Tensor) -> Tensor:
