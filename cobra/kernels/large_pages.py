@@ -11,7 +11,7 @@ LARGE_PAGE = 2**21
 # Memory of this size glibc's malloc takes from the system and gives back, each time, unless it is told not to
 # (mallopt(3)); less it may keep.
 FROM_SYSTEM = 2**25
-_MALLOC_KEEPS_ALL = os.environ.get("MALLOC_MMAP_MAX_") == "0"
+_MALLOC_KEEPS_ALL = os.environ.get("MALLOC_MMAP_MAX_") == "0" and "MALLOC_TRIM_THRESHOLD_" in os.environ
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

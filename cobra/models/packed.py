@@ -58,16 +58,22 @@ class BF16Matrix(PackedMatrix):
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """See `PackedMatrix.linear`."""
-        rows = x.numel() // self.columns
-        if x.dtype != torch.bfloat16 or rows < _MANY_ROWS:
+        if x.dtype != torch.bfloat16 or x.numel() < _MANY_ROWS * self.columns:
             return linear_bf16(x, self.weight, bias)
-        if rows >= _ROWS_TO_WIDEN and x.device.type == "cpu" and bf16_speed() < 1:
+        many = x.device.type == "cpu" and x.numel() >= _ROWS_TO_WIDEN * self.columns
+        if many and not torch.compiler.is_exporting() and _fp32_is_faster():
             return _linear_in_fp32(x, self.weight, bias)
         return F.linear(x, self.weight, None if bias is None else bias.to(x.dtype))
 
     def embed(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """See `PackedMatrix.embed`."""
         return embedding_bf16(ids, self.weight, dtype)
+
+
+@torch.compiler.assume_constant_result
+def _fp32_is_faster() -> bool:
+    """Found out before a graph is compiled, not in it."""
+    return bf16_speed() < 1
 
 
 def _linear_in_fp32(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,13 +1,14 @@
 """Timing products of matrices."""
 
 import pytest
+import torch
 
 from cobra.kernels import product_rates
 
 
 def test_the_speed_is_that_of_bf16_over_that_of_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([1.0, 0.5])
-    monkeypatch.setattr(product_rates, "_best_time", lambda work: next(seconds))
+    monkeypatch.setattr(product_rates, "_product", lambda dtype: dtype)
+    monkeypatch.setattr(product_rates, "_best_time", {torch.float32: 1.0, torch.bfloat16: 0.5}.__getitem__)
     assert product_rates.bf16_speed.__wrapped__() == 2.0
 
 
