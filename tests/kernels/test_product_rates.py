@@ -1,5 +1,7 @@
 """Timing products of matrices."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -12,6 +14,18 @@ def test_the_speed_is_that_of_bf16_over_that_of_fp32(monkeypatch: pytest.MonkeyP
     assert product_rates.bf16_speed.__wrapped__() == 2.0
 
 
+def test_the_products_are_the_cpus_whatever_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = []
+
+    def note(work: Callable[[], torch.Tensor]) -> float:
+        timed.append(work())
+        return 1.0
+
+    monkeypatch.setattr(product_rates, "_best_time", note)
+    with torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
+        product_rates.bf16_speed.__wrapped__()
+    assert [(y.dtype, y.device.type) for y in timed] == [(torch.float32, "cpu"), (torch.bfloat16, "cpu")]
+
+
 def test_the_timing_itself_runs() -> None:
     assert product_rates.bf16_speed() > 0
-    assert product_rates.bf16_speed() == product_rates.bf16_speed()

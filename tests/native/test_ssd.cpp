@@ -99,6 +99,15 @@ void test(const Shape& s, int64_t threads) {
   CHECK(cobra_ssd_chunk_scan(&alone) == 0);
   expect_close(y_alone.values(), expected.y, 1e-4, "y alone");
 
+  Tensor y_unkept(t.wide), final_unkept(t.state);
+  cobra::SsdForward unkept = forward;
+  unkept.y = y_unkept.array();
+  unkept.final_state = final_unkept.array();
+  unkept.chunk_states = absent();
+  CHECK(cobra_ssd_chunk_scan(&unkept) == 0);
+  expect_close(y_unkept.values(), expected.y, 1e-4, "y without kept states");
+  expect_close(final_unkept.values(), expected.final_state, 1e-4, "final state without kept states");
+
   const Values dy = random.values(int64_t(expected.y.size()));
   const size_t states_size = expected.final_state.size();
   const Values dfinal = s.bare ? Values(states_size, 0) : random.values(int64_t(states_size));
@@ -129,6 +138,7 @@ int main() {
       {1, 130, 12, 3, 1, 5, 2}, {3, 70, 6, 3, 3, 5, 0},
       {1, 130, 12, 3, 1, 5, 2, 0, 1, true}, {3, 64, 6, 3, 3, 5, 0, 0, 1, true},
       // a whole sequence that fills its only chunk
+      {1, 129, 2, 5, 1, 7, 0},     {1, 160, 2, 17, 1, 33, 1},
       {1, 128, 4, 17, 2, 33, 1}, {1, 128, 12, 3, 1, 5, 2, 0, 1, true},
   };
   for (const Shape& shape : shapes) {
