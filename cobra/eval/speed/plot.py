@@ -18,7 +18,7 @@ _COLORS = ("#0969da", "#cf222e", "#1a7f37", "#bf8700", "#8250df", "#57606a", "#b
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """Write a PNG: bars of stages for e2e and of speed at a single length, else lines of speed over length.
 
-    Dashed is what the bandwidth allows.
+    Dashed is what the bandwidth allows that was measured: that of torch's sum.
     """
     bars = report["kind"] == "e2e" or len(lengths(report)) == 1
     height = 1.6 + 0.5 * len(labels(report)) if bars else 5.5
@@ -84,10 +84,9 @@ def _draw_one_length(report: Mapping[str, Any], axes: Axes) -> None:
 
 
 def _title(report: Mapping[str, Any]) -> str:
-    decode = report["kind"] == "decode"
-    return (
-        "decoding after a context (dashed: what the read bandwidth allows)" if decode else "reading a prompt"
-    )
+    if report["kind"] == "decode":
+        return "decoding after a context (dashed: reading at the rate of torch's sum)"
+    return "reading a prompt"
 
 
 def _draw_lengths(report: Mapping[str, Any], axes: Axes) -> None:
@@ -105,6 +104,7 @@ def _draw_lengths(report: Mapping[str, Any], axes: Axes) -> None:
     # a context of nothing has a place on the axis, too
     axes.set_xscale("symlog", base=2, linthresh=positive[0], linscale=0.6)
     axes.set_yscale("log")
+    _widen(axes)
     axes.set_xticks(lengths(report), [_short(length) for length in lengths(report)])
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -116,6 +116,13 @@ def _draw_lengths(report: Mapping[str, Any], axes: Axes) -> None:
         title=_title(report),
     )
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
+
+
+def _widen(axes: Axes) -> None:
+    """Show a factor of four at least, or a few percent would look like a slope."""
+    low, high = axes.get_ylim()
+    margin = max(1.0, 2 / (high / low) ** 0.5)
+    axes.set_ylim(low / margin, high * margin)
 
 
 def _short(length: int) -> str:
