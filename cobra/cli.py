@@ -51,7 +51,7 @@ def lightning() -> None:
 def _run_trainer(program: str) -> None:
     # torch then takes large tensors in pages of 2 MiB, which the system hands out sooner (Linux)
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from cobra.lightning_cli import main as run
+    from cobra.train.cli import main as run
 
     sys.argv[0] = program  # what usage messages call it, however it was started
     run()

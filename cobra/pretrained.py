@@ -14,15 +14,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
-from cobra.build import build, build_on_meta
-from cobra.config_json import CONFIG, LM, VLM, read_tree, write_config
-from cobra.convert.tensors import Stored, open_safetensors
+from cobra.config.build import build, build_on_meta
+from cobra.config.config_json import CONFIG, LM, VLM, read_tree, write_config
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
-from cobra.divergence import is_finite
-from cobra.fit import check_fit, expected_shapes
 from cobra.models.lm.base import LanguageModel
+from cobra.models.vision.base import VisionEncoder
 from cobra.models.vlm import CobraVLM
+from cobra.weights.check_fit import check_fit
+from cobra.weights.is_finite import is_finite
+from cobra.weights.tensors import Stored, open_safetensors
 
 WEIGHTS = "model.safetensors"
 # Parameters made for one that is saved: towers make some that their features do not use.
@@ -99,6 +100,27 @@ def _load(directory: Path, kind: str, contract: type[nn.Module], dtype: torch.dt
     if dtype is not None:
         cast_weights(model, dtype)
     return model
+
+
+def expected_shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """The shape of every weight that a file must hold, of a model on any device.
+
+    Without those of an encoder that its features do not use, and a tied head only once: it is the embedding
+    under a second name.
+    """
+    seen: set[int] = set()
+    unused = {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        if isinstance(module, VisionEncoder)
+        for name in module.unused_parameters()
+    }
+    shapes = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen and name not in unused:
+            shapes[name] = tensor.shape
+            seen.add(id(tensor))
+    return shapes
 
 
 def _fill(model: nn.Module, weights: dict[str, Stored], path: Path) -> None:

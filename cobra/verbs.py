@@ -6,6 +6,10 @@ Each imports what it needs when it runs, so that `--help` answers at once.
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cobra.inference.conversation import Conversation
 
 _Arguments = Callable[[argparse.ArgumentParser], None]
 _Run = Callable[[argparse.Namespace], None]
@@ -59,15 +63,38 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from cobra.answer import print_answer
+    from cobra.inference.answer import print_answer
 
-    print_answer(options)
+    print_answer(_conversation(options), options.prompt, _images(options))
 
 
 def _chat(options: argparse.Namespace) -> None:
-    from cobra.chat import chat
+    from cobra.inference.terminal import chat
 
-    chat(options)
+    chat(_conversation(options), _images(options))
+
+
+def _conversation(options: argparse.Namespace) -> "Conversation":
+    from cobra.inference.answer import open_conversation
+
+    return open_conversation(
+        options.ckpt,
+        device=options.device,
+        quant=options.quant,
+        group_size=options.group_size,
+        state_dtype=options.state_dtype,
+        max_length=options.max_length,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        seed=options.seed,
+    )
+
+
+def _images(options: argparse.Namespace) -> list[Path]:
+    return [options.image] if options.image else []
 
 
 def _kernels_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +159,7 @@ def _models_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _models(options: argparse.Namespace) -> None:
-    from cobra.eval.systems.show import print_systems
+    from cobra.bench.systems.show import print_systems
 
     print_systems(options.configs, options.notes, options.markdown)
 
@@ -167,8 +194,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
-    from cobra.eval.kernel_bench.arguments import add_kernel_bench
-    from cobra.eval.speed.arguments import add_speed_benches
+    from cobra.bench.arguments import add_speed_benches
+    from cobra.bench.kernels.arguments import add_kernel_bench
 
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     add_kernel_bench(subjects)

@@ -117,9 +117,9 @@ def checkpoints(folder: Path, count: int) -> Counter[str]:
     What loads has every tensor in its shape; what was converted has finite values.
     """
     from cobra.convert.run import convert
-    from cobra.module import CobraModule
     from cobra.pretrained import lm_from_pretrained
-    from cobra.resume import check_checkpoint
+    from cobra.train.module import CobraModule
+    from cobra.train.resume import check_checkpoint
     from tests.convert import published_keys
     from tests.convert.fakes import random
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cobra.cli import main
-from cobra.lightning_cli import CobraCLI
-from cobra.lightning_cli import main as lightning_main
+from cobra.train.cli import CobraCLI
+from cobra.train.cli import main as lightning_main
 from tests.convert import published_keys
 from tests.convert.fakes import random
 

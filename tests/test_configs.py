@@ -13,10 +13,10 @@ import yaml
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from cobra.build import build
-from cobra.lightning_cli import CobraCLI
+from cobra.config.build import build
 from cobra.models.vision.base import Pixels
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM
+from cobra.train.cli import CobraCLI
 from tests.models.test_vlm import pixels_of
 from tests.test_cli import ON_CPU, ROOT, instantiate
 

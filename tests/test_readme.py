@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from cobra.lightning_cli import main
+from cobra.train.cli import main
 
 ROOT = Path(__file__).parents[1]
 STAGE = "{name: a, train: [projector, lm], data: {captions: 1.0}, steps: 1, batch_size: 2, lr: 1.0e-3}"

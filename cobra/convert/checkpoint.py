@@ -4,14 +4,15 @@ from dataclasses import dataclass
 
 import torch
 
-from cobra.build import build_on_meta
+from cobra.config.build import build_on_meta
 from cobra.convert.hub import fetch
 from cobra.convert.layout import Layout, Tree, find_layout
 from cobra.convert.source import Source, open_source
-from cobra.convert.tensors import Stored
-from cobra.fit import check_fit, expected_shapes
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vlm import CobraVLM
+from cobra.pretrained import expected_shapes
+from cobra.weights.check_fit import check_fit
+from cobra.weights.tensors import Stored
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from cobra.convert import layouts
 from cobra.convert.source import Source
-from cobra.convert.tensors import Stored
+from cobra.weights.tensors import Stored
 
 # A class_path tree: plain data, as in a yaml.
 Tree = dict[str, Any]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from cobra.convert.layout import Tree
 from cobra.convert.source import Source
-from cobra.convert.tensors import Stored
 from cobra.convert.towers import to_timm, tower_tree
 from cobra.convert.transformers_lm import kind_of, lm_tree
+from cobra.weights.tensors import Stored
 
 _PROJECTORS = "cobra.models.projectors"
 # a name that only this projector has, its class, and published prefixes to ours

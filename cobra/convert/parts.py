@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import torch
 
 from cobra.convert.checkpoint import open_checkpoint
-from cobra.fit import check_fit, expected_shapes
 from cobra.models.vlm import CobraVLM
+from cobra.pretrained import expected_shapes
+from cobra.weights.check_fit import check_fit
 
 
 def load_parts(model: CobraVLM, weights: Mapping[str, str]) -> None:

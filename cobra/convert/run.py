@@ -9,16 +9,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from cobra.build import build_on_meta
-from cobra.config_json import CONFIG, LM, VLM, write_config
+from cobra.config.build import build_on_meta
+from cobra.config.config_json import CONFIG, LM, VLM, write_config
 from cobra.convert.checkpoint import Checkpoint, open_checkpoint
 from cobra.convert.layouts.hugging_face import to_hugging_face, to_hugging_face_name
-from cobra.convert.tensors import Stored
 from cobra.convert.vision import tower_tensors
-from cobra.convert.writer import write_tensors
 from cobra.data.chat import Chat
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import WEIGHTS, replacing
+from cobra.weights.tensors import Stored
+from cobra.weights.writer import write_tensors
 
 _TOKENIZER_FILES = (
     "tokenizer*",

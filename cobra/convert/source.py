@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cobra.config_json import CONFIG, read_config
-from cobra.convert.tensors import Stored, open_tensors
+from cobra.config.config_json import CONFIG, read_config
+from cobra.weights.tensors import Stored, open_tensors
 
 # Where weights lie in a folder; safetensors first. What they are, their contents decide.
 _WEIGHTS = (

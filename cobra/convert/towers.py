@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cobra.convert.layout import Tree
-from cobra.convert.tensors import Stored
-from cobra.models.vision.tower_weights import LEFT_OUT, timm_name
+from cobra.weights.tensors import Stored
+from cobra.weights.timm_tower import LEFT_OUT, timm_name
 
 
 @dataclass(frozen=True)

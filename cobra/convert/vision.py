@@ -6,11 +6,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cobra.build import build, build_on_meta
+from cobra.config.build import build, build_on_meta
 from cobra.convert.hub import fetch
 from cobra.convert.layout import Tree
-from cobra.convert.tensors import Stored
 from cobra.models.vision.base import VisionEncoder
+from cobra.weights.tensors import Stored
 
 
 def tower_tensors(tree: Tree, files: list[Path]) -> dict[str, Stored]:

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cobra.conversation import Conversation
 from cobra.data.image import load_rgb
 from cobra.data.processor import Processor
 from cobra.eval.predictions import Prediction
+from cobra.inference.conversation import Conversation
 from cobra.models.sampling import Sampler
 from cobra.models.vlm import CobraVLM
 

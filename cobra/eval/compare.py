@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from cobra.eval.decode_cost import decode_cost, draw_decode_cost
+from cobra.bench.decode_cost import decode_cost, draw_decode_cost
 from cobra.eval.learning_curve import Row, read_metrics
 from cobra.eval.predictions import accuracy, read_predictions
 from cobra.pretrained import from_pretrained

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cobra.kernels.repeat import Repeated
+from cobra.kernels.step_graph import StepGraph
 from cobra.models.lm.base import DecodeState, LanguageModel
 from cobra.models.sampling import Sampler
 
@@ -34,7 +34,7 @@ def decode(
     """
     finished = torch.zeros(hidden.shape[0], dtype=torch.bool, device=hidden.device)
     # made anew for every answer, so that it never outlives the weights or the state
-    step = Repeated(lambda token: lm.head(lm.step(lm.embed(token[:, None])[:, 0], state)))
+    step = StepGraph(lambda token: lm.head(lm.step(lm.embed(token[:, None])[:, 0], state)))
     logits = lm.head(hidden)
     for position in range(max_new_tokens):
         token = sampler(logits)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cobra.kernels import large_pages
+from cobra.kernels import huge_pages
 from cobra.kernels.ops import (
     embedding_bf16,
     embedding_w4,
@@ -54,7 +54,7 @@ class BF16Matrix(PackedMatrix):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.rows, self.columns = weight.shape
-        self.register_buffer("weight", large_pages.copy(weight.detach().to(torch.bfloat16)))
+        self.register_buffer("weight", huge_pages.copy(weight.detach().to(torch.bfloat16)))
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """See `PackedMatrix.linear`."""
@@ -95,7 +95,7 @@ class Int8Matrix(PackedMatrix):
         super().__init__()
         self.rows, self.columns = weight.shape
         packed, scales = pack_w8(weight)
-        self.register_buffer("packed", large_pages.copy(packed))
+        self.register_buffer("packed", huge_pages.copy(packed))
         self.register_buffer("scales", scales)
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -118,7 +118,7 @@ class Int4Matrix(PackedMatrix):
         self.rows, self.columns = weight.shape
         self.group, self.padding = group, -weight.shape[1] % group
         packed, scales = pack_w4(F.pad(weight, (0, self.padding)), group)
-        self.register_buffer("packed", large_pages.copy(packed))
+        self.register_buffer("packed", huge_pages.copy(packed))
         self.register_buffer("scales", scales)
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:

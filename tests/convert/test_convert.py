@@ -13,10 +13,10 @@ from cobra.convert import hub
 from cobra.convert.layout import all_layouts
 from cobra.convert.run import convert
 from cobra.convert.source import open_source
-from cobra.convert.tensors import open_tensors
 from cobra.data.record import Record, user
 from cobra.models.vlm import IMAGE_ID
 from cobra.pretrained import from_pretrained, lm_from_pretrained
+from cobra.weights.tensors import open_tensors
 from tests.convert import published_keys
 from tests.convert.fakes import TOWER, VOCAB, D, random, shrink, write_cobra, write_ml_mamba, write_tower
 
@@ -207,7 +207,7 @@ def test_a_safetensors_file_that_starts_like_another_format_is_read(start: bytes
 
 
 def test_any_dtype_and_shape_is_written_as_safetensors_reads_it(tmp_path: Path) -> None:
-    from cobra.convert.writer import write_tensors
+    from cobra.weights.writer import write_tensors
 
     tensors = {
         "odd": torch.arange(3, dtype=torch.float16),

@@ -23,11 +23,11 @@ from cobra.convert.checkpoint import arrange
 from cobra.convert.layout import all_layouts, find_layout
 from cobra.convert.run import convert
 from cobra.convert.source import Source, open_source
-from cobra.convert.tensors import Stored
 from cobra.convert.towers import Tower
 from cobra.convert.vision import tower_tensors
 from cobra.models.vlm import IMAGE_ID
 from cobra.pretrained import from_pretrained, lm_from_pretrained
+from cobra.weights.tensors import Stored
 from tests.convert import llava_keys as keys
 from tests.convert.fakes import random
 from tests.convert.published_keys import Shapes

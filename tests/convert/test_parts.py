@@ -11,20 +11,20 @@ import torch
 
 from cobra.convert.parts import load_parts
 from cobra.data.chat import Chat
-from cobra.data.module import DataModule
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.projectors.fused_mlp import FusedMLPProjector
 from cobra.models.projectors.mamba_scan import MambaScanProjector
 from cobra.models.vlm import CobraVLM
-from cobra.module import CobraModule, ModelError
 from cobra.pretrained import save_pretrained
+from cobra.train.data import DataModule
+from cobra.train.module import CobraModule, ModelError
 from tests.convert import published_keys
 from tests.convert.fakes import COBRA_CONFIG, VOCAB, D, random, shrink, write_cobra, write_run
 from tests.convert.test_convert import TOKENIZER, transformers_models
 from tests.models.builders import LMS, PROJECTORS, small_vit
 from tests.test_cli import ROOT, instantiate
-from tests.test_module import Noise, stage
+from tests.train.test_module import Noise, stage
 
 
 def cobra_model() -> CobraVLM:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cobra.convert.checkpoint import Checkpoint, arrange
 from cobra.convert.source import Source
-from cobra.convert.tensors import Stored
+from cobra.weights.tensors import Stored
 from tests.convert import published_keys
 from tests.convert.fakes import COBRA_CONFIG
 from tests.convert.published_keys import Shapes

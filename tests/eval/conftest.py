@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from cobra.eval.speed.subjects import Subject
-from cobra.eval.systems.configs import read_systems
+from cobra.bench.subjects import Subject
+from cobra.bench.systems.configs import read_systems
 
 
 @pytest.fixture(scope="session")

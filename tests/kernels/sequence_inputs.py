@@ -61,12 +61,16 @@ def narrow_conv(length: int) -> Inputs:
 
 
 def reversed_conv(length: int) -> Inputs:
-    return conv_with_all(length) | {"route": "reversed"}
+    return conv_with_all(length) | {"scan_order": "reversed"}
 
 
 def column_conv(length: int) -> Inputs:
     height = max(h for h in range(1, 17) if length % h == 0)
-    more = {"mask": packed(length)["mask"], "route": "columns_reversed", "grid": (height, length // height)}
+    more = {
+        "mask": packed(length)["mask"],
+        "scan_order": "columns_reversed",
+        "grid": (height, length // height),
+    }
     return narrow_conv(length) | more
 
 

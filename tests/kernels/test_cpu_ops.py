@@ -215,7 +215,7 @@ def test_what_is_not_finite_shows(case: Case, value: float) -> None:
     y = run(getattr(ops, case.op), case, inputs)["y"]
     assert not y[0, 30].isfinite().all()
     assert y[1].isfinite().all()
-    before = {None: y[0, :30], "reversed": y[0, 31:]}.get(inputs.get("route"))
+    before = {None: y[0, :30], "reversed": y[0, 31:]}.get(inputs.get("scan_order"))
     # the chunks of the reference, too, multiply what is hidden by 0
     assert case.op == "ssd_chunk_scan" or before is None or before.isfinite().all()
 

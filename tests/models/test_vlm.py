@@ -162,7 +162,7 @@ def test_a_filter_that_cannot_be_is_named_with_its_value(wrong: dict[str, float]
 
 
 def test_the_description_of_a_model_rebuilds_it() -> None:
-    from cobra.build import build as rebuild
+    from cobra.config.build import build as rebuild
 
     model = build("fused", "pixel_unshuffle", "llama")
     again = rebuild(model.config())()

@@ -1,4 +1,4 @@
-// Linears of few rows against a product in double precision; integer weights are packed as quantise.py packs them.
+// Linears of few rows against a product in double precision; integer weights are packed as quantize.py packs them.
 #include "native.h"
 
 using namespace native;

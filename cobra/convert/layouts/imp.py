@@ -10,7 +10,7 @@ import torch
 from cobra.convert.layout import Layout, Tree
 from cobra.convert.layouts.llava import Llava
 from cobra.convert.source import Source
-from cobra.convert.tensors import Stored
+from cobra.weights.tensors import Stored
 
 _NAMES = (
     (r"^transformer\.embd\.wte\.", "model.embed_tokens."),

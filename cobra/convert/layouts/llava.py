@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from cobra.convert.layout import Layout, Tree
 from cobra.convert.llava_family import Prefixes, describe, prefix_map, renamed_tower
 from cobra.convert.source import Source
-from cobra.convert.tensors import Stored
+from cobra.weights.tensors import Stored
 
 _AT = Prefixes("model.vision_tower.vision_tower.vision_model.", "model.mm_projector.", "model.", "lm_head.")
 # Imp's on these language models; all others have LLaVA's

@@ -6,7 +6,7 @@ from cobra.convert.layout import Layout, Tree
 from cobra.convert.source import Source
 
 _EMBEDDING, _HEAD = "backbone.embedding.weight", "lm_head.weight"
-# what a layer's weights are made by, as this project calls it; the rest of ssm_cfg concerns initialisation
+# what a layer's weights are made by, as this project calls it; the rest of ssm_cfg concerns initialization
 _SIZES = {
     "d_state": "d_state",
     "d_conv": "d_conv",

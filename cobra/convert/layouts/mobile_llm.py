@@ -6,7 +6,7 @@ from cobra.convert.layout import Layout, Tree
 from cobra.convert.layouts.mamba_ssm import require
 from cobra.convert.llava_family import without_computed
 from cobra.convert.source import Source
-from cobra.convert.tensors import Stored
+from cobra.weights.tensors import Stored
 
 _SIZES = {
     "vocab_size": "vocab_size",

@@ -1,6 +1,6 @@
 """This project's own folders: a vision-language model, or a language model alone."""
 
-from cobra.config_json import LM, VLM
+from cobra.config.config_json import LM, VLM
 from cobra.convert.layout import Layout, Tree
 from cobra.convert.source import Source
 

@@ -7,7 +7,7 @@ from cobra.convert.layout import Layout, Tree
 from cobra.convert.layouts.mamba_ssm import require
 from cobra.convert.llava_family import Prefixes, describe, prefix_map, renamed_tower
 from cobra.convert.source import Source
-from cobra.convert.tensors import Stored
+from cobra.weights.tensors import Stored
 
 _AT = Prefixes(
     "vision_tower._vision_tower.vision_model.",

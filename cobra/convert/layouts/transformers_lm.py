@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from cobra.convert.layout import Layout, Tree
 from cobra.convert.llava_family import Prefixes, lm_names, without_computed
 from cobra.convert.source import Source
-from cobra.convert.tensors import Stored
 from cobra.convert.transformers_lm import kind_of, lm_tree
+from cobra.weights.tensors import Stored
 
 _AT = Prefixes("model.vision_tower.", "model.mm_projector.", "model.", "lm_head.")
 

@@ -41,7 +41,7 @@ def as_rows(x: Tensor) -> Tensor:
 
 
 def room_for_gradient(x: Tensor | None, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """An uninitialised gradient of x, dense; empty if x is absent, because an operator cannot return None."""
+    """An uninitialized gradient of x, dense; empty if x is absent, because an operator cannot return None."""
     shape = (0,) if x is None else x.shape
     return like.new_empty(shape, dtype=dtype or (like if x is None else x).dtype)
 

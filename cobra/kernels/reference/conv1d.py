@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cobra.kernels.reference.precision import accumulator, without_autocast
-from cobra.kernels.routes import Grid, Route, unvisit, visit
+from cobra.kernels.scan_order import Grid, ScanOrder, unvisit, visit
 
 
 @without_autocast
@@ -18,12 +18,16 @@ def causal_conv1d(
     seq_idx: Tensor | None = None,
     activation: str | None = None,
     mask: Tensor | None = None,
-    route: Route = "forward",
+    scan_order: ScanOrder = "forward",
     grid: Grid | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, C) and the last K - 1 inputs (B, C, K - 1); as in `cobra.kernels.ops.causal_conv1d`."""
     dtype, (channels, taps) = accumulator(x), weight.shape
-    x, seq_idx, mask = visit(x, route, grid), visit(seq_idx, route, grid), visit(mask, route, grid)
+    x, seq_idx, mask = (
+        visit(x, scan_order, grid),
+        visit(seq_idx, scan_order, grid),
+        visit(mask, scan_order, grid),
+    )
     if mask is not None:
         x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
     if initial_state is None:
@@ -44,7 +48,7 @@ def causal_conv1d(
     else:
         y, kept = _conv_within_sequences(padded.to(dtype), kernel, offset, seq_idx)
         final_state = final_state * kept.unsqueeze(1)
-    return unvisit(_activate(y, activation).transpose(1, 2).to(x.dtype), route, grid), final_state
+    return unvisit(_activate(y, activation).transpose(1, 2).to(x.dtype), scan_order, grid), final_state
 
 
 def _conv_within_sequences(

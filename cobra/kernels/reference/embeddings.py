@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cobra.kernels.quantise import unpack_rows_w4, unpack_rows_w8
+from cobra.kernels.quantize import unpack_rows_w4, unpack_rows_w8
 
 
 def _rows(ids: Tensor, count: int) -> Tensor:

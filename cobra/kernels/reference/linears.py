@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from cobra.kernels.quantise import unpack_w4, unpack_w8
+from cobra.kernels.quantize import unpack_w4, unpack_w8
 from cobra.kernels.reference.precision import accumulator, without_autocast
 
 

@@ -10,7 +10,7 @@ from cobra.kernels.reference.precision import accumulator, residual_dtype
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension, in x's dtype."""
     dtype = accumulator(x)
-    return (_normalise(x.to(dtype), eps) * weight.to(dtype)).to(x.dtype)
+    return (_normalize(x.to(dtype), eps) * weight.to(dtype)).to(x.dtype)
 
 
 def add_rms_norm(
@@ -19,7 +19,7 @@ def add_rms_norm(
     """The norm of x + residual in x's dtype, and that sum in the residual's."""
     dtype = accumulator(x)
     total = x.to(dtype) if residual is None else x.to(dtype) + residual.to(dtype)
-    normed = _normalise(total, eps) * weight.to(dtype)
+    normed = _normalize(total, eps) * weight.to(dtype)
     return normed.to(x.dtype), total.to(residual_dtype(x, residual, residual_in_fp32))
 
 
@@ -38,7 +38,7 @@ def rms_norm_gated(
     if not norm_before_gate:
         y = y * gate
     groups = y.unflatten(-1, (-1, group_size or y.shape[-1]))
-    y = _normalise(groups, eps).flatten(-2) * weight.to(dtype)
+    y = _normalize(groups, eps).flatten(-2) * weight.to(dtype)
     if norm_before_gate:
         y = y * gate
     return y.to(x.dtype)
@@ -61,5 +61,5 @@ def add_layer_norm(
     return normed.to(x.dtype), total.to(residual_dtype(x, residual, residual_in_fp32))
 
 
-def _normalise(x: Tensor, eps: float) -> Tensor:
+def _normalize(x: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)

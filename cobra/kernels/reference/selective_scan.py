@@ -5,7 +5,7 @@ from torch import Tensor
 
 from cobra.kernels.reference.precision import accumulator, without_autocast
 from cobra.kernels.reference.time_step import skip_and_gate, time_step
-from cobra.kernels.routes import Grid, Route, unvisit, visit
+from cobra.kernels.scan_order import Grid, ScanOrder, unvisit, visit
 
 
 @without_autocast
@@ -23,13 +23,13 @@ def selective_scan(
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
-    route: Route = "forward",
+    scan_order: ScanOrder = "forward",
     grid: Grid | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, D) and the final state (B, D, N); arguments as in `cobra.kernels.ops.selective_scan`."""
     dtype, groups = accumulator(u), B.shape[2]
-    u, delta, B, C = (visit(m, route, grid) for m in (u, delta, B, C))
-    z, seq_idx, mask = (visit(m, route, grid) for m in (z, seq_idx, mask))
+    u, delta, B, C = (visit(m, scan_order, grid) for m in (u, delta, B, C))
+    z, seq_idx, mask = (visit(m, scan_order, grid) for m in (z, seq_idx, mask))
     # 1. discretise: A exactly, B by Euler's step, as the published kernels do
     dt = time_step(delta, delta_bias, delta_softplus, dtype, mask=mask)  # (B, L, D)
     fed = (dt * u.to(dtype)).unflatten(2, (groups, -1)).unsqueeze(-1)  # (B, L, G, D / G, 1)
@@ -51,4 +51,4 @@ def selective_scan(
         outputs.append((state @ C_t).flatten(1))  # (B, D)
     y = torch.stack(outputs, dim=1) if outputs else torch.empty_like(u, dtype=dtype)
     # 3. y += D u,  y *= silu(z)
-    return unvisit(skip_and_gate(y, u, D, z), route, grid), state.flatten(1, 2)
+    return unvisit(skip_and_gate(y, u, D, z), scan_order, grid), state.flatten(1, 2)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from cobra.kernels.reference.precision import accumulator, without_autocast
 from cobra.kernels.reference.time_step import UNLIMITED, skip_and_gate, time_step
-from cobra.kernels.routes import Grid, Route, unvisit, visit
+from cobra.kernels.scan_order import Grid, ScanOrder, unvisit, visit
 
 # exp(-80) is 2e-35, nothing; longer decays would only cost the running sums their digits
 LONGEST_DECAY = -80.0
@@ -27,7 +27,7 @@ def ssd_chunk_scan(
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
-    route: Route = "forward",
+    scan_order: ScanOrder = "forward",
     grid: Grid | None = None,
     chunk_size: int = 64,
     return_final_state: bool = True,
@@ -40,8 +40,8 @@ def ssd_chunk_scan(
     if x.shape[1] == 0:
         final = _first_state(x, B, initial_state)
         return torch.empty_like(x), final if return_final_state else final.new_empty(0)
-    x, dt, B, C = (visit(m, route, grid) for m in (x, dt, B, C))
-    z, seq_idx, mask = (visit(m, route, grid) for m in (z, seq_idx, mask))
+    x, dt, B, C = (visit(m, scan_order, grid) for m in (x, dt, B, C))
+    z, seq_idx, mask = (visit(m, scan_order, grid) for m in (z, seq_idx, mask))
     dt = time_step(dt, dt_bias, dt_softplus, dtype, dt_limit, mask)  # (B, L, H)
     decay = (dt * A.to(dtype)).clamp(min=LONGEST_DECAY).transpose(1, 2)  # (B, H, L)
     fed = _by_group(x.to(dtype) * dt.unsqueeze(-1), groups)  # (B, G, L, R * P), R heads to a group
@@ -65,7 +65,7 @@ def ssd_chunk_scan(
     y = skip_and_gate(y, x, None if D is None else D.view(x.shape[2], -1), z)
     assert state is not None
     final = state.reshape(x.shape[0], *x.shape[2:], B.shape[3])  # (B, H, P, N)
-    return unvisit(y, route, grid), final if return_final_state else final.new_empty(0)
+    return unvisit(y, scan_order, grid), final if return_final_state else final.new_empty(0)
 
 
 def _first_state(x: Tensor, B: Tensor, initial_state: Tensor | None) -> Tensor:
@@ -155,7 +155,7 @@ def ssd_recurrence(
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
-    route: Route = "forward",
+    scan_order: ScanOrder = "forward",
     grid: Grid | None = None,
     chunk_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
@@ -164,8 +164,8 @@ def ssd_recurrence(
     The spec that every backend is tested against (section 2 of the paper); `chunk_size` changes nothing here.
     """
     dtype = accumulator(x)
-    x, dt, B, C = (visit(m, route, grid) for m in (x, dt, B, C))
-    z, seq_idx, mask = (visit(m, route, grid) for m in (z, seq_idx, mask))
+    x, dt, B, C = (visit(m, scan_order, grid) for m in (x, dt, B, C))
+    z, seq_idx, mask = (visit(m, scan_order, grid) for m in (z, seq_idx, mask))
     dt = time_step(dt, dt_bias, dt_softplus, dtype, dt_limit, mask)
     decay = torch.exp(dt * A.to(dtype))[..., None, None]  # (B, L, H, 1, 1)
     fed = (x.to(dtype) * dt.unsqueeze(-1)).unsqueeze(-1)  # (B, L, H, P, 1)
@@ -180,4 +180,4 @@ def ssd_recurrence(
         outputs.append((state * C[:, t]).sum(-1))  # (B, H, P)
     y = torch.stack(outputs, dim=1) if outputs else torch.empty_like(x, dtype=dtype)
     y = skip_and_gate(y, x, None if D is None else D.view(x.shape[2], -1), z)
-    return unvisit(y, route, grid), state
+    return unvisit(y, scan_order, grid), state

@@ -1,4 +1,4 @@
-"""Initialisations that the Mamba family shares."""
+"""Initializations that the Mamba family shares."""
 
 import math
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cobra.kernels import large_pages
+from cobra.kernels import huge_pages
 from cobra.kernels.ops import decode_attention
 
 
@@ -62,7 +62,7 @@ class KVState:
     ) -> "KVState":
         """Buffers for layers of `heads` key-value heads each; pages are taken as they are written."""
         shape = (layers, batch, heads, max_length, head_dim)
-        keys, values = (large_pages.zeros(shape, dtype, torch.device(device)) for _ in range(2))
+        keys, values = (huge_pages.zeros(shape, dtype, torch.device(device)) for _ in range(2))
         return cls(keys, values, rotation=rotation)
 
     @property
@@ -74,7 +74,7 @@ class KVState:
         """An independent copy; copies what is written only."""
         written = slice(0, self.length)
         shape, dtype, device = tuple(self.keys.shape), self.keys.dtype, self.keys.device
-        keys, values = (large_pages.zeros(shape, dtype, device) for _ in range(2))
+        keys, values = (huge_pages.zeros(shape, dtype, device) for _ in range(2))
         keys[..., written, :] = self.keys[..., written, :]
         values[..., written, :] = self.values[..., written, :]
         padding = None if self.padding is None else self.padding.clone()

@@ -22,7 +22,7 @@ class MambaLM(StateSpaceLM):
         expand: inner width as a multiple of d_model.
         d_conv: width of the causal convolution.
         dt_rank: rank of the time step's projection; d_model / 16, rounded up, when left out.
-        dt_range: time steps at initialisation; see `Mamba2LM` for short sequences.
+        dt_range: time steps at initialization; see `Mamba2LM` for short sequences.
         norm_eps: epsilon of the norms.
     """
 
@@ -41,7 +41,7 @@ class MambaLM(StateSpaceLM):
         rank = dt_rank or math.ceil(d_model / 16)
         mixers = [MambaMixer(d_model, expand * d_model, d_state, rank, d_conv) for _ in range(n_layers)]
         for mixer in mixers:
-            mixer.initialise(dt_range, n_layers)
+            mixer.initialize(dt_range, n_layers)
         super().__init__(vocab_size, d_model, mixers, norm_eps)
 
 
@@ -73,7 +73,7 @@ class MambaMixer(Mixer):
         self.D = without_weight_decay(nn.Parameter(torch.ones(d_inner)))
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
-    def initialise(self, dt_range: tuple[float, float], n_layers: int) -> None:
+    def initialize(self, dt_range: tuple[float, float], n_layers: int) -> None:
         """Draw dt (Mamba's reference code, `Mamba.__init__`) and scale the output."""
         nn.init.uniform_(self.dt_proj.weight, -(self.splits[0] ** -0.5), self.splits[0] ** -0.5)
         with torch.no_grad():

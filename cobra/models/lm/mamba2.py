@@ -25,8 +25,8 @@ class Mamba2LM(StateSpaceLM):
         n_groups: groups of heads that share B and C, G.
         d_conv: width of the causal convolution.
         chunk_size: tokens a chunk of the scan; a hint, which changes speed and not results.
-        dt_range: time steps at initialisation, log-uniform over the heads and rising with their number.
-        A_range: decay rates at initialisation, uniform; one range, or one for each layer. A head forgets
+        dt_range: time steps at initialization, log-uniform over the heads and rising with their number.
+        A_range: decay rates at initialization, uniform; one range, or one for each layer. A head forgets
             within 1 / (dt A) tokens: docs/shapes_vqa.md has what that means for a small model.
         norm_eps: epsilon of the norms.
     """
@@ -57,7 +57,7 @@ class Mamba2LM(StateSpaceLM):
             for _ in range(n_layers)
         ]
         for mixer, rates in zip(mixers, _by_layer(A_range, n_layers), strict=True):
-            mixer.initialise(dt_range, rates, n_layers)
+            mixer.initialize(dt_range, rates, n_layers)
         super().__init__(vocab_size, d_model, mixers, norm_eps)
 
 
@@ -104,7 +104,7 @@ class Mamba2Mixer(Mixer):
         self.norm = RMSNorm(d_inner, norm_eps)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
-    def initialise(self, dt_range: Range, A_range: Range, n_layers: int) -> None:
+    def initialize(self, dt_range: Range, A_range: Range, n_layers: int) -> None:
         """Draw dt and A from ranges as Mamba-2's reference code does (`Mamba2.__init__`), but from all parts
         of them, dt in rising order; scale the output.
         """

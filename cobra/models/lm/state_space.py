@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cobra.kernels import large_pages
+from cobra.kernels import huge_pages
 from cobra.kernels.ops import add_rms_norm, rms_norm
 from cobra.models.lm.base import LanguageModel
 
@@ -34,7 +34,7 @@ class SSMState:
 
     def clone(self) -> "SSMState":
         """An independent copy."""
-        return SSMState(self.conv.clone(), large_pages.copy(self.ssm))
+        return SSMState(self.conv.clone(), huge_pages.copy(self.ssm))
 
     def reset(self) -> None:
         """Forget everything."""
@@ -74,7 +74,7 @@ class Mixer(nn.Module, ABC):
 
 
 class Block(nn.Module):
-    """Residual block: the sum is kept in fp32, normalised, and mixed."""
+    """Residual block: the sum is kept in fp32, normalized, and mixed."""
 
     def __init__(self, d_model: int, mixer: Mixer, norm_eps: float) -> None:
         super().__init__()
@@ -184,5 +184,5 @@ class StateSpaceLM(LanguageModel):
         dtype, device = dtype or weight.dtype, device or weight.device
         wide = dtype if dtype == torch.float64 else self.state_dtype
         conv = torch.zeros(layers, batch, *mixer.conv_shape, dtype=dtype, device=device)
-        ssm = large_pages.zeros((layers, batch, *mixer.ssm_shape), wide, torch.device(device))
+        ssm = huge_pages.zeros((layers, batch, *mixer.ssm_shape), wide, torch.device(device))
         return SSMState(conv, ssm)

@@ -53,7 +53,7 @@ class MambaScanProjector(Projector):
             for _ in range(0 if variant == "mlp" else n_layers)
         ]
         for mixer in mixers:
-            mixer.initialise(n_layers)
+            mixer.initialize(n_layers)
         block = SwiGLUBlock if variant == "advanced" else ScanBlock
         self.scan = Scan(out_dim, [block(out_dim, mixer) for mixer in mixers]) if mixers else nn.Identity()
         self.projector = FusedMLPProjector(out_dim, out_dim)

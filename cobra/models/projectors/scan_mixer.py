@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from cobra.kernels.ops import causal_conv1d, rms_norm_gated, ssd_chunk_scan
-from cobra.kernels.routes import ROUTES, Grid, Route
+from cobra.kernels.scan_order import SCAN_ORDERS, Grid, ScanOrder
 from cobra.models.lm.init import decay_logs, inverse_softplus_dt, scale_output, stack, without_weight_decay
 from cobra.models.lm.state_space import RMSNorm
 from cobra.models.projectors.grid import square_side
 
 Paths = Literal["bidirectional", "cross"]
 
-# The routes of a mixer, by the suffix of their own parameters.
-PATHS: dict[str, dict[str, Route]] = {
+# The scan orders of a mixer, by the suffix of their own parameters.
+PATHS: dict[str, dict[str, ScanOrder]] = {
     "bidirectional": {"": "forward", "_b": "reversed"},
     "cross": {"": "forward", "_b": "reversed", "_c": "columns", "_d": "columns_reversed"},
 }
@@ -45,23 +45,23 @@ class ScanMixer(nn.Module):
         if paths not in PATHS:
             raise ValueError(f"paths {paths!r} is unknown: choose one of {', '.join(PATHS)}")
         heads, channels = d_inner // head_dim, d_inner + 2 * d_state
-        self.routes, self.chunk_size = PATHS[paths], chunk_size
+        self.scan_orders, self.chunk_size = PATHS[paths], chunk_size
         self.splits = (d_inner, channels, heads)
         self.scan_splits = (d_inner, d_state, d_state)
         self.in_proj = nn.Linear(d_model, sum(self.splits), bias=False)
         stack(self.in_proj, (d_inner, d_inner, d_state, d_state, heads))  # z, x, B, C, dt
-        for path in self.routes:
+        for path in self.scan_orders:
             self.add_module(f"conv1d{path}", nn.Conv1d(channels, channels, d_conv, groups=channels))
             for name in ("dt_bias", "A_log", "D"):
                 self.register_parameter(name + path, without_weight_decay(nn.Parameter(torch.ones(heads))))
         self.norm = RMSNorm(d_inner, eps=1e-5)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
-    def initialise(self, n_layers: int) -> None:
+    def initialize(self, n_layers: int) -> None:
         """Draw dt and A of each path as Mamba-2's reference code does, and scale the output."""
         heads = self.splits[2]
         with torch.no_grad():
-            for path in self.routes:
+            for path in self.scan_orders:
                 self.get_parameter(f"dt_bias{path}").copy_(inverse_softplus_dt(heads, (1e-3, 1e-1)))
                 self.get_parameter(f"A_log{path}").copy_(decay_logs(heads, (1.0, 16.0)))
         scale_output(self.out_proj, n_layers)
@@ -70,16 +70,18 @@ class ScanMixer(nn.Module):
         """Patches (B, N, d_model) to the same shape."""
         z, xBC, dt = self.in_proj(patches).split(self.splits, dim=-1)
         y = torch.zeros_like(z)
-        for path, route in self.routes.items():
-            y = y + rms_norm_gated(self._scan(xBC, dt, path, route), z, self.norm.weight, self.norm.eps)
-        return self.out_proj(y / len(self.routes))
+        for path, scan_order in self.scan_orders.items():
+            y = y + rms_norm_gated(self._scan(xBC, dt, path, scan_order), z, self.norm.weight, self.norm.eps)
+        return self.out_proj(y / len(self.scan_orders))
 
-    def _scan(self, xBC: Tensor, dt: Tensor, path: str, route: Route) -> Tensor:
+    def _scan(self, xBC: Tensor, dt: Tensor, path: str, scan_order: ScanOrder) -> Tensor:
         """What one path hears at each patch, (B, N, d_inner), in the patches' own order."""
-        by_columns, _ = ROUTES[route]
+        by_columns, _ = SCAN_ORDERS[scan_order]
         grid: Grid | None = (square_side(dt.shape[1]),) * 2 if by_columns else None
         weight, bias = (self.get_parameter(f"conv1d{path}.{name}") for name in ("weight", "bias"))
-        xBC, _ = causal_conv1d(xBC, weight.squeeze(1), bias, activation="silu", route=route, grid=grid)
+        xBC, _ = causal_conv1d(
+            xBC, weight.squeeze(1), bias, activation="silu", scan_order=scan_order, grid=grid
+        )
         x, B, C = xBC.split(self.scan_splits, dim=-1)
         y, _ = ssd_chunk_scan(
             x.unflatten(-1, (dt.shape[-1], -1)),  # (B, N, H, P)
@@ -90,7 +92,7 @@ class ScanMixer(nn.Module):
             D=self.get_parameter(f"D{path}"),
             dt_bias=self.get_parameter(f"dt_bias{path}"),
             dt_softplus=True,
-            route=route,
+            scan_order=scan_order,
             grid=grid,
             chunk_size=self.chunk_size,
             return_final_state=False,

@@ -49,7 +49,7 @@ class SmallViT(VisionEncoder):
 
 
 class ConvDown(nn.Module):
-    """A 3×3 convolution that halves the resolution, normalised over channels."""
+    """A 3×3 convolution that halves the resolution, normalized over channels."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()

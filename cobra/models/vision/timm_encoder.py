@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cobra.models.vision.base import Pixels, VisionEncoder
-from cobra.models.vision.tower_weights import download_tower, load_tower
 from cobra.models.vision.transform import CropTransform, LetterboxTransform, SquareTransform, SquashTransform
+from cobra.weights.timm_tower import download_tower, load_tower
 
 Resize = Literal["resize-naive", "resize-crop", "letterbox", "letterbox-equal-bars"]
 

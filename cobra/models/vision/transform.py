@@ -12,7 +12,7 @@ _BICUBIC = Image.Resampling.BICUBIC
 
 
 class SquareTransform(ABC):
-    """Make a picture a square, then normalise it.
+    """Make a picture a square, then normalize it.
 
     Args:
         image_size: side of the square in pixels.

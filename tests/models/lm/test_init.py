@@ -1,4 +1,4 @@
-"""Time scales at initialisation come from all of their ranges with every seed; stacked weights are marked."""
+"""Time scales at initialization come from all of their ranges with every seed; stacked weights are marked."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""ML-Mamba's connector: each path against transformers' mixer, the released names, the initialisation."""
+"""ML-Mamba's connector: each path against transformers' mixer, the released names, the initialization."""
 
 # declares operators that transformers' import of torchvision needs
 import cobra.torchvision_shim  # noqa: F401  isort: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cobra.build import build
+from cobra.config.build import build
 from cobra.models.projectors.base import Projector
 from cobra.models.projectors.fused_mlp import FusedMLPProjector
 from cobra.models.projectors.ldp import LDPProjector

@@ -76,7 +76,7 @@ struct Mamba2Step {
   double eps, dt_min, dt_max;
 };
 
-// y = x W^T + bias. W is (rows, columns) in bf16, or packed (cobra/kernels/quantise.py), then with scales.
+// y = x W^T + bias. W is (rows, columns) in bf16, or packed (cobra/kernels/quantize.py), then with scales.
 struct Linear {
   Array x, weight, scales, bias, y;  // (B, columns), see above, (rows) (B, rows)
   int64_t batch, columns, rows, group, threads;

@@ -72,7 +72,7 @@ inline void parallel_for(int64_t threads, int64_t n, F f) {
 #endif
 }
 
-// Memory for floats, aligned to a cache line, one share per worker; not initialised.
+// Memory for floats, aligned to a cache line, one share per worker; not initialized.
 class Scratch {
  public:
   Scratch(int64_t floats, int64_t shares = 1) : share_(round_up(floats, 16)) {

@@ -1,0 +1,168 @@
+"""What `cobra bench e2e|decode|prefill|compare` take on the command line. No torch here."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+# The papers' number of new tokens.
+_NEW_TOKENS = 256
+_CONTEXTS = (0, 2048, 8192, 32768, 131072)
+_LENGTHS = (128, 512, 1024, 4096, 16384)
+
+
+def add_speed_benches(subjects: Any) -> None:
+    """Add the four to the subjects of `cobra bench`."""
+    e2e = subjects.add_parser("e2e", help="the papers' protocol: one picture, one question, 256 new tokens")
+    _add_models(e2e)
+    e2e.add_argument(
+        "--new-tokens",
+        type=_at_least(2),
+        default=_NEW_TOKENS,
+        help=f"generated, exactly (default: {_NEW_TOKENS})",
+    )
+    e2e.set_defaults(bench=_e2e)
+    decode = subjects.add_parser("decode", help="tokens a second against the context")
+    _add_models(decode)
+    _add_lengths(decode, "--contexts", _CONTEXTS, "tokens of context", 0)
+    decode.add_argument("--tokens", type=_at_least(1), default=16, help="steps of a repeat (default: 16)")
+    decode.add_argument(
+        "--real-prefill", action="store_true", help="read the context instead of making its state up"
+    )
+    decode.set_defaults(bench=_decode)
+    prefill = subjects.add_parser("prefill", help="tokens a second against the length of the prompt")
+    _add_models(prefill)
+    _add_lengths(prefill, "--lengths", _LENGTHS, "tokens of a prompt", 1)
+    prefill.set_defaults(bench=_prefill)
+    compare = subjects.add_parser("compare", help="what changed between two reports, with intervals")
+    compare.add_argument("before", type=Path, help="JSON of the first run")
+    compare.add_argument("after", type=Path, help="JSON of the second")
+    compare.set_defaults(bench=_compare)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="config (cobra_2.8b, or a variant: cobra_2.8b/ldpv2) or language model (mamba2-1.3b)",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the reports to")
+    parser.add_argument(
+        "--quant",
+        nargs="+",
+        choices=("none", "bf16", "int8", "int4"),
+        default=["none"],
+        help="language model's weights in our engine (default: none)",
+    )
+    parser.add_argument(
+        "--state-dtype",
+        nargs="+",
+        choices=("fp32", "bf16"),
+        default=["fp32"],
+        help="of a recurrent state in our engine; a transformer has none (default: fp32)",
+    )
+    parser.add_argument(
+        "--runtime",
+        nargs="+",
+        choices=("torch", "transformers", "llama.cpp"),
+        default=["torch"],
+        help="torch is our engine (default: torch)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="bfloat16",
+        help="of activations, and of weights that are not quantized (default: bfloat16)",
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=_at_least(1), default=1, help="of each process (default: 1)")
+    parser.add_argument(
+        "--repeats", type=_at_least(1), default=5, help="in turn with the others (default: 5)"
+    )
+    parser.add_argument("--llama-bench", help="path of llama.cpp's llama-bench (default: the one on PATH)")
+    parser.add_argument(
+        "--gguf", nargs="+", type=_named_file, default=[], metavar="NAME=FILE", help="models for llama.cpp"
+    )
+    parser.add_argument(
+        "--configs", type=Path, default=Path("configs"), help="folder of the yamls (default: configs)"
+    )
+    parser.add_argument(
+        "--read-mebibytes",
+        type=_at_least(1),
+        default=1280,
+        help="read to measure the bandwidth (default: 1280)",
+    )
+
+
+def _add_lengths(
+    parser: argparse.ArgumentParser, name: str, default: Sequence[int], what: str, least: int
+) -> None:
+    text = " ".join(map(str, default))
+    parser.add_argument(
+        name, nargs="+", type=_at_least(least), default=list(default), help=f"{what} (default: {text})"
+    )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
+        return int(text)
+
+    return number
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, _, file = text.partition("=")
+    if not Path(file).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} names no file: expected NAME=FILE")
+    return name, Path(file)
+
+
+def _e2e(options: argparse.Namespace) -> None:
+    _run(options, "e2e", [0], new_tokens=options.new_tokens)
+
+
+def _decode(options: argparse.Namespace) -> None:
+    more = {"real": True} if options.real_prefill else {}
+    _run(options, "decode", sorted(set(options.contexts)), "context", tokens=options.tokens, **more)
+
+
+def _prefill(options: argparse.Namespace) -> None:
+    _run(options, "prefill", sorted(set(options.lengths)), "length")
+
+
+def _run(
+    options: argparse.Namespace, case: str, lengths: Sequence[int], name: str = "", **arguments: Any
+) -> None:
+    from cobra.bench.plan import Settings
+    from cobra.bench.run import Point, run
+    from cobra.bench.subjects import read_subjects
+
+    settings = Settings(
+        list(dict.fromkeys(options.quant)),
+        options.dtype,
+        options.device,
+        list(dict.fromkeys(options.runtime)),
+        options.threads,
+        options.llama_bench,
+        dict(options.gguf),
+        options.read_mebibytes,
+        list(dict.fromkeys(options.state_dtype)),
+    )
+    points = [Point(case, length, {**arguments, **({name: length} if name else {})}) for length in lengths]
+    run(
+        read_subjects(list(dict.fromkeys(options.models)), options.configs),
+        points,
+        settings,
+        options.repeats,
+        options.out,
+    )
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from cobra.bench.compare import compare
+
+    compare(options.before, options.after)

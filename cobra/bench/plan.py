@@ -1,0 +1,148 @@
+"""From what was asked to groups of measurements."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cobra.bench.subjects import Subject
+from cobra.bench.timing.sample import Measurement, Runner
+from cobra.config.build import build
+from cobra.models.lm.state_space import StateSpaceLM
+
+OURS, TRANSFORMERS, LLAMA = "torch", "transformers", "llama.cpp"
+RUNTIMES = (OURS, TRANSFORMERS, LLAMA)
+BANDWIDTH = "bandwidth"
+_CASES = {
+    OURS: "cobra.bench.cases",
+    TRANSFORMERS: "cobra.bench.transformers_cases",
+    LLAMA: "cobra.bench.llama_cases",
+}
+# transformers and llama.cpp run twice: the faster one is the honest baseline
+_MODES: dict[str, dict[str, dict[str, Any]]] = {
+    TRANSFORMERS: {"eager": {"mode": "eager"}, "compiled": {"mode": "compiled"}},
+    LLAMA: {"": {"flash": False}, "flash attention": {"flash": True}},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How models run.
+
+    Attributes:
+        quantizations: of the language model's weights in our engine; each is measured.
+        dtype: of activations, and of all weights that are not quantized.
+        device: cpu or cuda.
+        runtimes: engines.
+        threads: of each process.
+        llama_bench: its path; None looks on PATH.
+        gguf: file of a model for llama.cpp, by the model's name.
+        read_mebibytes: how much is read to measure the bandwidth.
+        state_dtypes: fp32, bf16: of a recurrent state in our engine; each is measured.
+    """
+
+    quantizations: Sequence[str] = ("none",)
+    dtype: str = "bfloat16"
+    device: str = "cpu"
+    runtimes: Sequence[str] = (OURS,)
+    threads: int = 1
+    llama_bench: str | None = None
+    gguf: dict[str, Path] = field(default_factory=dict)
+    read_mebibytes: int = 1280
+    state_dtypes: Sequence[str] = ("fp32",)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model in one engine with one setting.
+
+    Attributes:
+        subject: the model.
+        runtime: torch, transformers or llama.cpp.
+        precision: of its language model's weights, for the report.
+        mode: of the runtime, and of the state where it is narrowed, for the report.
+        arguments: of every case on it.
+        missing: why it cannot run here; empty if it can.
+    """
+
+    subject: Subject
+    runtime: str
+    precision: str
+    mode: str
+    arguments: dict[str, Any]
+    missing: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called in plots."""
+        runtime = "" if self.runtime == OURS else self.runtime
+        how = " ".join(filter(None, (runtime, self.mode)))
+        return ", ".join(filter(None, (self.subject.name, self.precision, how)))
+
+    def measurement(self, case: str, arguments: Mapping[str, Any]) -> Measurement:
+        """A case of it, in a process of its own."""
+        tree: dict[str, Any] = {"lm": self.subject.lm}
+        if case == "e2e":
+            tree = {"vlm": self.subject.vlm}
+        if self.runtime == LLAMA:
+            tree = {}
+        runner = Runner(self.label, _CASES[self.runtime])
+        return Measurement(runner, case, {**tree, **self.arguments, **arguments})
+
+
+def engines(subjects: Sequence[Subject], settings: Settings) -> list[Engine]:
+    """Every model in every engine that was asked for."""
+    return [
+        engine
+        for subject in subjects
+        for runtime in settings.runtimes
+        for engine in _ways(subject, runtime, settings)
+    ]
+
+
+def _ways(subject: Subject, runtime: str, settings: Settings) -> list[Engine]:
+    common = {"dtype": settings.dtype, "device": settings.device}
+    plain = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[settings.dtype]
+    if runtime == OURS:
+        # bf16 of our kernels is not that of torch
+        names = {"none": plain, "bf16": "packed bf16"}
+        return [
+            Engine(
+                subject,
+                OURS,
+                names.get(name, name),
+                "" if state == "fp32" else f"{state} state",
+                {**common, "quantization": name, "state_dtype": state},
+            )
+            for name in settings.quantizations
+            for state in _state_dtypes(subject, settings)
+        ]
+    if runtime == TRANSFORMERS:
+        modes = _MODES[TRANSFORMERS].items()
+        return [Engine(subject, TRANSFORMERS, plain, mode, {**common, **more}) for mode, more in modes]
+    binary = settings.llama_bench or shutil.which("llama-bench")
+    gguf = settings.gguf.get(subject.name)
+    missing = ""
+    if binary is None:
+        missing = "no llama-bench on PATH: build llama.cpp and name it with --llama-bench"
+    elif gguf is None:
+        missing = f"no GGUF file of it: name one with --gguf {subject.name}=FILE"
+    where: dict[str, Any] = {"binary": binary, "gguf": str(gguf), "threads": settings.threads}
+    precision = gguf.stem.rpartition("-")[2] if gguf else ""
+    return [
+        Engine(subject, LLAMA, precision, mode, {**where, **more}, missing)
+        for mode, more in _MODES[LLAMA].items()
+    ]
+
+
+def _state_dtypes(subject: Subject, settings: Settings) -> Sequence[str]:
+    """A model without a recurrent state is measured once, however many precisions were asked for."""
+    factory: Any = build(subject.lm)
+    return settings.state_dtypes if issubclass(factory.func, StateSpaceLM) else ("fp32",)
+
+
+def bandwidth(settings: Settings) -> Measurement:
+    """Reading memory, in a process of its own."""
+    arguments = {"mebibytes": settings.read_mebibytes, "device": settings.device}
+    return Measurement(Runner(BANDWIDTH, _CASES[OURS]), "read", arguments)

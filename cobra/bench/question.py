@@ -1,0 +1,49 @@
+"""The papers' question about a picture, as tokens."""
+
+from collections.abc import Callable
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils._pytree import tree_map
+from torch.utils.data import default_collate
+
+from cobra.bench.picture import picture_bytes
+from cobra.data.image import load_rgb
+from cobra.models.vision.base import Pixels
+from cobra.models.vlm import IMAGE_ID
+
+# "Describe the image specifically" with Cobra's chat markup; every model gets as many, of random ids, since
+# speed needs no tokenizer
+TEXT_TOKENS = 21
+# of any vocabulary
+_IDS = 256
+
+
+class Question:
+    """One picture and a question, then another question about the same picture.
+
+    Args:
+        image_tokens: that the picture becomes.
+        device: where the model is.
+
+    Attributes:
+        ids: (1, image_tokens + TEXT_TOKENS), the picture first.
+        more: (1, TEXT_TOKENS), the second question.
+    """
+
+    def __init__(self, image_tokens: int, device: str) -> None:
+        self.device = device
+        self.picture = picture_bytes()
+        generator = torch.Generator().manual_seed(0)
+        text, self.more = (
+            torch.randint(_IDS, (1, TEXT_TOKENS), generator=generator).to(device) for _ in range(2)
+        )
+        self.ids: Tensor = torch.cat(
+            [torch.full_like(text[:, :1], IMAGE_ID).expand(1, image_tokens), text], 1
+        )
+
+    def pixels(self, transform: Callable[[Image], Pixels]) -> Pixels:
+        """From the bytes of the picture to the encoder's pixels, a batch of one."""
+        batch = default_collate([transform(load_rgb(self.picture))])
+        return tree_map(lambda x: x.to(self.device), batch)

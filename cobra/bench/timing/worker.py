@@ -1,0 +1,117 @@
+"""The measuring process: one JSON request a line on stdin, one JSON answer a line on stdout.
+
+`{"do": "prepare", "key": KEY, "case": NAME, "arguments": {...}}` builds a case and answers what it is,
+`{"do": "time", "key": KEY}` answers the seconds of a call, `{"do": "forget", "key": KEY}` drops it. A name is
+looked up in the table of the module that the command line names: nothing that arrives is executed.
+"""
+
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from cobra.bench.timing.case import Case
+from cobra.bench.timing.memory import peak_bytes
+from cobra.bench.timing.sample import Prepared, Sample
+
+# A sample shorter than this repeats its call, or it would show the caches that another process left behind.
+_SHORTEST = 0.1
+_MODULES = (
+    "cobra.bench.kernels.cases",
+    "cobra.bench.kernels.transformers_cases",
+    "cobra.bench.cases",
+    "cobra.bench.transformers_cases",
+    "cobra.bench.llama_cases",
+)
+
+
+class Worker:
+    """Prepares cases and times them.
+
+    Args:
+        cases: functions that build a case, by name.
+    """
+
+    def __init__(self, cases: dict[str, Callable[..., Case]]) -> None:
+        self.cases = cases
+        self.prepared: dict[str, tuple[Case, int]] = {}
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request; `missing` holds the reason if there is none."""
+        try:
+            if request["do"] == "about":
+                return about()
+            if request["do"] == "prepare":
+                return asdict(self.prepare(request["key"], request["case"], request["arguments"]))
+            if request["do"] == "time":
+                return asdict(self.time(request["key"]))
+            self.prepared.pop(request["key"], None)
+            return {}
+        except Exception as error:
+            # the process must outlive one broken case, and the report says what broke
+            return {"missing": f"{type(error).__name__}: {error}".splitlines()[0]}
+
+    def prepare(self, key: str, name: str, arguments: dict[str, Any]) -> Prepared:
+        """Build a case, run it until its speed is known, and measure how much memory it takes."""
+        if name not in self.cases:
+            raise LookupError(f"no case is called {name}: this runner has {', '.join(self.cases)}")
+        case = self.cases[name](**arguments)
+        rehearse = case.rehearsal or case.run
+        rehearse()
+        memory = peak_bytes(rehearse)
+        seconds = clock(rehearse, 1).wall
+        self.prepared[key] = case, max(1, int(_SHORTEST / max(seconds, 1e-7)))
+        return Prepared(case.bytes, case.flops, *memory, case.about)
+
+    def time(self, key: str) -> Sample:
+        """Seconds of a call."""
+        case, calls = self.prepared[key]
+        return clock(case.run, calls)
+
+
+def clock(run: Callable[[], object], calls: int) -> Sample:
+    """Seconds of a call, averaged over some; its own, of one call, where it returns them."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(calls):
+        result = run()
+        if isinstance(result, Sample):
+            return result
+    return Sample((time.process_time() - cpu) / calls, (time.perf_counter() - wall) / calls)
+
+
+def about() -> dict[str, Any]:
+    """Versions, threads, and the ISA level of the native library or why there is none."""
+    from cobra.kernels.cpu import library
+
+    reason = library.unavailable()
+    return {
+        "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "isa": None if reason else library.level(),
+        "isa_levels": [] if reason else library.levels(),
+        "native_library": reason or "ok",
+    }
+
+
+def main() -> None:
+    """Answer until stdin ends."""
+    module, threads = sys.argv[1], int(sys.argv[2])
+    if module not in _MODULES:
+        raise SystemExit(f"{module} holds no cases: name one of {', '.join(_MODULES)}")
+    torch.set_num_threads(threads)
+    worker = Worker(importlib.import_module(module).CASES)
+    # libraries print to stdout: keep the channel for answers
+    channel, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        channel.write(json.dumps(worker.answer(json.loads(line))) + "\n")
+        channel.flush()
+
+
+if __name__ == "__main__":
+    main()

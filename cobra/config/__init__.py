@@ -1,0 +1,1 @@
+"""class_path trees: checked, built, written as config.json."""

@@ -1,0 +1,1 @@
+"""Conversations with a model: in Python, in the terminal, from the command line."""

@@ -1,0 +1,56 @@
+"""Answers about pictures: a model folder becomes a conversation, one question is answered and printed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from cobra.inference.conversation import Conversation
+from cobra.models.lm.state_dtype import set_state_dtype
+from cobra.models.quantize import Quantization, quantize_
+from cobra.models.sampling import Sampler
+from cobra.pretrained import from_pretrained
+
+
+def print_answer(conversation: Conversation, prompt: str, images: Sequence[Path] = ()) -> None:
+    """Print the answer while it is generated."""
+    for text in conversation.ask(prompt, images):
+        print(text, end="", flush=True)
+    print()
+
+
+def open_conversation(
+    ckpt: Path,
+    *,
+    device: str = "cpu",
+    quant: Quantization = "none",
+    group_size: int = 32,
+    state_dtype: str = "fp32",
+    max_length: int = 4096,
+    max_new_tokens: int = 256,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+) -> Conversation:
+    """A conversation with the model in a folder; the arguments are the options of `cobra generate`.
+
+    Raises:
+        ValueError: where an option does not fit this machine, the model or the others.
+        OSError: where the folder or one of its files is missing.
+    """
+    if (top_k or top_p < 1 or min_p) and not temperature:
+        raise ValueError("--top-k, --top-p and --min-p filter what is sampled: give a --temperature above 0")
+    try:
+        generator = torch.Generator(device).manual_seed(seed)
+    except RuntimeError as error:
+        reason = str(error).partition(". ")[0]
+        raise ValueError(f"--device {device}: not on this machine ({reason})") from error
+    except (OverflowError, ValueError) as error:
+        raise ValueError(f"--seed {seed} has more than 64 bits: take a smaller one") from error
+    sampler = Sampler(temperature, top_k, top_p, min_p, generator)
+    model, processor = from_pretrained(ckpt, device)
+    quantize_(model.lm, quant, group_size)
+    set_state_dtype(model.lm, state_dtype)
+    return Conversation(model, processor, max_length, max_new_tokens, sampler)

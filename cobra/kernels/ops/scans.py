@@ -1,0 +1,183 @@
+"""The scans over a sequence: Mamba-2's `ssd_chunk_scan` and Mamba-1's `selective_scan`, channels last."""
+
+from torch import Tensor
+
+from cobra.kernels.checks import BOOLEANS, INTEGERS, check, check_divides, check_first
+from cobra.kernels.dispatch import resolve
+from cobra.kernels.scan_order import Grid, ScanOrder, check_scan_order
+
+
+def ssd_chunk_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    *,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    initial_state: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    mask: Tensor | None = None,
+    scan_order: ScanOrder = "forward",
+    grid: Grid | None = None,
+    chunk_size: int = 64,
+    return_final_state: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """y (B, L, H, P) in x's dtype and the final state (B, H, P, N) in fp32 (fp64 for fp64 inputs).
+
+    S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t^T,   y_t = S_t C_t + D x_t,   y_t *= silu(z_t)
+
+    Source: Mamba-2 (arXiv 2405.21060), section 6 and listing 1. Differentiable; computes in fp32 or fp64.
+    Inputs may be strided views and have dtypes of their own.
+
+    Args:
+        x: inputs (B, L, H, P), any L from 0.
+        dt: time steps (B, L, H), before `dt_bias`, softplus and `dt_limit`.
+        A: decay rates (H,), negative.
+        B: input maps (B, L, G, N); head h uses group h // (H / G).
+        C: output maps, as B.
+        D: skip weights (H,) or (H, P).
+        z: gate (B, L, H, P).
+        dt_bias: added to dt before the softplus (H,).
+        dt_softplus: whether dt goes through softplus.
+        dt_limit: smallest and largest dt, after the softplus.
+        initial_state: state before the first visit (B, H, P, N).
+        seq_idx: the sequence of each token (B, L), int32 or int64; the state restarts where it changes from
+            visit to visit. Equal values must be neighbours in this order. `initial_state` belongs to the
+            sequence of the first visit, the final state to that of the last.
+        mask: False at padding (B, L): dt is 0 there, so the token neither decays nor feeds the state.
+        scan_order: the order in which tokens are visited, which is the order of t above: "forward",
+            "reversed", or "columns" and "columns_reversed", down the columns of the grid one after the other.
+            Inputs and y keep the order of the tokens: the four scan orders of an image (VMamba, arXiv
+            2401.10166) are merged by adding their y, and a bidirectional scan by adding the first two.
+        grid: (height, width) of the tokens, row after row; needed to go down columns.
+        chunk_size: a hint; results differ by rounding only.
+        return_final_state: without it the second result is empty, (0,), and a short sequence costs less.
+
+    Raises:
+        ValueError: if shapes, dtypes, devices or scan_order do not fit, naming the argument.
+    """
+    check_first("x", x, "B, L, H, P")
+    check_first("B", B, "B, L, G, N")
+    batch, length, heads, head_dim = x.shape
+    groups, d_state = B.shape[2:]
+    check("dt", dt, "B, L, H", (batch, length, heads), x)
+    check("A", A, "H", (heads,), x)
+    check("B", B, "B, L, G, N", (batch, length, groups, d_state), x)
+    check("C", C, "B, L, G, N", (batch, length, groups, d_state), x)
+    check_divides("the number of groups in B", groups, "the number of heads in x", heads)
+    if D is not None and D.dim() == 2:
+        check("D", D, "H, P", (heads, head_dim), x)
+    else:
+        check("D", D, "H", (heads,), x)
+    check("z", z, "B, L, H, P", (batch, length, heads, head_dim), x)
+    check("dt_bias", dt_bias, "H", (heads,), x)
+    check("initial_state", initial_state, "B, H, P, N", (batch, heads, head_dim, d_state), x)
+    check("seq_idx", seq_idx, "B, L", (batch, length), x, INTEGERS)
+    check("mask", mask, "B, L", (batch, length), x, BOOLEANS)
+    check_scan_order(scan_order, grid, length)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size} but must be at least 1: 64 is a good start")
+    if dt_limit[0] > dt_limit[1]:
+        raise ValueError(f"dt_limit is {dt_limit} but must be (smallest, largest): swap them")
+    return resolve("ssd_chunk_scan", x.device.type, x.dtype)(
+        x,
+        dt,
+        A,
+        B,
+        C,
+        D=D,
+        z=z,
+        dt_bias=dt_bias,
+        dt_softplus=dt_softplus,
+        dt_limit=dt_limit,
+        initial_state=initial_state,
+        seq_idx=seq_idx,
+        mask=mask,
+        scan_order=scan_order,
+        grid=grid,
+        chunk_size=chunk_size,
+        return_final_state=return_final_state,
+    )
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    *,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    mask: Tensor | None = None,
+    scan_order: ScanOrder = "forward",
+    grid: Grid | None = None,
+) -> tuple[Tensor, Tensor]:
+    """y (B, L, D) in u's dtype and the final state (B, D, N) in fp32 (fp64 for fp64 inputs).
+
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t,   y_t = C_t h_t + D u_t,   y_t *= silu(z_t)
+
+    Source: Mamba (arXiv 2312.00752), algorithm 2, with B discretised by Euler's step as in
+    state-spaces/mamba. Differentiable; computes in fp32 or fp64. Inputs may be strided views and have dtypes
+    of their own.
+
+    Args:
+        u: inputs (B, L, D), any L from 0.
+        delta: time steps (B, L, D), before `delta_bias` and softplus.
+        A: decay rates (D, N), negative.
+        B: input maps (B, L, G, N); channel d uses group d // (D / G).
+        C: output maps, as B.
+        D: skip weights (D,).
+        z: gate (B, L, D).
+        delta_bias: added to delta before the softplus (D,).
+        delta_softplus: whether delta goes through softplus.
+        initial_state: state before the first visit (B, D, N).
+        seq_idx: as in `ssd_chunk_scan`.
+        mask: as in `ssd_chunk_scan`.
+        scan_order: as in `ssd_chunk_scan`.
+        grid: as in `ssd_chunk_scan`.
+
+    Raises:
+        ValueError: if shapes, dtypes, devices or scan_order do not fit, naming the argument.
+    """
+    check_first("u", u, "B, L, D")
+    check_first("B", B, "B, L, G, N")
+    batch, length, channels = u.shape
+    groups, d_state = B.shape[2:]
+    check("delta", delta, "B, L, D", (batch, length, channels), u)
+    check("A", A, "D, N", (channels, d_state), u)
+    check("B", B, "B, L, G, N", (batch, length, groups, d_state), u)
+    check("C", C, "B, L, G, N", (batch, length, groups, d_state), u)
+    check_divides("the number of groups in B", groups, "the number of channels in u", channels)
+    check("D", D, "D", (channels,), u)
+    check("z", z, "B, L, D", (batch, length, channels), u)
+    check("delta_bias", delta_bias, "D", (channels,), u)
+    check("initial_state", initial_state, "B, D, N", (batch, channels, d_state), u)
+    check("seq_idx", seq_idx, "B, L", (batch, length), u, INTEGERS)
+    check("mask", mask, "B, L", (batch, length), u, BOOLEANS)
+    check_scan_order(scan_order, grid, length)
+    return resolve("selective_scan", u.device.type, u.dtype)(
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D=D,
+        z=z,
+        delta_bias=delta_bias,
+        delta_softplus=delta_softplus,
+        initial_state=initial_state,
+        seq_idx=seq_idx,
+        mask=mask,
+        scan_order=scan_order,
+        grid=grid,
+    )

@@ -1,0 +1,1 @@
+"""Training: the only LightningModule, its stages, data, objectives and callbacks."""

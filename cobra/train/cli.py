@@ -1,0 +1,157 @@
+"""fit, validate, test and predict: LightningCLI with this project's defaults."""
+
+import logging
+import re
+import sys
+import traceback
+import warnings
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, NoReturn
+
+import cobra.torchvision_shim  # noqa: F401  (before lightning)
+
+import torch  # isort: skip
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+from cobra.config.class_paths import refuse_functions, restrict_imports
+from cobra.train.clock import TrainingClock
+from cobra.train.data import DataModule
+from cobra.train.module import CobraModule
+from cobra.train.resume import check_checkpoint
+from cobra.train.save_result import SaveResult
+from cobra.train.stages import Stage
+from cobra.train.write_answers import WriteAnswers
+
+# where a run writes that no yaml gives a place
+_UNNAMED = "runs/unnamed"
+
+
+class Parser(LightningArgumentParser):
+    """Tells what is wrong with a command line or yaml in one line: usage would push it off the screen."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with the message, without the values and types around the one that is wrong."""
+        words = " ".join(message.split())
+        words = re.sub(
+            r"Type \S.*? expects a function or a callable class: |\. Got value: Namespace\(.*", "", words
+        )
+        files = [Path(b).name for a, b in pairwise(sys.argv) if a in ("-c", "--config")]
+        where = f" (in {', '.join(files)} or on the command line)" if files else ""
+        self.exit(2, f"{self.prog.partition(' [')[0]}: {words}{where}: see --help\n")
+        raise AssertionError
+
+
+class CobraCLI(LightningCLI):
+    """One `stages` list for model and data; checkpoints, logs and results under trainer.default_root_dir."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser whose mistakes end in one line."""
+        self.parser_class = Parser
+        return super().init_parser(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a yaml of this project has beside trainer, model and data."""
+        parser.add_argument("--stages", type=list[Stage], default=[], help="The stages of the run, in order.")
+        parser.link_arguments("stages", "model.stages")
+        parser.link_arguments("stages", "data.stages")
+        parser.add_argument("--checkpoint_every", type=int, default=200, help="Steps between checkpoints.")
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing to do: checkpoints hold no hyper-parameters, so reading gigabytes for them is spared."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """As Lightning's, without the choice to unpickle a checkpoint."""
+        return {name: {*skipped, "weights_only"} for name, skipped in LightningCLI.subcommands().items()}
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """The subcommand's arguments; a checkpoint is data, so nothing in it may run."""
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer that logs to CSV, saves checkpoints and writes what it answers."""
+        config = self._get(self.config_init, "trainer")
+        root = Path(config["default_root_dir"] or _UNNAMED)
+        if config["logger"] is None:
+            # a new folder every launch: a CSV that is opened again loses its first part
+            kwargs["logger"] = CSVLogger(root, name="logs") if self.subcommand == "fit" else False
+        if config["strategy"] == "auto" and self._several_devices(config):
+            # parts that a stage freezes, and the encoder in a batch of text, take no part in a step
+            kwargs["strategy"] = "ddp_find_unused_parameters_true"
+        callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._checkpointing(root)]
+        callbacks += [TrainingClock()] if self.subcommand == "fit" else []
+        return super().instantiate_trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a configuration that would call functions, a bad checkpoint and a folder that cannot be."""
+        refuse_functions(self.config.as_dict())
+        root = Path(self._get(self.config, "trainer.default_root_dir") or _UNNAMED)
+        checkpoint, verb = self._get(self.config, "ckpt_path"), self.subcommand
+        last = root / "checkpoints" / "last.ckpt"
+        if checkpoint is None and verb != "fit":
+            raise ValueError(f"say which weights to use, e.g. --ckpt_path {last}")
+        path = last if checkpoint == "last" else Path(checkpoint or root)
+        if checkpoint is not None and not path.exists():
+            remedy = "leave --ckpt_path out to start afresh" if verb == "fit" else "train first"
+            raise FileNotFoundError(f"--ckpt_path {checkpoint}: there is no {path}; {remedy}")
+        if checkpoint is not None:
+            check_checkpoint(path)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=root).close()
+        except OSError as error:
+            raise OSError(f"{root} cannot be written to ({error}): set trainer.default_root_dir") from error
+
+    def before_fit(self) -> None:
+        """A run that is resumed has its weights in the checkpoint; those it once started from may be gone."""
+        if self._get(self.config, "ckpt_path") is not None:
+            self.model.weights = {}
+
+    @staticmethod
+    def _several_devices(config: dict[str, Any]) -> bool:
+        devices = config["devices"]
+        if devices in ("auto", -1, "-1"):
+            devices = torch.cuda.device_count()
+        count = len(devices) if isinstance(devices, list) else int(devices)
+        return count * config["num_nodes"] > 1
+
+    def _checkpointing(self, root: Path) -> list[Callback]:
+        every = self._get(self.config, "checkpoint_every")
+        folder = root / "checkpoints"
+        regular = ModelCheckpoint(folder, "last", every_n_train_steps=every, enable_version_counter=False)
+        return [regular, SaveResult(folder / "last.ckpt", root / "model")]
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether this project raised an error: it then says what is wrong; a library's needs its traceback."""
+    *_, last = traceback.walk_tb(error.__traceback__)
+    return Path(last[0].f_code.co_filename).is_relative_to(Path(__file__).parents[1])
+
+
+def main() -> None:
+    """Run the subcommand of LightningCLI that sys.argv names; what a user gave wrongly ends in one line."""
+    restrict_imports()
+    for handler in logging.getLogger("lightning.pytorch").handlers:
+        handler.addFilter(lambda record: "💡 Tip" not in record.getMessage())
+    # said by lightning of its own code
+    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
+    try:
+        CobraCLI(
+            CobraModule,
+            DataModule,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"max_epochs": 1, "use_distributed_sampler": False, "log_every_n_steps": 20},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={"prog": Path(sys.argv[0]).name},
+        )
+    except (ValueError, OSError) as error:
+        if isinstance(error, ValueError) and not _is_ours(error):
+            raise
+        sys.exit(f"cobra {sys.argv[1]}: {error}")

@@ -1,0 +1,153 @@
+"""The Lightning data module: sources of records, one processor, batches."""
+
+from collections.abc import Callable
+from functools import partial
+
+import cobra.torchvision_shim  # noqa: F401  (before lightning)
+
+import lightning as L  # isort: skip
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from cobra.data.batch import Batch
+from cobra.data.chat import Chat
+from cobra.data.processor import Example, Processor
+from cobra.train.schedule import Pick, ResumableLoader, StageSampler, make_plan
+from cobra.train.stages import Plan, Stage
+
+# A source of records; built when it is needed, not when the yaml is read.
+Source = Callable[[], Dataset]
+
+
+class DataModule(L.LightningDataModule):
+    """Everything about data.
+
+    Args:
+        stages: set from the run's `stages`.
+        tokenizer: directory with the tokenizer's files, or its name on the hub; `cobra:` starts a path inside
+            the package.
+        template: chat template file; the tokenizer's own when left out.
+        train: training sources by name; stages say how much of each they use.
+        val: sources that are answered during training, by name.
+        test: sources that are answered by `test` and `predict`, by name.
+        eval_batch_size: questions answered at a time.
+        max_length: longest training sequence, image tokens included.
+        num_workers: processes that prepare batches; 0 prepares them in the training process.
+        seed: of the order of examples.
+        blind: feed zeros instead of pictures, in training and evaluation.
+    """
+
+    def __init__(
+        self,
+        stages: list[Stage],
+        tokenizer: str,
+        template: str | None = None,
+        train: dict[str, Source] | None = None,
+        val: dict[str, Source] | None = None,
+        test: dict[str, Source] | None = None,
+        eval_batch_size: int = 128,
+        max_length: int = 2048,
+        num_workers: int = 0,
+        seed: int = 0,
+        blind: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stages = stages
+        self.tokenizer, self.template = tokenizer, template
+        self.sources = {"train": train or {}, "val": val or {}, "test": test or {}}
+        self.eval_batch_size, self.max_length = eval_batch_size, max_length
+        self.num_workers, self.seed, self.blind = num_workers, seed, blind
+        self.datasets: dict[str, dict[str, Dataset]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Build the sources that this part of the run needs."""
+        self.chat = Chat(self.tokenizer, self.template)
+        for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
+            self.datasets[split] = {name: source() for name, source in self.sources[split].items()}
+        if stage == "fit" and not self.stages:
+            raise ValueError("no stages: say in `stages` what is trained, on what and for how long")
+        if stage == "fit" and not self.datasets["train"]:
+            raise ValueError("no training data: set data.train, e.g. to a cobra.data.llava.LlavaJson")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Examples of each training source."""
+        return {name: len(source) for name, source in self.datasets["train"].items()}  # type: ignore[arg-type]
+
+    def plan(self) -> Plan:
+        """The stages with their lengths in optimizer steps."""
+        assert self.trainer is not None
+        return make_plan(
+            self.stages, self.sizes, self.trainer.world_size * self.trainer.accumulate_grad_batches
+        )
+
+    def processor(self) -> Processor:
+        """The processor for the model that is being trained or evaluated."""
+        assert self.trainer is not None
+        model = self.trainer.lightning_module.model
+        return Processor.of(model, self.chat, self.max_length, self.blind)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """The batches of the whole run."""
+        assert self.trainer is not None
+        sampler = StageSampler(
+            self.plan(),
+            self.sizes,
+            self.trainer.accumulate_grad_batches,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+            self.seed,
+        )
+        processor = self.processor()
+        return ResumableLoader(
+            Encoded(self.datasets["train"], processor),
+            batch_sampler=sampler,
+            collate_fn=processor.collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """Questions, one loader a source."""
+        return self._questions("val")
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """Questions, one loader a source."""
+        return self._questions("test")
+
+    def predict_dataloader(self) -> list[DataLoader]:
+        """Questions, one loader a source."""
+        return self._questions("test")
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move the tensors; records stay where they are."""
+        records, batch.records = batch.records, []
+        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        batch.records = records
+        return batch
+
+    def _questions(self, split: str) -> list[DataLoader]:
+        processor = self.processor()
+        assert self.trainer is not None
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return [
+            DataLoader(
+                Encoded({name: source}, processor, prompt=True),
+                sampler=[(name, i) for i in range(rank, len(source), world)],  # type: ignore[arg-type]
+                batch_size=self.eval_batch_size,
+                collate_fn=partial(processor.collate, left=True),
+                num_workers=self.num_workers,
+            )
+            for name, source in self.datasets[split].items()
+        ]
+
+
+class Encoded(Dataset):
+    """Examples of several sources, encoded when they are asked for."""
+
+    def __init__(self, sources: dict[str, Dataset], processor: Processor, prompt: bool = False) -> None:
+        self.sources, self.processor, self.prompt = sources, processor, prompt
+
+    def __getitem__(self, pick: Pick) -> Example:
+        name, index = pick
+        return self.processor.encode(self.sources[name][index], self.prompt)

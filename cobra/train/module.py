@@ -1,0 +1,211 @@
+"""The only LightningModule: stages, loss, optimizer, answers."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cobra.torchvision_shim  # noqa: F401  (before lightning)
+
+import lightning as L  # isort: skip
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from cobra.convert.parts import load_parts
+from cobra.data.batch import Batch
+from cobra.eval.predictions import Prediction
+from cobra.models.vlm import CobraVLM
+from cobra.train.clock import is_logged
+from cobra.train.divergence import check_loss, check_state
+from cobra.train.muon_adamw import MuonAdamW
+from cobra.train.param_groups import decayed_names, group_parameters, hidden_matrices
+from cobra.train.stages import Plan, Stage
+from cobra.weights.check_fit import check_fit
+
+
+class ModelError(ValueError):
+    """The model cannot be built as configured, or not started from the weights that are named."""
+
+
+class CobraModule(L.LightningModule):
+    """Trains and evaluates a vision-language model.
+
+    Args:
+        stages: set from the run's `stages`.
+        model: the model, as a factory: it is built when the strategy is ready for it.
+        betas: AdamW's momentum coefficients.
+        muon: parts (vision, projector, lm) in which Muon steps the matrices between hidden states, AdamW the
+            rest; it takes the same rates. For training from nothing on few devices: it needs whole matrices.
+        max_new_tokens: longest answer in validation, test and predict.
+        weights: what parts (vision, projector, lm) start training from: a folder, a file of weights or a hub
+            repository, in any layout that `cobra convert` reads. With --ckpt_path they are not read.
+            Every rank reads them before the model is sharded; building on the meta device is refused.
+    """
+
+    def __init__(
+        self,
+        stages: list[Stage],
+        model: Callable[[], CobraVLM],
+        betas: tuple[float, float] = (0.9, 0.999),
+        muon: list[str] | None = None,
+        max_new_tokens: int = 16,
+        weights: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.stages = stages
+        self.build = model
+        self.betas = betas
+        self.muon = muon or []
+        self.max_new_tokens = max_new_tokens
+        self.weights = weights or {}
+        self.model: CobraVLM | None = None
+        self.entered: int | None = None
+
+    def configure_model(self) -> None:
+        """Build the model and the heads of the objectives, once.
+
+        Raises:
+            ModelError: saying what of the configuration does not fit.
+        """
+        if self.model is not None:
+            return
+        trainer = self._trainer
+        starts = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        try:
+            self.model = self.build()
+            if starts:
+                load_parts(self.model, self.weights)
+        except (ValueError, OSError) as error:
+            raise ModelError(str(error)) from error
+        for who, names in [
+            ("muon steps", self.muon),
+            *((f"stage {s.name!r} trains", s.train) for s in self.stages),
+        ]:
+            if unknown := sorted(set(names) - set(self.model.parts())):
+                raise ModelError(f"{who} unknown parts {unknown}: {list(self.model.parts())}")
+        self.objectives = nn.ModuleList(stage.objective(self.model) for stage in self.stages)
+        trained = {part for stage in self.stages for part in stage.train}
+        for name, part in self.model.parts().items():
+            part.requires_grad_(name in trained)
+        self.decayed = decayed_names(self)
+        self.hidden = hidden_matrices(self.model, self.muon)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW, and Muon where asked, over all that any stage trains; the schedule returns the rate itself.
+
+        What is trained in two stages keeps its moments from one to the next.
+        """
+        self.plan: Plan = self.trainer.datamodule.plan()
+        groups = group_parameters(self, self.decayed, self.hidden)
+        optimizer: Optimizer = (
+            MuonAdamW(groups, lr=1.0, betas=self.betas)
+            if any(group["muon"] for group in groups)
+            else AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
+        )
+        schedule = LambdaLR(optimizer, [partial(self.plan.rate, part=group["part"]) for group in groups])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Enter the next stage when its first step comes."""
+        index = self.plan.index(self.global_step)
+        if index != self.entered:
+            self.enter(index)
+
+    def enter(self, index: int) -> None:
+        """Freeze and thaw parts, and set the weight decay, as a stage says."""
+        stage, self.entered = self.stages[index], index
+        assert self.model is not None
+        for name, part in self.model.parts().items():
+            part.requires_grad_(name in stage.train).train(name in stage.train)
+        for number, objective in enumerate(self.objectives):
+            objective.requires_grad_(number == index)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["weight_decay"] = stage.weight_decay if group["decays"] else 0.0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of the stage's objective."""
+        assert self.entered is not None
+        loss, logged = self.objectives[self.entered](self.model, batch)
+        check_loss(loss, *self._position())
+        self.log_dict({"loss": loss.detach(), **logged}, prog_bar=True, batch_size=len(batch.ids))
+        # logging takes a while beside a small model's step
+        if is_logged(self.trainer, self.global_step + 1):
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self.log_dict({"stage": float(self.entered), "lr": rate}, batch_size=1)
+        return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the checkpoint that is there where the weights that would replace it are not finite."""
+        check_state(checkpoint["state_dict"], *self._position())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model; a sharded strategy has taken the weights out before."""
+        if "state_dict" in checkpoint:
+            expected = {name: tensor.shape for name, tensor in self.state_dict().items()}
+            found = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
+            check_fit(expected, found, f"{self.trainer.ckpt_path} is of another model than this yaml")
+
+    def _position(self) -> tuple[str, int, str | None]:
+        """The stage's name, the optimizer step and the newest checkpoint, for messages."""
+        assert self.entered is not None
+        # the name is there before the file is
+        written = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        kept = written if written and Path(written).exists() else self.trainer.ckpt_path
+        return self.stages[self.entered].name, self.global_step, kept and str(kept)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Answer the questions and count the right answers of each type, unless the stage says not to."""
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if fitting and self.entered is not None and not self.stages[self.entered].validate:
+            return
+        for prediction in self.answer(batch, self._source("val", dataloader_idx)):
+            counts = self.counts.setdefault(prediction.kind, [0, 0])
+            counts[0] += prediction.is_right
+            counts[1] += 1
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self.counts: dict[str, list[int]] = {}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the accuracy of each type, and their mean."""
+        gathered: list[Any] = [self.counts]
+        if self.trainer.world_size > 1:
+            gathered = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.counts)
+        kinds = sorted({kind for counts in gathered for kind in counts})
+        accuracy = {}
+        for kind in kinds:
+            right, total = (sum(counts.get(kind, [0, 0])[i] for counts in gathered) for i in (0, 1))
+            accuracy[f"val/{kind}"] = right / total
+        if accuracy:
+            accuracy["val/macro"] = sum(accuracy.values()) / len(accuracy)
+            self.log_dict(accuracy, rank_zero_only=True)
+
+    def predict_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, list[Prediction]]:
+        """The answers to a batch of questions; a callback writes them."""
+        return {"predictions": self.answer(batch, self._source("test", dataloader_idx))}
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, list[Prediction]]:
+        """The answers to a batch of questions; a callback writes and scores them."""
+        return {"predictions": self.answer(batch, self._source("test", dataloader_idx))}
+
+    def answer(self, batch: Batch, source: str) -> list[Prediction]:
+        """Generate greedily and decode."""
+        assert self.model is not None
+        chat = self.trainer.datamodule.chat
+        new = self.model.generate(
+            batch.ids, batch.pixels, batch.mask, max_new_tokens=self.max_new_tokens, eos_id=chat.eos_id
+        )
+        return [
+            Prediction.of(record, source, chat.decode(ids))
+            for record, ids in zip(batch.records, new.tolist(), strict=True)
+        ]
+
+    def _source(self, split: str, dataloader_idx: int) -> str:
+        return list(self.trainer.datamodule.datasets[split])[dataloader_idx]

@@ -1,0 +1,114 @@
+"""The stages of a training run: what is trained, on what, for how long, how fast."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cobra.train.objectives.base import Objective
+from cobra.train.objectives.next_token import NextToken
+
+
+@dataclass
+class Stage:
+    """One stage of a run.
+
+    Args:
+        name: shown in logs, e.g. `align`.
+        train: parts of the model that learn; the others are frozen.
+        data: names of training sources and the share of the batches that each provides.
+        batch_size: examples a batch on each device.
+        lr: peak learning rate, or those of the parts in `train` by their names.
+        steps: optimizer steps.
+        epochs: passes over as many examples as the sources hold; only where steps are left out.
+        warmup: share of the steps in which the rate rises from 0.
+        hold: share of the steps after which the rate starts to fall.
+        decay: shape of the fall, `cosine` or `linear`.
+        final_lr: rate at the end, as a share of the peak.
+        weight_decay: of matrices; never on norms, biases, A_log, D and dt_bias.
+        objective: what is minimised.
+        validate: whether the validation questions are answered in it; before a model has learned to answer
+            they only take time.
+    """
+
+    name: str
+    train: list[str]
+    data: dict[str, float]
+    batch_size: int
+    lr: float | dict[str, float]
+    steps: int | None = None
+    epochs: float | None = None
+    warmup: float = 0.03
+    hold: float = 0.0
+    decay: str = "cosine"
+    final_lr: float = 0.0
+    weight_decay: float = 0.0
+    objective: Callable[[object], Objective] = NextToken  # type: ignore[assignment]
+    validate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.epochs is None:
+            raise ValueError(f"stage {self.name!r} needs steps or epochs")
+        if isinstance(self.lr, dict) and set(self.lr) != set(self.train):
+            raise ValueError(
+                f"stage {self.name!r} trains {self.train}, but lr names {list(self.lr)}: name the same parts"
+            )
+        if (
+            self.batch_size < 1
+            or min(self.peaks.values()) <= 0
+            or (self.steps is not None and self.steps < 1)
+        ):
+            raise ValueError(
+                f"stage {self.name!r}: batch_size {self.batch_size}, lr {self.lr} and steps {self.steps} "
+                "must be positive"
+            )
+        if self.decay not in ("cosine", "linear"):
+            raise ValueError(f"stage {self.name!r}: decay must be cosine or linear, got {self.decay!r}")
+        if not self.data or min(self.data.values()) <= 0:
+            raise ValueError(f"stage {self.name!r}: every share in data must be positive, got {self.data}")
+
+    @property
+    def peaks(self) -> dict[str, float]:
+        """Peak learning rate by part; under "" that of what belongs to none."""
+        return {**self.lr, "": max(self.lr.values())} if isinstance(self.lr, dict) else {"": self.lr}
+
+    def rate(self, step: int, steps: int, part: str = "") -> float:
+        """Learning rate of a part at `step` of `steps`."""
+        peak = self.peaks.get(part, self.peaks[""])
+        warmup = int(self.warmup * steps)
+        if step < warmup:
+            return peak * step / warmup
+        start = max(warmup, int(self.hold * steps))
+        progress = max(0.0, (step - start) / max(1, steps - start))
+        fall = 0.5 * (1 + math.cos(math.pi * progress)) if self.decay == "cosine" else 1 - progress
+        return peak * (self.final_lr + (1 - self.final_lr) * fall)
+
+
+@dataclass
+class Plan:
+    """Stages with their lengths: which optimizer step belongs to which.
+
+    Attributes:
+        stages: in order.
+        steps: optimizer steps of each.
+    """
+
+    stages: list[Stage]
+    steps: list[int]
+    ends: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ends = [sum(self.steps[: i + 1]) for i in range(len(self.steps))]
+
+    @property
+    def total(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.ends[-1]
+
+    def index(self, step: int) -> int:
+        """The stage that optimizer step `step` belongs to; after the end, the last."""
+        return next((i for i, end in enumerate(self.ends) if step < end), len(self.ends) - 1)
+
+    def rate(self, step: int, part: str = "") -> float:
+        """Learning rate of a part at optimizer step `step`."""
+        i = self.index(step)
+        return self.stages[i].rate(step - self.ends[i] + self.steps[i], self.steps[i], part)

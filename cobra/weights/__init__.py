@@ -1,0 +1,1 @@
+"""Tensors in files, shape checks and finiteness; knows no model."""

@@ -1,0 +1,110 @@
+"""What is timed: stages, steps after a context, and the bytes that bound them."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cobra.bench import cases, llama_cases
+from cobra.bench.subjects import Subject
+from cobra.bench.systems.contexts import rewind, state_at
+from cobra.bench.timing.sample import Sample
+from cobra.bench.timing.worker import clock
+from cobra.config.build import build_on_meta
+from cobra.models.lm.mamba2 import Mamba2LM
+from cobra.models.lm.transformer import TransformerLM
+from tests.bench.tiny_subject import LLAMA, TINY
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["transformer", "mamba2"])
+def test_a_state_at_a_context_is_stepped_as_after_a_prompt(kind: str) -> None:
+    """The same numbers in the buffers give the same logits, however they came there."""
+    torch.manual_seed(0)
+    lm: Any = (
+        TransformerLM(64, 32, 2, options=LLAMA) if kind == "transformer" else Mamba2LM(64, 32, 2, head_dim=16)
+    )
+    lm.eval()
+    real = lm.allocate_state(1, 9)
+    lm.prefill(torch.randn(1, 5, 32), real)
+    made = state_at(lm, 5, 4, torch.float32)
+    copy_buffers(real, made)
+    x = torch.randn(1, 32)
+    expected = lm.step(x, real.clone())
+    torch.testing.assert_close(lm.step(x, made), expected)
+    rewind(made, 5)
+    copy_buffers(real, made)
+    torch.testing.assert_close(lm.step(x, made), expected)
+
+
+def copy_buffers(source: Any, target: Any) -> None:
+    if hasattr(source, "ssm"):
+        target.conv.copy_(source.conv)
+        target.ssm.copy_(source.ssm)
+        return
+    target.keys[..., :5, :] = source.keys[..., :5, :]
+    target.values[..., :5, :] = source.values[..., :5, :]
+
+
+def test_the_stages_of_a_question_add_up_and_the_second_one_reads_no_picture(demo: Subject) -> None:
+    case = cases.e2e(demo.vlm or {}, "none", "float32", "cpu", 3)
+    sample: Any = case.run()
+    assert list(sample.stages) == ["image", "vision", "prefill", "decode", "second"]
+    parts = [wall for stage, (_, wall) in sample.stages.items() if stage != "second"]
+    assert sample.wall == pytest.approx(sum(parts))
+    assert case.about["prompt_tokens"] == case.about["image_tokens"] + 21
+    assert case.about["constant_state"]
+
+
+def test_decoding_and_reading_are_timed_on_any_language_model() -> None:
+    shared: dict[str, Any] = {"lm": TINY.lm, "quantization": "none", "dtype": "float32", "device": "cpu"}
+    decode = cases.decode(**shared, context=6, tokens=4)
+    assert not decode.about["constant_state"]
+    lm: Any = build_on_meta(TINY.lm)
+    # without the embedding, of which a row is read; 2 layers × keys and values × 16 numbers a token
+    weights = sum(p.numel() for p in lm.parameters()) - lm.vocab_size * lm.d_model
+    assert decode.bytes == pytest.approx(4 * weights + 7 * 4 * 2 * 2 * 16, rel=0.01)
+    for case in (
+        decode,
+        cases.decode(**shared, context=6, tokens=4, real=True),
+        cases.prefill(**shared, length=5),
+    ):
+        sample: Any = case.run()
+        assert sample.wall > 0
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_a_state_in_bf16_halves_what_a_step_moves_of_it(real: bool) -> None:
+    lm: dict[str, Any] = {
+        "class_path": "cobra.models.lm.mamba2.Mamba2LM",
+        "init_args": {"vocab_size": 512, "d_model": 32, "n_layers": 2, "d_state": 16, "head_dim": 8},
+    }
+    shared: dict[str, Any] = {"lm": lm, "quantization": "none", "dtype": "float32", "device": "cpu"}
+    wide, narrow = (
+        cases.decode(**shared, context=6, tokens=4, real=real, state_dtype=name) for name in ("fp32", "bf16")
+    )
+    # 2 layers × 8 heads × 8 × 16 numbers, 2 bytes less each, read and written
+    assert wide.bytes - narrow.bytes == 2 * 2 * 2 * 8 * 8 * 16
+    sample: Any = narrow.run()
+    assert sample.wall > 0
+
+
+def test_llama_bench_is_asked_for_the_same_steps(tmp_path: Path) -> None:
+    answer = {"avg_ns": 2_500_000_000, "model_size": 7, "build_commit": "abc", "model_type": "mamba2"}
+    program = tmp_path / "llama-bench"
+    program.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/asked\necho '{json.dumps([answer])}'\n")
+    program.chmod(0o755)
+    sample: Any = llama_cases.decode(str(program), "m.gguf", 2, 8192, 16, True).run()
+    assert (sample.wall, math.isnan(sample.cpu)) == (2.5, True)
+    assert (tmp_path / "asked").read_text().strip() == "-m m.gguf -t 2 -fa 1 -r 1 -o json -p 0 -n 16 -d 8192"
+    program.write_text("#!/bin/sh\necho 'failed to load' >&2\nexit 1\n")
+    with pytest.raises(RuntimeError, match="ended with 1: failed to load"):
+        llama_cases.prefill(str(program), "m.gguf", 2, 512, False)
+
+
+def test_a_call_that_times_itself_is_made_once() -> None:
+    times = iter([Sample(0.5, 0.25)])
+    assert clock(lambda: next(times), calls=10**6) == Sample(0.5, 0.25)

@@ -1,0 +1,125 @@
+"""The commands, from words to reports."""
+
+import argparse
+import statistics
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from cobra.bench import cases, subjects
+from cobra.bench import run as running
+from cobra.bench.arguments import add_speed_benches
+from cobra.bench.report import read_json
+from cobra.bench.subjects import Subject
+from cobra.bench.timing.sample import Measurement, Missing, Prepared, Runner, Sample
+from cobra.bench.timing.worker import Worker, about
+
+
+class InThisProcess:
+    """Workers without processes, whose cases are the real ones."""
+
+    def __init__(self, threads: int) -> None:
+        self.worker = Worker(cases.CASES)
+
+    def __enter__(self) -> "InThisProcess":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        return
+
+    def about(self, runner: Runner) -> dict[str, Any]:
+        return about()
+
+    def prepare(self, measurement: Measurement) -> Prepared:
+        answer = self.worker.answer(
+            {
+                "do": "prepare",
+                "key": measurement.key,
+                "case": measurement.case,
+                "arguments": measurement.arguments,
+            }
+        )
+        if "missing" in answer:
+            raise Missing(answer["missing"])
+        return Prepared(**answer)
+
+    def time(self, measurement: Measurement) -> Sample:
+        return self.worker.time(measurement.key)
+
+    def forget(self, measurement: Measurement) -> None:
+        return
+
+    def stop(self, runner: Runner) -> None:
+        return
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, demo: Subject) -> Any:
+    monkeypatch.setattr(running, "Workers", InThisProcess)
+    monkeypatch.setattr(subjects, "read_systems", lambda configs: {demo.name: demo.vlm})
+    parser = argparse.ArgumentParser()
+    add_speed_benches(parser.add_subparsers())
+
+    def run(*words: str) -> None:
+        options = parser.parse_args([*words, "--dtype", "float32", "--repeats", "2", "--read-mebibytes", "1"])
+        options.bench(options)
+
+    return run
+
+
+def test_one_question_writes_its_reports(tmp_path: Path, bench: Any) -> None:
+    words = ["--models", "cobra_tiny", "--new-tokens", "3", "--quant", "none", "int8"]
+    bench("e2e", *words, "--out", str(tmp_path))
+    report = read_json(tmp_path / "e2e.json")
+    assert [entry["label"] for entry in report["measurements"]] == ["cobra_tiny, fp32", "cobra_tiny, int8"]
+    assert all(len(entry["seconds"]) == 2 for entry in report["measurements"])
+    text = (tmp_path / "e2e.md").read_text()
+    assert "Random weights" in text
+    assert "| Cobra-3.5B | Mamba 2.8B | 729 | 166.47 | 1.54 | NVIDIA A100 PCIe 80 GB |" in text
+    assert (tmp_path / "e2e.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("case", ["decode", "prefill"])
+def test_lengths_that_do_not_fit_are_missing_with_the_reason(
+    case: str, tmp_path: Path, bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option = {"decode": "--contexts", "prefill": "--lengths"}[case]
+    monkeypatch.setattr(running, "needed", lambda engine, length: 1e30 if length == 16 else 1.0)
+    bench(case, "--models", "cobra_tiny", option, "4", "16", "--out", str(tmp_path))
+    report = read_json(tmp_path / f"{case}.json")
+    assert [(e["length"], "missing" in e) for e in report["measurements"]] == [(4, False), (16, True)]
+    text = (tmp_path / f"{case}.md").read_text()
+    assert "cobra_tiny, fp32 at 16: needs 1000000000000000000000.0 GB of memory" in text
+
+
+def test_both_precisions_of_a_state_are_in_one_report(tmp_path: Path, bench: Any) -> None:
+    words = ["--models", "cobra_tiny", "--contexts", "4", "--tokens", "2", "--state-dtype", "fp32", "bf16"]
+    bench("decode", *words, "--out", str(tmp_path))
+    wide, narrow = read_json(tmp_path / "decode.json")["measurements"]
+    assert (wide["label"], narrow["label"]) == ("cobra_tiny, fp32", "cobra_tiny, fp32, bf16 state")
+    assert narrow["state_bytes"] < 0.6 * wide["state_bytes"]
+
+
+def test_a_language_model_alone_sees_no_picture(tmp_path: Path, bench: Any) -> None:
+    with pytest.raises(ValueError, match="mamba2-130m: a language model alone sees no picture"):
+        bench("e2e", "--models", "mamba2-130m", "--out", str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_transformers_is_timed_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """A tiny config through the command itself: real processes, every runtime that is here."""
+    parser = argparse.ArgumentParser()
+    add_speed_benches(parser.add_subparsers())
+    quick = ["--repeats", "1", "--read-mebibytes", "16", "--runtime", "torch", "transformers"]
+    for words in (["e2e", "--new-tokens", "4"], ["decode", "--contexts", "8", "--tokens", "2"]):
+        options = parser.parse_args([*words, "--models", "cobra_tiny", *quick, "--out", str(tmp_path)])
+        options.bench(options)
+        made = read_json(tmp_path / f"{words[0]}.json")["measurements"]
+        assert [(e["label"], e.get("missing")) for e in made] == [
+            (f"cobra_tiny, bf16{runtime}", None)
+            for runtime in ("", ", transformers eager", ", transformers compiled")
+        ]
+        assert all(statistics.median(s["wall"] for s in e["seconds"]) > 0 for e in made)

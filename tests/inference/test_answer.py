@@ -1,0 +1,77 @@
+"""Answers on the command line, with a quantized model."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from cobra.cli import main
+from cobra.data.chat import Chat
+from cobra.inference.conversation import Conversation
+from cobra.models.lm.base import LanguageModel
+from cobra.models.lm.mamba2 import Mamba2LM
+from cobra.models.lm.state_space import SSMState, StateSpaceLM
+from cobra.models.lm.transformer import TransformerLM
+from cobra.models.quantize import quantize_
+from cobra.models.vlm import CobraVLM
+from cobra.pretrained import from_pretrained, save_pretrained
+from tests.models.builders import ENCODERS, PROJECTORS
+
+QUESTION = ("--prompt", "what is it?", "--max-new-tokens", "8", "--max-length", "300")
+LLAMA = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
+LMS: dict[str, Callable[[], LanguageModel]] = {
+    "mamba2": partial(Mamba2LM, 512, 64, 2, d_state=16, head_dim=16),
+    "transformer": partial(TransformerLM, 512, 64, 2, "llama", LLAMA),
+}
+
+
+@pytest.fixture(params=sorted(LMS))
+def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS[request.param])
+    save_pretrained(model, Chat("cobra:data/shapes/tokenizer"), tmp_path)
+    Image.linear_gradient("L").resize((48, 32)).save(tmp_path / "picture.png")
+    return tmp_path
+
+
+def test_generate_answers_with_the_quantized_model(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(saved / "picture.png")
+    options = ("--quant", "int4", "--group-size", "64", "--image", picture)
+    monkeypatch.setattr(sys, "argv", ["cobra", "generate", "--ckpt", str(saved), *QUESTION, *options])
+    main()
+    model, processor = from_pretrained(saved)
+    plain = "".join(Conversation(model, processor, 300, 8).ask("what is it?", [picture]))
+    quantize_(model.lm, "int4", 64)
+    expected = "".join(Conversation(model, processor, 300, 8).ask("what is it?", [picture]))
+    assert capsys.readouterr().out == expected + "\n"
+    # random weights, so that the loss shows
+    assert expected != plain
+
+
+def test_a_recurrent_state_is_narrowed_and_a_transformer_has_none(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    allocate, dtypes = StateSpaceLM.allocate_state, set[torch.dtype]()
+
+    def noted(*args: Any, **options: Any) -> SSMState:
+        state = allocate(*args, **options)
+        dtypes.add(state.ssm.dtype)
+        return state
+
+    monkeypatch.setattr(StateSpaceLM, "allocate_state", noted)
+    options = ("--state-dtype", "bf16")
+    monkeypatch.setattr(sys, "argv", ["cobra", "generate", "--ckpt", str(saved), *QUESTION, *options])
+    if "Transformer" in (saved / "config.json").read_text():
+        with pytest.raises(SystemExit):
+            main()
+        assert "a TransformerLM has no recurrent state" in capsys.readouterr().err
+    else:
+        main()
+        assert dtypes == {torch.bfloat16}

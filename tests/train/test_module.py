@@ -1,0 +1,225 @@
+"""Training through the real Trainer: stages, freezing, weight decay, devices."""
+
+import csv
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from torch.optim import AdamW
+from torch.utils.data import Dataset
+
+from cobra.data.record import Record, assistant, user
+from cobra.models.lm.mamba import MambaLM
+from cobra.models.vlm import CobraVLM
+from cobra.train.clock import TrainingClock
+from cobra.train.data import DataModule
+from cobra.train.module import CobraModule
+from cobra.train.stages import Stage
+from tests.models.builders import PROJECTORS, small_vit
+
+ROOT = Path(__file__).parents[2]
+
+
+class Noise(Dataset):
+    """Pictures of noise, half of the records without one."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> Record:
+        pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        seen = index % 2
+        question, answer = user("what digit is written?", images=seen), assistant("seven")
+        return Record(str(index), [question, answer], [pixels] * seen, meta={"type": str(seen)})
+
+
+def stage(name: str, train: list[str], **changes: object) -> Stage:
+    defaults: dict = {
+        "data": {"noise": 1.0},
+        "batch_size": 2,
+        "lr": 0.01,
+        "steps": 2,
+        "warmup": 0.0,
+        "hold": 1.0,
+    }
+    return Stage(name=name, train=train, **{**defaults, **changes})
+
+
+def run(
+    stages: list[Stage],
+    tmp_path: Path,
+    callbacks: list | None = None,
+    muon: list[str] | None = None,
+    **options: object,
+) -> CobraModule:
+    lm = partial(MambaLM, 512, 16, 1)
+    module = CobraModule(stages, partial(CobraVLM, small_vit, PROJECTORS["pixel_unshuffle"], lm), muon=muon)
+    data = DataModule(stages, "cobra:data/shapes/tokenizer", train={"noise": Noise}, val={"noise": Noise})
+    trainer = L.Trainer(
+        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu",
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        num_sanity_val_steps=0, callbacks=callbacks,
+        **{"devices": 1, "enable_checkpointing": False, "logger": False, **options},
+    )  # fmt: skip
+    L.seed_everything(0)
+    trainer.fit(module, data)
+    return module
+
+
+class Watch(L.Callback):
+    """Remembers the weights at every step, and the decay that the optimizer used."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, torch.Tensor]] = []
+        self.decays: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: object) -> None:
+        self.weights.append({n: p.detach().clone() for n, p in pl_module.named_parameters()})
+        self.decays.append(trainer.optimizers[0].param_groups[0]["weight_decay"])
+
+    def changed(self, step: int) -> set[str]:
+        """Parts whose weights moved in a step."""
+        before, after = self.weights[step - 1], self.weights[step]
+        return {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_each_stage_trains_its_parts_and_no_others(tmp_path: Path) -> None:
+    watch = Watch()
+    run(
+        [stage("a", ["projector"], weight_decay=0.5), stage("b", ["lm"]), stage("c", ["vision"])],
+        tmp_path,
+        [watch],
+    )
+    assert [watch.changed(step) for step in (1, 2, 3, 4, 5)] == [
+        {"projector"}, {"lm"}, {"lm"}, {"vision"}, {"vision"},
+    ]  # fmt: skip
+    assert watch.decays == [0.5, 0.5, 0.0, 0.0, 0.0, 0.0]
+
+
+class Scores(L.Callback):
+    """Remembers after every validation whether there is a score."""
+
+    def __init__(self) -> None:
+        self.given: list[bool] = []
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.given.append("val/macro" in trainer.callback_metrics)
+
+
+def test_a_stage_that_does_not_validate_answers_nothing(tmp_path: Path) -> None:
+    scores = Scores()
+    stages = [stage("a", ["vision"], validate=False), stage("b", ["lm"])]
+    run(stages, tmp_path, [scores], val_check_interval=1, check_val_every_n_epoch=None)
+    assert scores.given == [False, False, True, True]
+
+
+def test_a_logged_step_has_all_that_is_logged(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    options = {"logger": logger, "log_every_n_steps": 2, "accumulate_grad_batches": 3, "limit_val_batches": 0}
+    run([stage("a", ["lm"], steps=3), stage("b", ["lm"], steps=2)], tmp_path, [TrainingClock()], **options)
+    with (Path(logger.log_dir) / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], row["stage"]) for row in rows] == [("1", "0.0"), ("3", "1.0")]
+    assert all(float(row[name]) > 0 for row in rows for name in ("loss", "lr", "cpu_seconds"))
+
+
+def test_parts_with_rates_of_their_own_move_as_far(tmp_path: Path) -> None:
+    watch = Watch()
+    run([stage("a", ["projector", "lm"], lr={"projector": 1e-2, "lm": 1e-4})], tmp_path, [watch])
+    before, after = watch.weights
+    for part, rate in (("projector", 1e-2), ("lm", 1e-4)):
+        names = [name for name in before if name.startswith(f"model.{part}.")]
+        moved = max((after[name] - before[name]).abs().max().item() for name in names)
+        # Adam moves a weight by about its rate, whatever its gradient
+        assert 0.5 * rate < moved < 1.5 * rate
+    assert watch.changed(1) == {"projector", "lm"}
+
+
+def test_stages_are_counted_in_optimizer_steps_under_accumulation(tmp_path: Path) -> None:
+    watch = Watch()
+    stages = [stage("a", ["projector"], batch_size=1), stage("b", ["lm"], batch_size=1)]
+    run(stages, tmp_path, [watch], accumulate_grad_batches=3)
+    moved = [watch.changed(batch) for batch in range(1, 12)]
+    still: set[str] = set()
+    assert moved == [
+        still,
+        {"projector"},
+        still,
+        still,
+        {"projector"},
+        still,
+        still,
+        {"lm"},
+        still,
+        still,
+        {"lm"},
+    ]
+
+
+def test_weight_decay_spares_norms_biases_and_time_scales(tmp_path: Path) -> None:
+    module = run([stage("a", ["vision", "projector", "lm"])], tmp_path)
+    spared = {name for name, p in module.named_parameters() if name not in module.decayed}
+    for name, parameter in module.named_parameters():
+        last = name.rpartition(".")[2]
+        special = parameter.ndim < 2 or last in ("A_log", "D", "dt_bias")
+        assert (name in spared) == special, name
+    assert any(name.endswith("A_log") for name in spared)
+
+
+def test_bf16_mixed_training_gives_finite_fp32_weights(tmp_path: Path) -> None:
+    module = run([stage("a", ["vision", "projector", "lm"])], tmp_path, precision="bf16-mixed")
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in module.parameters())
+
+
+def test_a_batch_without_labels_costs_nothing_and_breaks_nothing() -> None:
+    model = CobraVLM(small_vit, PROJECTORS["linear"], partial(MambaLM, 512, 16, 1))
+    ids = torch.tensor([[1, 2, 3]])
+    loss = model.loss(model(ids), torch.full_like(ids, -100))
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+_TWO_PROCESSES = """
+import sys
+from pathlib import Path
+import torch
+import cobra.torchvision_shim
+from tests.train.test_module import run, stage
+stages = [stage("a", ["projector"], batch_size=1), stage("b", ["projector", "lm"], batch_size=1, steps=4)]
+module = run(stages, Path(sys.argv[1]), devices=2, strategy="ddp_find_unused_parameters_true")
+weights = {n: p.detach().clone() for n, p in module.named_parameters()}
+torch.save(weights, Path(sys.argv[1]) / f"rank{module.global_rank}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_train_what_one_device_trains(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(_TWO_PROCESSES)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=200)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name, weight in ranks[0].items():
+        assert torch.equal(weight, ranks[1][name]), name
+
+
+def test_muon_of_a_part_that_is_not_trained_steps_nothing(tmp_path: Path) -> None:
+    module = run([stage("a", ["projector"])], tmp_path, muon=["lm"])
+    assert isinstance(module.trainer.optimizers[0], AdamW)
+
+
+def test_muon_steps_hidden_matrices_alone(tmp_path: Path) -> None:
+    module = run([stage("a", ["projector", "lm"])], tmp_path, muon=["lm"])
+    names = {p: n.removeprefix("model.lm.layers.0.mixer.") for n, p in module.named_parameters()}
+    groups = module.trainer.optimizers[0].param_groups
+    steps = {names[p] for group in groups if group["muon"] for p in group["params"]}
+    assert steps == {"in_proj.weight", "x_proj.weight", "dt_proj.weight", "out_proj.weight"}
+    assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in names)

@@ -1,0 +1,71 @@
+"""A run that is killed in the middle ends up where the uninterrupted run does."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STAGES = """[
+{name: tower, train: [vision], data: {cells: 1.0}, steps: 6, batch_size: 4, lr: 1.0e-3,
+ objective: {class_path: cobra.train.objectives.cell_attributes.CellAttributes}},
+{name: align, train: [projector, lm], data: {captions: 1.0}, steps: 6, batch_size: 4, lr: 1.0e-3},
+{name: instruct, train: [projector, lm], data: {questions: 0.5, captions: 0.5}, steps: 18, batch_size: 4,
+ lr: 1.0e-3}]
+"""
+_LM = "--model.model.init_args.lm.init_args"
+_SOURCES = [f"--data.train.{name}.init_args.size=40" for name in ("cells", "captions", "questions")]
+OVERRIDES = [
+    *(f"{_LM}.d_model", "32", f"{_LM}.head_dim", "16", f"{_LM}.n_groups", "1"),
+    *_SOURCES,
+    *("--data.val.val.init_args.size", "16", "--trainer.val_check_interval", "7"),
+    *("--trainer.log_every_n_steps", "1", "--checkpoint_every", "4"),
+]
+
+
+def command(out: Path, *options: str) -> list[str]:
+    fit = [
+        sys.executable,
+        "-m",
+        "cobra",
+        "fit",
+        "-c",
+        str(ROOT / "configs/cobra_tiny.yaml"),
+        "--stages",
+        STAGES,
+    ]
+    return [*fit, *OVERRIDES, "--trainer.default_root_dir", str(out), *options]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kill_after", [4, 16, 28])
+def test_a_killed_run_is_resumed_bit_for_bit(tmp_path: Path, kill_after: int) -> None:
+    environment = {**os.environ, "COBRA_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(tmp_path / "whole"), env=environment, check=True, capture_output=True, timeout=200)
+
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    checkpoint = killed / "checkpoints/last.ckpt"
+    saves, seen, deadline = 0, 0.0, time.monotonic() + 120
+    while saves < kill_after // 4 and time.monotonic() < deadline and process.poll() is None:
+        if checkpoint.is_file() and checkpoint.stat().st_mtime_ns != seen:
+            seen, saves = checkpoint.stat().st_mtime_ns, saves + 1
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.is_file()
+    assert not (killed / "model").exists(), "the run had finished before it was killed"
+
+    resumed = command(killed, "--ckpt_path", "last")
+    subprocess.run(resumed, env=environment, check=True, capture_output=True, timeout=200)
+    steps = [row["step"] for row in csv.DictReader((killed / "logs/version_1/metrics.csv").open())]
+    assert int(steps[0]) >= kill_after, "it started afresh"
+    files = [folder / "model/model.safetensors" for folder in (tmp_path / "whole", killed)]
+    assert files[0].read_bytes() == files[1].read_bytes()

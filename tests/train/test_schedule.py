@@ -1,0 +1,63 @@
+"""Which examples make which batch."""
+
+import itertools
+from collections import Counter
+
+import pytest
+
+from cobra.train.schedule import StageSampler, make_plan
+from cobra.train.stages import Plan, Stage
+
+SIZES = {"a": 10, "b": 7}
+
+
+def stage(**changes: object) -> Stage:
+    defaults: dict = {
+        "name": "s",
+        "train": ["lm"],
+        "data": {"a": 1.0},
+        "batch_size": 3,
+        "lr": 1.0,
+        "steps": 4,
+    }
+    return Stage(**{**defaults, **changes})
+
+
+def plan(**changes: object) -> Plan:
+    stages = [stage(**changes), stage(name="t", data={"a": 0.5, "b": 0.5}, steps=20)]
+    return make_plan(stages, SIZES, 1)
+
+
+def test_a_resumed_sampler_continues_with_the_same_batches() -> None:
+    whole = list(StageSampler(plan(), SIZES, seed=3))
+    resumed = StageSampler(plan(), SIZES, seed=3)
+    resumed.start = 9
+    assert list(resumed) == whole[9:]
+    assert len(whole) == len(resumed) == 24
+
+
+def test_an_epoch_visits_every_example_once() -> None:
+    batches = list(StageSampler(plan(steps=None, epochs=3), SIZES))[:10]
+    assert Counter(itertools.chain(*batches)) == Counter({("a", i): 3 for i in range(10)})
+
+
+def test_devices_take_disjoint_shares_of_the_same_batches() -> None:
+    alone = make_plan([stage(batch_size=6, steps=5)], SIZES, 1)
+    shared = make_plan([stage(batch_size=3, steps=5)], SIZES, 2)
+    ranks = [list(StageSampler(shared, SIZES, rank=r, world=2)) for r in (0, 1)]
+    assert [one + other for one, other in zip(*ranks, strict=True)] == list(StageSampler(alone, SIZES))
+
+
+def test_sources_are_mixed_as_the_stage_says() -> None:
+    mixed = make_plan([stage(data={"a": 3.0, "b": 1.0}, steps=2000)], SIZES, 1)
+    names = Counter(batch[0][0] for batch in StageSampler(mixed, SIZES))
+    assert names["a"] / 2000 == pytest.approx(0.75, abs=0.03)
+
+
+def test_epochs_count_all_examples_of_all_devices() -> None:
+    assert make_plan([stage(steps=None, epochs=2, batch_size=2)], SIZES, 4).steps == [3]  # ceil(20 / 8)
+
+
+def test_an_unknown_source_is_named() -> None:
+    with pytest.raises(ValueError, match=r"unknown sources \['c'\]"):
+        make_plan([stage(data={"c": 1.0})], SIZES, 1)
