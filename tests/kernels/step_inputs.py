@@ -92,7 +92,7 @@ def grouped_attention(_: int = 1) -> Inputs:
         "q": normal(BATCH, 2 * 3, 16),
         "keys": normal(BATCH, 2, 150, 16),
         "values": normal(BATCH, 2, 150, 16, seed=1),
-        "starts": torch.tensor([0, 37]),
+        "lengths": torch.tensor([150, 113]),
         "scale": 0.7,
     }
 
@@ -104,7 +104,7 @@ def attend_step(_: int = 1) -> Inputs:
         "v": normal(BATCH, HEADS, STATE, seed=3),
         "keys": normal(BATCH, HEADS, 700, STATE),
         "values": normal(BATCH, HEADS, 700, STATE, seed=1),
-        "position": torch.tensor([611]),
+        "lengths": torch.tensor([611, 64]),
         "rotation": normal(700, 14),
     }
 
@@ -117,9 +117,8 @@ def grouped_attend_step(_: int = 1) -> Inputs:
         "v": normal(BATCH, 2, 80, seed=3),
         "keys": normal(BATCH, 2, 150, 80),
         "values": normal(BATCH, 2, 150, 80, seed=1),
-        "position": torch.tensor([149]),
+        "lengths": torch.tensor([149, 37]),
         "rotation": normal(160, 80),
-        "starts": torch.tensor([0, 37]),
         "scale": 0.1,
     }
 

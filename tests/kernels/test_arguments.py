@@ -64,7 +64,7 @@ ATTENTION_STEP = ATTENTION | {
     "k": torch.zeros(B, G, P),
     "v": torch.zeros(B, G, P),
     "rotation": torch.zeros(L, P - P % 2),
-    "position": torch.zeros(1, dtype=torch.int64),
+    "lengths": torch.zeros(B, dtype=torch.int64),
 }
 NORM = {"x": torch.zeros(B, 8), "weight": torch.zeros(8)}
 ADD = NORM | {"residual": torch.zeros(B, 8)}
@@ -166,7 +166,7 @@ def test_an_expanded_state_is_refused_by_name(
         (ops.causal_conv1d, CONV, {"activation": "relu"}, "activation is 'relu'"),
         (ops.causal_conv1d, CONV, {"initial_state": torch.zeros(B, K - 1, H)}, "initial_state has shape"),
         (ops.causal_conv1d, CONV, {"mask": torch.ones(L).bool()}, "mask has shape"),
-        (ops.decode_attention, ATTENTION, {"starts": torch.zeros(B)}, "starts is torch.float32"),
+        (ops.decode_attention, ATTENTION, {"lengths": torch.zeros(B)}, "lengths is torch.float32"),
         (ops.decode_attention, ATTENTION, {"q": torch.zeros(B, 3, P)}, "H of q 3 must be a multiple of"),
         (
             ops.decode_attention,
@@ -181,7 +181,7 @@ def test_an_expanded_state_is_refused_by_name(
             "R of rotation is 3 but must be even",
         ),
         (ops.attention_step, ATTENTION_STEP, {"rotation": torch.zeros(L - 1, 2)}, "rotation has shape"),
-        (ops.attention_step, ATTENTION_STEP, {"position": torch.zeros(1)}, "position is torch.float32"),
+        (ops.attention_step, ATTENTION_STEP, {"lengths": torch.zeros(B)}, "lengths is torch.float32"),
         (ops.rms_norm_gated, GATED, {"group_size": 3}, "width of x 8 must be a multiple of group_size 3"),
         (ops.mamba2_step, STEP2, {"n_groups": 3}, "must be a multiple of n_groups 3"),
         (ops.mamba2_step, STEP2, {"n_groups": 1}, "zxbcdt has shape"),

@@ -26,16 +26,16 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 def test_it_is_its_formula() -> None:
     """Head by head, row by row."""
     q, keys, values = normal(2, 6, 5), normal(2, 3, 9, 5, seed=1), normal(2, 3, 9, 5, seed=2)
-    starts = torch.tensor([4, 0])
-    y = decode_attention(q, keys, values, starts, scale=0.3)
+    lengths = torch.tensor([4, 9])
+    y = decode_attention(q, keys, values, lengths, scale=0.3)
     for row in range(2):
         for head in range(6):
-            seen = slice(int(starts[row]), None)
+            seen = slice(int(lengths[row]))
             weights = (0.3 * keys[row, head // 2, seen] @ q[row, head]).softmax(0)
             torch.testing.assert_close(y[row, head], weights @ values[row, head // 2, seen])
 
 
-def test_the_default_scale_and_start_are_torchs() -> None:
+def test_the_default_scale_and_length_are_torchs() -> None:
     q, keys, values = normal(1, 4, 8), normal(1, 4, 30, 8, seed=1), normal(1, 4, 30, 8, seed=2)
     expected = F.scaled_dot_product_attention(q[:, :, None], keys, values)[:, :, 0]
     torch.testing.assert_close(decode_attention(q, keys, values), expected)
@@ -62,18 +62,22 @@ def test_every_width_and_length_is_exact(heads: int, dtype: torch.dtype, level: 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_what_lies_before_the_start_is_not_read(backend: str) -> None:
+def test_a_row_is_read_as_far_as_it_goes_whatever_lies_behind_and_beside_it(backend: str) -> None:
     q, keys, values = (
-        normal(3, 2, *t, 16, seed=i, dtype=torch.float32) for i, t in enumerate([(), (40,), (40,)])
+        normal(4, 2, *t, 16, seed=i, dtype=torch.float32) for i, t in enumerate([(), (5000,), (5000,)])
     )
+    # fewer than one is one, more than all are all; the others are cut into other numbers of parts
+    asked, read = torch.tensor([0, 21, 700, 9999]), (1, 21, 700, 5000)
+    for row, length in enumerate(read):
+        keys[row, :, length:] = values[row, :, length:] = torch.nan
     with use_backend(backend):
-        # the last of these rows is all padding, and still reads one token
-        padded = decode_attention(q, keys, values, torch.tensor([0, 21, 50]))
-        for row, start in enumerate((0, 21, 39)):
-            alone = decode_attention(
-                q[row : row + 1], keys[row : row + 1, :, start:], values[row : row + 1, :, start:]
-            )
-            torch.testing.assert_close(padded[row : row + 1], alone)
+        together = decode_attention(q, keys, values, asked)
+        for row, length in enumerate(read):
+            here = slice(row, row + 1)
+            alone = decode_attention(q[here], keys[here, :, :length], values[here, :, :length])
+            torch.testing.assert_close(together[here], alone)
+            # the kernel does not even add in another order
+            assert backend != "cpu" or torch.equal(together[here], alone)
 
 
 @pytest.mark.skipif(not LEVELS, reason=str(cpu.unavailable()))
@@ -103,39 +107,48 @@ def test_a_key_of_minus_infinity_is_not_seen() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_step_turns_writes_and_attends_as_transformers_do(backend: str) -> None:
-    """Token after token, with padding, beside rotary embeddings and attention over all tokens at once."""
+    """Token after token, one row ahead of the other, beside attention over all tokens at once."""
     batch, heads, groups, tokens, width = 2, 4, 2, 20, 16
     q, k, v = (normal(batch, n, tokens, width, seed=n, dtype=torch.float32) for n in (heads, groups, 3))
     v = v[:, :groups]
-    starts = torch.tensor([0, 3])
     angles = torch.arange(30.0)[:, None] * 0.7 ** torch.arange(width / 2)
     rotation = torch.cat([angles.cos(), angles.sin()], dim=-1)
 
-    places = (torch.arange(tokens) - starts[:, None]).clamp(min=0)
-    cos, sin = (torch.cat([m, m], dim=-1)[places] for m in (angles.cos(), angles.sin()))
+    cos, sin = (torch.cat([m, m], dim=-1)[None, :tokens] for m in (angles.cos(), angles.sin()))
     q_turned, k_turned = apply_rotary_pos_emb(q, k, cos, sin)
-    index = torch.arange(tokens)
-    seen = (index <= index[:, None]) & (index >= starts[:, None, None]) | (index == index[:, None])
-    expected = F.scaled_dot_product_attention(q_turned, k_turned, v, attn_mask=seen[:, None], enable_gqa=True)
+    expected = F.scaled_dot_product_attention(q_turned, k_turned, v, is_causal=True, enable_gqa=True)
 
     keys, values = (torch.full((batch, groups, 25, width), torch.nan) for _ in range(2))
-    position = torch.zeros(1, dtype=torch.int64)
+    ahead, rows = 3, torch.arange(batch)
+    lengths = torch.tensor([0, ahead])
+    for past, whole in ((keys, k_turned), (values, v)):
+        past[1, :, :ahead] = whole[1, :, :ahead]
     with use_backend(backend):
-        for t in range(tokens):
-            token = (q[:, :, t], k[:, :, t], v[:, :, t])
-            y = attention_step(*token, keys, values, position, rotation, starts)
-            advance(position)
-            torch.testing.assert_close(y, expected[:, :, t])
-    torch.testing.assert_close(keys[:, :, :tokens], k_turned)
-    assert torch.equal(values[:, :, :tokens], v)
-    assert keys[:, :, tokens:].isnan().all()
+        for _ in range(tokens - ahead):
+            token = [x[rows, :, lengths] for x in (q, k, v)]
+            y = attention_step(token[0], token[1], token[2], keys, values, lengths, rotation)
+            torch.testing.assert_close(y, expected[rows, :, lengths])
+            advance(lengths)
+    assert lengths.tolist() == [tokens - ahead, tokens]
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(keys[row, :, :length], k_turned[row, :, :length])
+        assert torch.equal(values[row, :, :length], v[row, :, :length])
+        assert keys[row, :, length:].isnan().all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_step_writes_nothing_outside_its_room(backend: str) -> None:
-    q, rotation = torch.ones(1, 1, 4), torch.ones(9, 4)
-    past = torch.zeros(1, 3, 9, 4)
-    for place in (-1, 9):
+    q, rotation = torch.ones(2, 1, 4), torch.ones(9, 4)
+    past = torch.zeros(2, 3, 9, 4)
+    for length in (-1, 9):
         with use_backend(backend), pytest.raises(ValueError, match="allocate"):
-            attention_step(q, q, q, past[:, 1:2], past[:, 2:], torch.tensor([place]), rotation)
+            attention_step(q, q, q, past[:, 1:2], past[:, 2:], torch.tensor([3, length]), rotation)
     assert not past.any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_lengths_between_other_numbers_grow_alone(backend: str) -> None:
+    numbers = torch.zeros(3, 2, dtype=torch.int64)
+    with use_backend(backend):
+        advance(numbers[:, 1])
+    assert numbers.tolist() == [[0, 1]] * 3

@@ -15,19 +15,19 @@ void attention(const Shape& s, int64_t threads) {
   const int64_t heads = s.groups * s.shared, past = BATCH * s.groups * s.length * s.head_dim;
   const Values q = random.values(BATCH * heads * s.head_dim, -3, 3);
   const Values keys = narrowed(random.values(past, -3, 3), s.dtype), values = narrowed(random.values(past), s.dtype);
-  std::vector<int64_t> starts{0, s.length / 3};
+  std::vector<int64_t> lengths{s.length, s.length - s.length / 3};
   Values expected(q.size());
   for (int64_t i = 0; i < BATCH * heads; ++i) {
-    const int64_t from = i / s.shared * s.length, start = starts[size_t(i / heads)];
+    const int64_t from = i / s.shared * s.length, length = lengths[size_t(i / heads)];
     Values weights(size_t(s.length));
     double total = 0;
-    for (int64_t t = start; t < s.length; ++t) {
+    for (int64_t t = 0; t < length; ++t) {
       double score = 0;
       for (int64_t p = 0; p < s.head_dim; ++p)
         score += q[size_t(i * s.head_dim + p)] * keys[size_t((from + t) * s.head_dim + p)];
       total += weights[size_t(t)] = exp(SCALE * score);
     }
-    for (int64_t t = start; t < s.length; ++t)
+    for (int64_t t = 0; t < length; ++t)
       for (int64_t p = 0; p < s.head_dim; ++p)
         expected[size_t(i * s.head_dim + p)] +=
             weights[size_t(t)] / total * values[size_t((from + t) * s.head_dim + p)];
@@ -36,14 +36,13 @@ void attention(const Shape& s, int64_t threads) {
   const std::vector<int64_t> dims{BATCH, s.groups, s.length, s.head_dim};
   Tensor q_t({BATCH, heads, s.head_dim}, q), keys_t(dims, keys, 3, s.dtype), values_t(dims, values, 0, s.dtype);
   Tensor y({BATCH, heads, s.head_dim}, 2);
-  const cobra::Array from = {starts.data(), cobra::INT64, {0, 0, 0}};
-  const cobra::Attention call = {q_t.array(), keys_t.array(), values_t.array(), from,       y.array(), {}, {}, {}, {},
-                                 BATCH,       heads,          s.groups,         s.length,   s.head_dim, 0, threads, SCALE};
+  const cobra::Attention call = {q_t.array(), keys_t.array(), values_t.array(), array_of(lengths, cobra::INT64, 0),
+                                 y.array(), {}, {}, {}, BATCH, heads, s.groups, s.length, s.head_dim, 0, threads, SCALE};
   CHECK(cobra_decode_attention(&call) == 0);
   expect_close(y.values(), expected, 1e-5, "attention");
 }
 
-// A step on a past without its last token gives what attention over all of it gives, here with angles of 0.
+// A step on pasts without their last tokens gives what attention over all of them gives, here with angles of 0.
 void step(const Shape& s, int64_t threads) {
   constexpr int64_t BATCH = 2;
   Random random(22);
@@ -51,17 +50,19 @@ void step(const Shape& s, int64_t threads) {
   const Values q = random.values(BATCH * heads * s.head_dim, -3, 3);
   Values keys = narrowed(random.values(rows * s.length * s.head_dim, -3, 3), s.dtype);
   Values values = narrowed(random.values(rows * s.length * s.head_dim), s.dtype);
+  std::vector<int64_t> lengths{s.length - s.length / 3, s.length};
   const std::vector<int64_t> dims{BATCH, s.groups, s.length, s.head_dim};
   Tensor q_t({BATCH, heads, s.head_dim}, q), y({BATCH, heads, s.head_dim}, 2), expected({BATCH, heads, s.head_dim}, 2);
   Tensor all_keys(dims, keys, 3, s.dtype), all_values(dims, values, 0, s.dtype);
-  const cobra::Attention whole = {q_t.array(), all_keys.array(), all_values.array(), {}, expected.array(), {}, {}, {},
+  const cobra::Array counts = array_of(lengths, cobra::INT64, 0);
+  const cobra::Attention whole = {q_t.array(), all_keys.array(), all_values.array(), counts, expected.array(), {}, {},
                                   {}, BATCH, heads, s.groups, s.length, s.head_dim, 0, threads, 0.4};
   CHECK(cobra_decode_attention(&whole) == 0);
 
   Values k, v, angles(size_t(s.length * 2 * half));
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t c = 0; c < s.head_dim; ++c) {
-      const size_t last = size_t(((i + 1) * s.length - 1) * s.head_dim + c);
+      const size_t last = size_t((i * s.length + lengths[size_t(i / s.groups)] - 1) * s.head_dim + c);
       k.push_back(keys[last]);
       v.push_back(values[last]);
       keys[last] = values[last] = NAN;
@@ -71,15 +72,16 @@ void step(const Shape& s, int64_t threads) {
   const std::vector<int64_t> token{BATCH, s.groups, s.head_dim};
   Tensor k_t(token, k), v_t(token, v), turns({s.length, 2 * half}, angles);
   Tensor keys_t(dims, keys, 3, s.dtype), values_t(dims, values, 0, s.dtype);
-  int64_t position = s.length - 1;
-  const cobra::Array place = {&position, cobra::INT64, {0, 0, 0}};
-  cobra::Attention call = {q_t.array(), keys_t.array(), values_t.array(), {}, y.array(), k_t.array(), v_t.array(), place,
-                           turns.array(), BATCH, heads, s.groups, s.length, s.head_dim, 2 * half, threads, 0.4};
+  for (int64_t& length : lengths) --length;
+  const std::vector<int64_t> before = lengths;
+  const cobra::Attention call = {q_t.array(), keys_t.array(), values_t.array(), counts, y.array(), k_t.array(),
+                                 v_t.array(), turns.array(), BATCH, heads, s.groups, s.length, s.head_dim, 2 * half,
+                                 threads, 0.4};
   CHECK(cobra_attention_step(&call) == 0);
   expect_close(y.values(), expected.values(), 1e-6, "a step");
   expect_close(keys_t.values(), all_keys.values(), 0, "its key");
-  const cobra::Advance advance = {place, threads};
-  CHECK(cobra_advance(&advance) == 0 && position == s.length);
+  const cobra::Advance advance = {counts, BATCH, threads};
+  CHECK(cobra_advance(&advance) == 0 && lengths[0] == before[0] + 1 && lengths[1] == before[1] + 1);
   CHECK(cobra_attention_step(&call) == cobra::NO_ROOM);
 }
 

@@ -6,18 +6,18 @@ from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import register
 from cobra.kernels.cpu.tensors import native, writable
 
-_attention = Kernel("decode_attention", arrays=9, sizes=6, reals=1)
-_step = Kernel("attention_step", arrays=9, sizes=6, reals=1)
-_advance = Kernel("advance", arrays=1, sizes=0)
+_attention = Kernel("decode_attention", arrays=8, sizes=6, reals=1)
+_step = Kernel("attention_step", arrays=8, sizes=6, reals=1)
+_advance = Kernel("advance", arrays=1, sizes=1)
 
 
 def decode_attention(
-    q: Tensor, keys: Tensor, values: Tensor, starts: Tensor | None = None, *, scale: float | None = None
+    q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None = None, *, scale: float | None = None
 ) -> Tensor:
     """softmax(scale q keys^T) values, one query a sequence and head."""
-    starts = None if starts is None else starts.long()
+    lengths = None if lengths is None else lengths.long()
     return _decode_attention(
-        q, native(keys), native(values), starts, q.shape[-1] ** -0.5 if scale is None else scale
+        q, native(keys), native(values), lengths, q.shape[-1] ** -0.5 if scale is None else scale
     )
 
 
@@ -27,17 +27,15 @@ def attention_step(
     v: Tensor,
     keys: Tensor,
     values: Tensor,
-    position: Tensor,
+    lengths: Tensor,
     rotation: Tensor,
-    starts: Tensor | None = None,
     *,
     scale: float | None = None,
 ) -> Tensor:
     """One token between the linears of an attention layer."""
-    starts = None if starts is None else starts.long()
     past = [writable(keys), writable(values)]
     y = _attention_step(
-        q, native(k), native(v), *past, position, native(rotation), starts,
+        q, native(k), native(v), *past, lengths, native(rotation),
         q.shape[-1] ** -0.5 if scale is None else scale,
     )  # fmt: skip
     for state, changed in zip((keys, values), past, strict=True):
@@ -46,22 +44,25 @@ def attention_step(
     return y
 
 
-def advance(position: Tensor) -> None:
-    """Raise `position` by 1, in place."""
-    _count_up(position)
+def advance(lengths: Tensor) -> None:
+    """Add 1 to each of `lengths`, in place."""
+    dense = lengths.contiguous()
+    _count_up(dense)
+    if dense is not lengths:
+        lengths.copy_(dense)
 
 
-def _run(q: Tensor, keys: Tensor, values: Tensor, starts: Tensor | None, scale: float) -> Tensor:
+def _run(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None, scale: float) -> Tensor:
     y = q.new_empty(q.shape)
     if y.numel():
         batch, heads, head_dim = q.shape
         sizes = (batch, heads, *keys.shape[1:3], head_dim, 0)
-        _attention((q, keys, values, starts, y, None, None, None, None), sizes, scale)
+        _attention((q, keys, values, lengths, y, None, None, None), sizes, scale)
     return y
 
 
 _decode_attention = register(
-    "decode_attention(Tensor q, Tensor keys, Tensor values, Tensor? starts, float scale) -> Tensor",
+    "decode_attention(Tensor q, Tensor keys, Tensor values, Tensor? lengths, float scale) -> Tensor",
     _run,
     lambda q, *_: q.new_empty(q.shape),
 )
@@ -73,25 +74,24 @@ def _run_step(
     v: Tensor,
     keys: Tensor,
     values: Tensor,
-    position: Tensor,
+    lengths: Tensor,
     rotation: Tensor,
-    starts: Tensor | None,
     scale: float,
 ) -> Tensor:
     y = q.new_empty(q.shape)
     if y.numel():
         batch, heads, head_dim = q.shape
         sizes = (batch, heads, *keys.shape[1:3], head_dim, rotation.shape[1])
-        _step((q, keys, values, starts, y, k, v, position, rotation), sizes, scale)
+        _step((q, keys, values, lengths, y, k, v, rotation), sizes, scale)
     return y
 
 
 _attention_step = register(
-    "attention_step(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) values, Tensor position,"
-    " Tensor rotation, Tensor? starts, float scale) -> Tensor",
+    "attention_step(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) values, Tensor lengths,"
+    " Tensor rotation, float scale) -> Tensor",
     _run_step,
     lambda q, *_: q.new_empty(q.shape),
 )
 _count_up = register(
-    "advance(Tensor(a!) position) -> ()", lambda position: _advance((position,), ()), lambda _: None
+    "advance(Tensor(a!) lengths) -> ()", lambda lengths: _advance((lengths,), (len(lengths),)), lambda _: None
 )

@@ -9,7 +9,7 @@ from cobra.kernels.dispatch import resolve
 
 
 def decode_attention(
-    q: Tensor, keys: Tensor, values: Tensor, starts: Tensor | None = None, *, scale: float | None = None
+    q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None = None, *, scale: float | None = None
 ) -> Tensor:
     """softmax(scale q keys^T) values, (B, H, P) in q's dtype, for one query a sequence and head.
 
@@ -21,8 +21,8 @@ def decode_attention(
         q: (B, H, P).
         keys: (B, G, T, P), of T tokens, the query's own among them; head h reads group h // (H / G).
         values: (B, G, T, P).
-        starts: (B,) int64, a row's first token; those before it are padding. At least the last token is read.
-            None: 0.
+        lengths: (B,) int64, how many tokens a row reads, its first ones, 1 at least and T at most; what lies
+            behind them is not read. None: T.
         scale: 1 / sqrt(P) by default.
 
     Raises:
@@ -33,13 +33,13 @@ def decode_attention(
     (batch, heads, head_dim), (groups, length) = q.shape, keys.shape[1:3]
     check("keys", keys, "B, G, T, P", (batch, groups, length, head_dim), q)
     check("values", values, "B, G, T, P", tuple(keys.shape), q, (keys.dtype,))
-    check("starts", starts, "B", (batch,), q, INTEGERS)
+    check("lengths", lengths, "B", (batch,), q, INTEGERS)
     check_divides("the G of keys", groups, "the H of q", heads)
     if length < 1:
         raise ValueError("keys hold no token: write the query's own before it attends")
     gradient = needs_gradient(q, keys, values)
     return resolve("decode_attention", q.device.type, q.dtype, gradient=gradient)(
-        q, keys, values, starts, scale=head_dim**-0.5 if scale is None else scale
+        q, keys, values, lengths, scale=head_dim**-0.5 if scale is None else scale
     )
 
 
@@ -49,17 +49,16 @@ def attention_step(
     v: Tensor,
     keys: Tensor,
     values: Tensor,
-    position: Tensor,
+    lengths: Tensor,
     rotation: Tensor,
-    starts: Tensor | None = None,
     *,
     scale: float | None = None,
 ) -> Tensor:
-    """y (B, H, P) in q's dtype: one token between the linears of an attention layer.
+    """y (B, H, P) in q's dtype: one token a row between the linears of an attention layer.
 
-    Turns q and k as its position says (rotary embedding, arXiv 2104.09864, halves of a head as in LLaMA),
-    writes k and v to the past, and attends as `decode_attention`. Where the token goes is in a tensor, so
-    the same call serves every token.
+    Turns q and k as the token's position says (rotary embedding, arXiv 2104.09864, halves of a head as in
+    LLaMA), writes k and v behind the tokens that the row has, and attends as `decode_attention` to all of
+    them. How many those are is in a tensor, so the same call serves every token.
 
     Args:
         q: (B, H, P).
@@ -67,15 +66,13 @@ def attention_step(
         v: (B, G, P).
         keys: (B, G, T, P), of room for T tokens, changed in place; head h reads group h // (H / G).
         values: as keys.
-        position: (1,) int64, less than T: where k and v go. Those before it are the past, those behind it are
-            not read.
+        lengths: (B,) int64, less than T: how many tokens a row has, which is the new one's position.
         rotation: (T', R), T' >= T: for each position of a sequence R / 2 cosines, then as many sines.
             Channels from R on are not turned.
-        starts: (B,) int64, a row's first token, whose position in its sequence is 0. None: 0.
         scale: 1 / sqrt(P) by default.
 
     Raises:
-        ValueError: if shapes, dtypes or devices do not fit, naming the argument, or `position` has no room.
+        ValueError: if shapes, dtypes or devices do not fit, naming the argument, or a row has no room.
     """
     check_first("q", q, "B, H, P")
     check_first("k", k, "B, G, P")
@@ -87,26 +84,26 @@ def attention_step(
     check("values", values, "B, G, T, P", tuple(keys.shape), q, (keys.dtype,))
     check_state("keys", keys)
     check_state("values", values)
-    check("position", position, "1", (1,), q, (torch.int64,))
+    check("lengths", lengths, "B", (batch,), q, (torch.int64,))
     check_first("rotation", rotation, "T', R")
     check("rotation", rotation, "T', R", (max(room, len(rotation)), rotation.shape[1]), q)
     if rotation.shape[1] % 2 or rotation.shape[1] > head_dim:
         raise ValueError(
             f"the R of rotation is {rotation.shape[1]} but must be even and at most P, {head_dim}"
         )
-    check("starts", starts, "B", (batch,), q, INTEGERS)
     check_divides("the G of keys", groups, "the H of q", heads)
     gradient = needs_gradient(q, k, v, keys, values)
     return resolve("attention_step", q.device.type, q.dtype, gradient=gradient)(
-        q, k, v, keys, values, position, rotation, starts, scale=head_dim**-0.5 if scale is None else scale
+        q, k, v, keys, values, lengths, rotation, scale=head_dim**-0.5 if scale is None else scale
     )
 
 
-def advance(position: Tensor) -> None:
-    """Raise the `position` (1,) int64 of `attention_step` by 1, in place: the last kernel of a step.
+def advance(lengths: Tensor) -> None:
+    """Add 1 to each of the `lengths` (B,) int64 of `attention_step`, in place: the last kernel of a step.
 
     Raises:
         ValueError: if shape or dtype does not fit.
     """
-    check("position", position, "1", (1,), position, (torch.int64,))
-    resolve("advance", position.device.type, torch.float32)(position)
+    check("lengths", lengths, "B", (lengths.numel(),), lengths, (torch.int64,))
+    check_state("lengths", lengths)
+    resolve("advance", lengths.device.type, torch.float32)(lengths)

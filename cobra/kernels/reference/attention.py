@@ -9,14 +9,16 @@ from cobra.kernels.reference.precision import accumulator, without_autocast
 
 @without_autocast
 def decode_attention(
-    q: Tensor, keys: Tensor, values: Tensor, starts: Tensor | None = None, *, scale: float | None = None
+    q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None = None, *, scale: float | None = None
 ) -> Tensor:
     """softmax(scale q keys^T) values, one query a sequence and head; as `ops.decode_attention`."""
-    dtype, length = torch.promote_types(q.dtype, keys.dtype), keys.shape[2]
+    dtype = torch.promote_types(q.dtype, keys.dtype)
     seen = None
-    if starts is not None:
-        index = torch.arange(length, device=q.device)
-        seen = (index >= starts.clamp(max=length - 1)[:, None])[:, None, None]  # (B, 1, 1, T)
+    if lengths is not None:
+        index = torch.arange(keys.shape[2], device=q.device)
+        seen = (index < lengths.clamp(min=1)[:, None])[:, None, None]  # (B, 1, 1, T)
+        # a weight of 0 does not undo what is not finite
+        keys, values = (x.masked_fill(~seen.mT, 0) for x in (keys, values))
     # heads that share keys are so many queries of one head: nothing is repeated
     together = q.to(dtype).unflatten(1, (keys.shape[1], -1))  # (B, G, H / G, P)
     y = F.scaled_dot_product_attention(
@@ -31,31 +33,28 @@ def attention_step(
     v: Tensor,
     keys: Tensor,
     values: Tensor,
-    position: Tensor,
+    lengths: Tensor,
     rotation: Tensor,
-    starts: Tensor | None = None,
     *,
     scale: float | None = None,
 ) -> Tensor:
     """One token between the linears of an attention layer; as `ops.attention_step`."""
-    at = int(position)
-    if not 0 <= at < keys.shape[2]:
-        raise ValueError(f"position is {at} but keys hold {keys.shape[2]} tokens: allocate more")
+    room, rows = keys.shape[2], torch.arange(len(q), device=q.device)
+    if not ((lengths >= 0) & (lengths < room)).all():
+        raise ValueError(f"lengths are {lengths.tolist()} but keys hold {room} tokens: allocate more")
     # 1. rotate
-    places = torch.full((len(q),), at, device=q.device)
-    places = places if starts is None else places - starts.clamp(0, at)
-    turns = rotation[places].unsqueeze(1)  # (B, 1, R)
+    turns = rotation[lengths].unsqueeze(1)  # (B, 1, R)
     q, k = rotate(q, turns), rotate(k, turns)
     # 2. write
-    keys[:, :, at] = k.to(keys.dtype)
-    values[:, :, at] = v.to(values.dtype)
+    keys[rows, :, lengths] = k.to(keys.dtype)
+    values[rows, :, lengths] = v.to(values.dtype)
     # 3. attend
-    return decode_attention(q, keys[:, :, : at + 1], values[:, :, : at + 1], starts, scale=scale)
+    return decode_attention(q, keys, values, lengths + 1, scale=scale)
 
 
-def advance(position: Tensor) -> None:
-    """Raise `position` by 1, in place."""
-    position += 1
+def advance(lengths: Tensor) -> None:
+    """Add 1 to each of `lengths`, in place."""
+    lengths += 1
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class AttentionLM(LanguageModel):
         tokens = embeds.shape[1]
         state.begin(tokens, mask)
         hidden = self.run(embeds, state.visibility(tokens), state.positions(tokens), state)
-        state.length += tokens
+        state.end(tokens)
         return hidden
 
     def step(self, embed: Tensor, state: KVState) -> Tensor:

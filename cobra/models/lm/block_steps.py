@@ -38,7 +38,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor], state: 
     keys, values = past
     q, k, v = (x.unflatten(1, (-1, keys.shape[-1])) for x in (q, k, v))  # (B, H or G, P)
     assert state.rotation is not None
-    return attention_step(q, k, v, keys, values, state.position, state.rotation, state.padding).flatten(1)
+    return attention_step(q, k, v, keys, values, state.lengths, state.rotation).flatten(1)
 
 
 def qkv(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

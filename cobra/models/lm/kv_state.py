@@ -18,30 +18,30 @@ class KVState:
     Attributes:
         keys: (layers, B, G, max_length, P), of G key-value heads.
         values: as keys.
-        padding: (B,) int64, tokens of padding that each row begins with; None without any.
+        lengths: (B,) int64 on the CPU, how many tokens each row has: where its next one goes. The kernels of
+            a step read and raise them, so that they can be repeated without Python.
         rotation: (max_length, R) fp32, as `ops.attention_step` takes it; None where steps do not use that.
-        position: (1,) int64 on the CPU, how many tokens are written, padding included: where the next goes.
-            The kernels of a step read and raise it, so that they can be repeated without Python.
     """
 
     keys: Tensor
     values: Tensor
-    padding: Tensor | None = None
+    lengths: Tensor
     rotation: Tensor | None = None
-    position: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64, device="cpu"))
+    _mask: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         # the same memory, to be read without an operator
-        self._position = self.position.numpy()
+        self._lengths = self.lengths.numpy()
+        self._ragged = False
 
     @property
     def length(self) -> int:
-        """Tokens written, padding included."""
-        return int(self._position[0])
+        """Tokens of the longest row."""
+        return int(self._lengths.max())
 
     @length.setter
     def length(self, tokens: int) -> None:
-        self._position[0] = tokens
+        self._lengths[:] = tokens
 
     @cached_property
     def layers(self) -> list[tuple[Tensor, Tensor]]:
@@ -63,7 +63,7 @@ class KVState:
         """Buffers for layers of `heads` key-value heads each; pages are taken as they are written."""
         shape = (layers, batch, heads, max_length, head_dim)
         keys, values = (huge_pages.zeros(shape, dtype, torch.device(device)) for _ in range(2))
-        return cls(keys, values, rotation=rotation)
+        return cls(keys, values, torch.zeros(batch, dtype=torch.int64, device="cpu"), rotation)
 
     @property
     def nbytes(self) -> int:
@@ -77,58 +77,68 @@ class KVState:
         keys, values = (huge_pages.zeros(shape, dtype, device) for _ in range(2))
         keys[..., written, :] = self.keys[..., written, :]
         values[..., written, :] = self.values[..., written, :]
-        padding = None if self.padding is None else self.padding.clone()
-        return KVState(keys, values, padding, self.rotation, self.position.clone())
+        return KVState(keys, values, self.lengths.clone(), self.rotation)
 
     def reset(self) -> None:
         """Forget everything."""
         self.length = 0
-        self.padding = None
 
     def begin(self, tokens: int, mask: Tensor | None) -> None:
-        """Make sure that `tokens` more fit, and take note of their padding, where `mask` (B, T) is False.
+        """Make sure that `tokens` more a row fit; those under a False in `mask` (B, T) leave no trace.
 
         Raises:
-            ValueError: if they do not fit, or if there is padding behind what is written.
+            ValueError: if they do not fit.
         """
-        stop, room = self.length + tokens, self.keys.shape[3]
+        new = tokens if mask is None else mask.sum(1).cpu().numpy()
+        stop, room = int((self._lengths + new).max()), self.keys.shape[3]
         if stop > room:
             raise ValueError(f"{stop} tokens exceed the state's max_length {room}: allocate more")
-        if mask is None:
-            return
-        if self.length == 0:
-            self.padding = (~mask).sum(1)
-        elif not mask.all():
-            raise ValueError(
-                f"a mask with padding came after {self.length} tokens, but ragged rows start from an empty "
-                "state: reset it, or read the rows one by one"
-            )
+        self._mask, self._ragged = mask, mask is not None or bool((self._lengths != self._lengths[0]).any())
+
+    def end(self, tokens: int) -> None:
+        """Count the `tokens` that were begun with as read."""
+        self.lengths += tokens if self._mask is None else self._mask.sum(1).cpu()
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write a layer's new keys and values (B, G, T, P); views (B, G, length + T, P) of all there are."""
-        stop = self.length + keys.shape[2]
-        for buffer, new in ((self.keys, keys), (self.values, values)):
-            buffer[layer, :, :, self.length : stop] = new
-        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
+        """Write a layer's new keys and values (B, G, T, P); all, (B, G, S, P), S the longest row's."""
+        pasts = self.keys[layer], self.values[layer]
+        if not self._ragged:
+            stop = self.length + keys.shape[2]
+            for past, new in zip(pasts, (keys, values), strict=True):
+                past[:, :, self.length : stop] = new
+            return pasts[0][:, :, :stop], pasts[1][:, :, :stop]
+        mask, places = self._places(keys.shape[2])
+        rows, tokens = mask.nonzero(as_tuple=True)
+        for past, new in zip(pasts, (keys, values), strict=True):
+            past[rows, :, places[rows, tokens]] = new[rows, :, tokens].to(past.dtype)
+        stops = places[:, -1:] + 1
+        written = torch.arange(int(stops.max()), device=places.device) < stops
+        # a weight of 0 does not undo what is not finite
+        seen = [past[:, :, : written.shape[1]].where(written[:, None, :, None], 0) for past in pasts]
+        return seen[0], seen[1]
+
+    def _places(self, tokens: int) -> tuple[Tensor, Tensor]:
+        """Which of the new tokens are written, and where, (B, T); others are where the one before is."""
+        mask = self._mask
+        if mask is None:
+            mask = torch.ones(len(self.lengths), tokens, dtype=torch.bool, device=self.keys.device)
+        return mask, self.lengths.to(mask.device)[:, None] + mask.cumsum(1) - 1
 
     def positions(self, tokens: int) -> Tensor:
-        """Position ids of the next `tokens` tokens, (B, T), or (1, T) without padding; 0 on padding."""
-        index = torch.arange(self.length, self.length + tokens, device=self.keys.device)[None]
-        return index if self.padding is None else (index - self.padding[:, None]).clamp(min=0)
+        """Position ids of the next `tokens` tokens, (B, T), or (1, T) where rows are alike."""
+        if self._ragged:
+            return self._places(tokens)[1].clamp(min=0)
+        return torch.arange(self.length, self.length + tokens, device=self.keys.device)[None]
 
     def visibility(self, tokens: int) -> Tensor | None:
         """What the next `tokens` tokens see, as `attend` takes it."""
-        if tokens == 1:
-            return None if self.padding is None else self.padding[:, None, None, None]
-        if self.padding is None and self.length == 0:
+        if not self._ragged and (tokens == 1 or self.length == 0):
             return None
-        rows = torch.arange(self.length, self.length + tokens, device=self.keys.device)[:, None]  # (T, 1)
-        columns = torch.arange(self.length + tokens, device=self.keys.device)
-        seen = columns <= rows
-        if self.padding is not None:
-            # a padding query sees itself: with nothing to see its softmax would be NaN, which spreads
-            seen = seen & (columns >= self.padding[:, None, None]) | (columns == rows)
-        return seen.view(-1, 1, *seen.shape[-2:])  # (B or 1, 1, T, length + T)
+        last = self.positions(tokens)
+        if tokens == 1:
+            return (last + 1)[:, :, None, None]
+        stop = int(self._places(tokens)[1].max()) + 1
+        return (torch.arange(stop, device=last.device) <= last[..., None])[:, None]  # (B or 1, 1, T, S)
 
 
 def attend(
@@ -140,13 +150,13 @@ def attend(
         q: of the last T of S tokens.
         keys: head h reads group h // (H / G).
         values: as keys.
-        seen: (B, 1, T, S) bool; or, for one query, the first token that a row sees, (B, 1, 1, 1) int64. None:
-            all up to the query itself, where T is 1 or S.
+        seen: (B, 1, T, S) bool; or, for one query, how many tokens a row sees, (B, 1, 1, 1) int64. None: all
+            up to the query itself, where T is 1 or S.
         scale: 1 / sqrt(P) by default.
     """
     if q.shape[2] == 1 and (seen is None or seen.dtype == torch.int64):
-        starts = None if seen is None else seen[:, 0, 0, 0]
-        return decode_attention(q[:, :, 0], keys, values, starts, scale=scale).unsqueeze(2)
+        lengths = None if seen is None else seen[:, 0, 0, 0]
+        return decode_attention(q[:, :, 0], keys, values, lengths, scale=scale).unsqueeze(2)
     shared = q.shape[1] // keys.shape[1]
     if shared > 1:
         # little beside T x S scores, and no fused kernel is lost, as with enable_gqa under a mask

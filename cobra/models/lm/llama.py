@@ -29,7 +29,7 @@ class Llama(BlockSteps):
             attended = block.self_attn.o_proj(attend(*self.qkv(block.self_attn, normed), past, state))
             normed, residual = self.add_norm(block.post_attention_layernorm, attended, residual)
             hidden = block.mlp.down_proj(silu_mul(*self.gate_and_up(block.mlp, normed)))
-        advance(state.position)
+        advance(state.lengths)
         return self.add_norm(self.norm, hidden, residual)[0]
 
     def qkv(self, attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,5 +20,5 @@ class Phi(BlockSteps):
             normed, residual = add_layer(block.input_layernorm, attended, residual, mixed)
             attended = block.self_attn.dense(attend(*qkv(block.self_attn, normed), past, state))
             mixed = block.mlp.fc2(gelu_tanh(block.mlp.fc1(normed)))
-        advance(state.position)
+        advance(state.lengths)
         return add_layer(self.norm, attended, residual, mixed)[0]

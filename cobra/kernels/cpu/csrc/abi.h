@@ -88,20 +88,20 @@ struct Embedding {
   int64_t count, columns, rows, words, group, threads;
 };
 
-// Attention of one query a sequence: row b reads the tokens from starts[b] on; H heads, G groups of keys and values.
-// attention_step first writes the token k, v to `position` < T, which is all that there is then; rotation is a row of
+// Attention of one query a sequence: row b reads its first lengths[b] tokens, all without lengths; H heads, G groups of
+// keys and values. attention_step first writes a token k, v behind those, so there must be room; rotation is a row of
 // cosines and sines of R / 2 angles for each position of a sequence.
 struct Attention {
-  Array q, keys, values, starts, y;  // (B, H, P) (B, G, T, P) (B, G, T, P) (B) int64 (B, H, P)
-  Array k, v, position, rotation;    // (B, G, P) (B, G, P) (1) int64 (T, R)
+  Array q, keys, values, lengths, y;  // (B, H, P) (B, G, T, P) (B, G, T, P) (B) int64 (B, H, P)
+  Array k, v, rotation;               // (B, G, P) (B, G, P) (T, R)
   int64_t batch, heads, groups, length, head_dim, rotated, threads;
   double scale;
 };
 
-// position += 1
+// lengths += 1
 struct Advance {
-  Array position;  // (1) int64
-  int64_t threads;
+  Array lengths;  // (B) int64
+  int64_t batch, threads;
 };
 
 // y = gelu(x), by its tanh form (arXiv 1606.08415)
