@@ -8,11 +8,11 @@ from cobra.kernels.cpu.activations import gelu_tanh, silu_mul
 from cobra.kernels.cpu.attention import advance, attention_step, decode_attention
 from cobra.kernels.cpu.conv1d import causal_conv1d, causal_conv1d_update
 from cobra.kernels.cpu.embeddings import embedding_bf16, embedding_w4, embedding_w8
-from cobra.kernels.cpu.layer_norm import add_layer_norm
 from cobra.kernels.cpu.library import unavailable
 from cobra.kernels.cpu.linears import linear_bf16, linear_w4, linear_w8
-from cobra.kernels.cpu.norms import add_rms_norm, rms_norm, rms_norm_gated
-from cobra.kernels.cpu.scans import selective_scan, ssd_chunk_scan
+from cobra.kernels.cpu.norms import add_layer_norm, add_rms_norm, rms_norm, rms_norm_gated
+from cobra.kernels.cpu.selective_scan import selective_scan
+from cobra.kernels.cpu.ssd import ssd_chunk_scan
 from cobra.kernels.cpu.steps import mamba2_step, mamba_step, selective_state_update
 
 __all__ = ["LIMITS", "OPS", "unavailable"]

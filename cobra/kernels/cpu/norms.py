@@ -1,4 +1,4 @@
-"""The root mean square norms on the native kernels; arguments as in `cobra.kernels.ops`."""
+"""The norms on the native kernels; arguments as in `cobra.kernels.ops`."""
 
 from typing import Any
 
@@ -12,6 +12,7 @@ from cobra.kernels.reference.precision import residual_dtype
 
 _norm = Kernel("rms_norm", arrays=7, sizes=3, reals=1)
 _norm_backward = Kernel("rms_norm_backward", arrays=7, sizes=3, reals=1)
+_layer = Kernel("add_layer_norm", arrays=7, sizes=2, reals=1)
 _gated = Kernel("rms_norm_gated", arrays=7, sizes=5, reals=1)
 _gated_backward = Kernel("rms_norm_gated_backward", arrays=7, sizes=5, reals=1)
 
@@ -41,6 +42,23 @@ def rms_norm_gated(
 ) -> Tensor:
     """RMSNorm(x silu(z)) weight, or RMSNorm(x) weight silu(z), each group of channels by itself."""
     return _rms_norm_gated(x, native(z), native(weight), eps, group_size or x.shape[-1], norm_before_gate)
+
+
+def add_layer_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    parallel: Tensor | None = None,
+    residual_in_fp32: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """LayerNorm(x + parallel + residual) in x's dtype, and that sum in the residual's."""
+    kept = residual_dtype(x, residual, residual_in_fp32)
+    terms = native(residual), native(weight), native(bias), native(parallel)
+    normed, total = _add_layer_norm(x, *terms, eps, native_dtype(kept))
+    return normed, total.to(kept)
 
 
 def _block(rows: int) -> int:
@@ -190,3 +208,34 @@ _rms_norm_gated_backward = register(
 )
 refuse_second_derivative(_rms_norm_gated_backward)
 differentiate(_rms_norm_gated, _gated_gradients, _gated_setup)
+
+
+# ---- add_layer_norm
+
+
+def _layer_norm_run(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    parallel: Tensor | None,
+    eps: float,
+    kept: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    y, total, rows = x.new_empty(x.shape), x.new_empty(x.shape, dtype=kept), as_rows(x)
+    parallel_rows, residual_rows = (None if m is None else as_rows(m) for m in (parallel, residual))
+    if x.numel():
+        arrays = (rows, parallel_rows, residual_rows, weight, bias, as_rows(y), as_rows(total))
+        _layer(arrays, rows.shape, eps)
+    return y, total
+
+
+_add_layer_norm = register(
+    "add_layer_norm(Tensor x, Tensor? residual, Tensor weight, Tensor bias, Tensor? parallel, float eps,"
+    " ScalarType kept) -> (Tensor, Tensor)",
+    _layer_norm_run,
+    lambda x, residual, weight, bias, parallel, eps, kept: (
+        x.new_empty(x.shape),
+        x.new_empty(x.shape, dtype=kept),
+    ),
+)
