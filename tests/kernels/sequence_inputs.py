@@ -37,7 +37,7 @@ def gated_norm(length: int) -> Inputs:
 
 
 def grouped_norm(length: int) -> Inputs:
-    return gated_norm(length) | {"group_size": 22, "norm_before_gate": True}
+    return gated_norm(length) | {"group_size": 22}
 
 
 def conv(length: int) -> Inputs:
@@ -88,11 +88,9 @@ def ssd_with_all(length: int) -> Inputs:
     more = {
         "B": normal(BATCH, length, 2, STATE),
         "C": normal(BATCH, length, 2, STATE, seed=1),
-        "D": normal(HEADS, HEAD_DIM),
-        "z": normal(BATCH, length, HEADS, HEAD_DIM, seed=1),
+        "D": normal(HEADS),
         "dt_bias": normal(HEADS, seed=1),
         "dt_softplus": True,
-        "dt_limit": (0.05, 1.5),
         "initial_state": normal(BATCH, HEADS, HEAD_DIM, STATE),
     }
     return ssd(length) | more | packed(length)

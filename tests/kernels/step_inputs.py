@@ -18,16 +18,15 @@ def head_update(_: int = 1) -> Inputs:
         "A": -normal(HEADS).exp(),
         "B": normal(BATCH, 2, STATE),
         "C": normal(BATCH, 2, STATE, seed=1),
-        "D": normal(HEADS, HEAD_DIM),
+        "D": normal(HEADS),
         "z": normal(BATCH, HEADS, HEAD_DIM, seed=1),
         "dt_bias": normal(HEADS, seed=1),
         "dt_softplus": True,
-        "dt_limit": (0.2, 0.9),
     }
 
 
 def plain_head_update(_: int = 1) -> Inputs:
-    return {name: head_update()[name] for name in ("state", "x", "dt", "A", "B", "C")} | {"D": normal(HEADS)}
+    return {name: head_update()[name] for name in ("state", "x", "dt", "A", "B", "C")}
 
 
 def channel_update(_: int = 1) -> Inputs:
@@ -71,10 +70,9 @@ def step2(_: int = 1) -> Inputs:
         "conv_bias": normal(channels),
         "dt_bias": normal(HEADS),
         "A_log": normal(HEADS, seed=1),
-        "D": normal(HEADS, HEAD_DIM),
+        "D": normal(HEADS),
         "norm_weight": normal(inner),
         "n_groups": 2,
-        "dt_limit": (0.2, 0.9),
     }
 
 

@@ -47,7 +47,6 @@ def wide_ssd(length: int, batch: int, heads: int, groups: int) -> Inputs:
         "B": normal(*maps),
         "C": normal(*maps, seed=1),
         "D": normal(heads),
-        "z": normal(batch, length, heads, HEAD_DIM, seed=1),
         "seq_idx": (position // 50).expand(batch, length),
     }
 

@@ -36,11 +36,9 @@ def every_option(length: int, dtype: torch.dtype = torch.float64) -> dict[str, A
         return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
 
     return {
-        "D": normal(HEADS, HEAD_DIM),
-        "z": normal(BATCH, length, HEADS, HEAD_DIM),
+        "D": normal(HEADS),
         "dt_bias": normal(HEADS),
         "dt_softplus": True,
-        "dt_limit": (0.05, 1.5),
         "initial_state": normal(BATCH, HEADS, HEAD_DIM, STATE),
         "seq_idx": packed_ids(length),
         "mask": torch.rand(BATCH, length, generator=rng) > 0.2,
@@ -88,9 +86,7 @@ def test_chunks_equal_the_recurrence_with_every_option(length: int, groups: int)
     assert_same_values_and_gradients(make_inputs(length, groups), every_option(length))
 
 
-@pytest.mark.parametrize(
-    "option", ["D", "z", "dt_bias", "dt_softplus", "dt_limit", "initial_state", "seq_idx", "mask"]
-)
+@pytest.mark.parametrize("option", ["D", "dt_bias", "dt_softplus", "initial_state", "seq_idx", "mask"])
 def test_each_option_alone(option: str) -> None:
     inputs = make_inputs(20, groups=2)
     assert_same_values_and_gradients(inputs, {option: every_option(20)[option]}, chunk_size=8)
@@ -99,13 +95,6 @@ def test_each_option_alone(option: str) -> None:
 @pytest.mark.parametrize("chunk_size", [1, 7, 16, 1000])
 def test_chunk_size_changes_nothing(chunk_size: int) -> None:
     assert_same_values_and_gradients(make_inputs(33, groups=2), every_option(33), chunk_size)
-
-
-def test_skip_weight_per_head_is_that_of_each_channel() -> None:
-    inputs, weight = make_inputs(9), torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
-    per_head, _ = ssd_chunk_scan(**inputs, D=weight)
-    per_channel, _ = ssd_chunk_scan(**inputs, D=weight[:, None].expand(HEADS, HEAD_DIM))
-    torch.testing.assert_close(per_head, per_channel)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:

@@ -91,17 +91,15 @@ void layer_norm(int64_t rows, int64_t width, bool first, cobra::DType dtype, int
   expect_close(sum.values(), total, 1e-6, "residual");
 }
 
-void gated_norm(int64_t rows, int64_t group, bool norm_first, cobra::DType dtype, int64_t threads) {
+void gated_norm(int64_t rows, int64_t group, cobra::DType dtype, int64_t threads) {
   const int64_t width = 3 * group, size = rows * width;
   Random random(6);
   const Values x = narrowed(random.values(size), dtype), z = narrowed(random.values(size, -3, 3), dtype);
   const Values weight = random.values(width), dy = narrowed(random.values(size), dtype);
-  // v is normed; what it is multiplied by, without the norm
-  Values v(x.size()), factor(x.size()), expected(x.size()), scaled(x.size()), normed(x.size()), dv(x.size());
+  Values v(x.size()), expected(x.size()), scaled(x.size()), normed(x.size()), dv(x.size());
   for (size_t i = 0; i < x.size(); ++i) {
-    v[i] = norm_first ? x[i] : x[i] * silu(z[i]);
-    factor[i] = weight[i % size_t(width)] * (norm_first ? silu(z[i]) : 1);
-    scaled[i] = dy[i] * factor[i];
+    v[i] = x[i] * silu(z[i]);
+    scaled[i] = dy[i] * weight[i % size_t(width)];
   }
   for (size_t begin = 0; begin < x.size(); begin += size_t(group)) {
     add_norm_gradient(v, scaled, begin, size_t(group), dv);
@@ -109,23 +107,23 @@ void gated_norm(int64_t rows, int64_t group, bool norm_first, cobra::DType dtype
   }
   Values dx(x.size()), dz(x.size()), dweights(x.size());
   for (size_t i = 0; i < x.size(); ++i) {
-    expected[i] = normed[i] * factor[i];
-    dx[i] = norm_first ? dv[i] : dv[i] * silu(z[i]);
-    dz[i] = (norm_first ? dy[i] * normed[i] * weight[i % size_t(width)] : dv[i] * x[i]) * silu_slope(z[i]);
-    dweights[i] = dy[i] * normed[i] * (norm_first ? silu(z[i]) : 1);
+    expected[i] = normed[i] * weight[i % size_t(width)];
+    dx[i] = dv[i] * silu(z[i]);
+    dz[i] = dv[i] * x[i] * silu_slope(z[i]);
+    dweights[i] = dy[i] * normed[i];
   }
 
   const double rounding = dtype == cobra::BFLOAT16 ? 4e-3 : 2e-6;
   const std::vector<int64_t> dims{rows, width};
   Tensor x_t(dims, x, 1, dtype), z_t(dims, z, 2, dtype), w_t({width}, weight), y(dims, 0, dtype);
   const cobra::GatedNorm call = {x_t.array(), z_t.array(), w_t.array(), y.array(), absent(), absent(), absent(),
-                                 rows, width, group, norm_first, BLOCK, threads, EPS};
+                                 rows, width, group, BLOCK, threads, EPS};
   CHECK(cobra_rms_norm_gated(&call) == 0);
   expect_close(y.values(), expected, rounding, "gated norm");
 
   Tensor dy_t(dims, dy, 1, dtype), dx_t(dims, 0, dtype), dz_t(dims, 0, dtype), dw({(rows + BLOCK - 1) / BLOCK, width});
   const cobra::GatedNorm backward = {x_t.array(), z_t.array(), w_t.array(), dy_t.array(), dx_t.array(), dz_t.array(),
-                                     dw.array(), rows, width, group, norm_first, BLOCK, threads, EPS};
+                                     dw.array(), rows, width, group, BLOCK, threads, EPS};
   CHECK(cobra_rms_norm_gated_backward(&backward) == 0);
   expect_close(dx_t.values(), dx, slack(group, 2 * rounding), "dx");
   expect_close(dz_t.values(), dz, slack(group, 2 * rounding), "dz");
@@ -139,8 +137,7 @@ int main() {
         everywhere("rms_norm", [&](int64_t threads) { norm(rows, width, width % 3, dtype, threads); });
         for (bool first : {false, true})
           everywhere("add_layer_norm", [&](int64_t threads) { layer_norm(rows, width, first, dtype, threads); });
-        for (bool norm_first : {false, true})
-          everywhere("rms_norm_gated", [&](int64_t threads) { gated_norm(rows, width, norm_first, dtype, threads); });
+        everywhere("rms_norm_gated", [&](int64_t threads) { gated_norm(rows, width, dtype, threads); });
       }
   return finish("norms");
 }

@@ -6,12 +6,12 @@ using namespace native;
 struct Shape {
   int64_t batch, length, heads, head_dim, groups, d_state, gap;
   int64_t reversed = 0, grid_height = 1;
-  // no gate, no state given, and no gradient of the final one
+  // no state given, and no gradient of the final one
   bool bare = false;
 };
 
-enum Input { X, DT, A, B, C, D, Z, DT_BIAS, INITIAL, INPUTS };
-const char* const NAMES[] = {"x", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_state"};
+enum Input { X, DT, A, B, C, D, DT_BIAS, INITIAL, INPUTS };
+const char* const NAMES[] = {"x", "dt", "A", "B", "C", "D", "dt_bias", "initial_state"};
 
 std::vector<Values> random_inputs(const Shape& s, Random& random) {
   const int64_t tokens = s.batch * s.length;
@@ -22,7 +22,6 @@ std::vector<Values> random_inputs(const Shape& s, Random& random) {
   in[B] = random.values(tokens * s.groups * s.d_state);
   in[C] = random.values(tokens * s.groups * s.d_state);
   in[D] = random.values(s.heads);
-  in[Z] = random.values(tokens * s.heads * s.head_dim);
   in[DT_BIAS] = random.values(s.heads);
   const int64_t states = s.batch * s.heads * s.head_dim * s.d_state;
   in[INITIAL] = s.bare ? Values(size_t(states), 0) : random.values(states);
@@ -33,7 +32,7 @@ struct Outputs {
   Values y, final_state;
 };
 
-// S_t = exp(dt A) S_{t-1} + dt x B^T,  y = (S C + D x) silu(z)
+// S_t = exp(dt A) S_{t-1} + dt x B^T,  y = S C + D x
 Outputs recurrence(const Shape& s, const std::vector<Values>& in) {
   Outputs out{Values(in[X].size()), in[INITIAL]};
   for (int64_t b = 0; b < s.batch; ++b)
@@ -51,7 +50,7 @@ Outputs recurrence(const Shape& s, const std::vector<Values>& in) {
             state[n] = exp(dt * in[A][size_t(h)]) * state[n] + dt * in[X][at] * maps[n];
             y += state[n] * reads[n];
           }
-          out.y[at] = s.bare ? y : y * silu(in[Z][at]);
+          out.y[at] = y;
         }
       }
   return out;
@@ -69,7 +68,7 @@ struct Tensors {
         maps{s.batch, s.length, s.groups, s.d_state},
         heads{s.heads},
         state{s.batch, s.heads, s.head_dim, s.d_state} {
-    const std::vector<int64_t>* dims[] = {&wide, &narrow, &heads, &maps, &maps, &heads, &wide, &heads, &state};
+    const std::vector<int64_t>* dims[] = {&wide, &narrow, &heads, &maps, &maps, &heads, &heads, &state};
     for (int i = 0; i < INPUTS; ++i) in.emplace_back(*dims[i], values[size_t(i)], dims[i]->size() > 1 ? s.gap : 0);
   }
 };
@@ -82,12 +81,11 @@ void test(const Shape& s, int64_t threads) {
   Tensor y(t.wide), final_state(t.state);
   const int64_t chunk = s.length > cobra::SSD_WHOLE ? cobra::SSD_CHUNK : cobra::SSD_WHOLE, chunks = (s.length + chunk - 1) / chunk;
   Tensor states({s.batch, s.heads, chunks, round_up(s.d_state, cobra::STATE_PAD) * round_up(s.head_dim, cobra::STATE_PAD)});
-  const double most = std::numeric_limits<double>::infinity();
-  const auto a = [&](Input i) { return s.bare && (i == Z || i == INITIAL) ? absent() : t.in[i].array(); };
+  const auto a = [&](Input i) { return s.bare && i == INITIAL ? absent() : t.in[i].array(); };
   const cobra::SsdForward forward = {
-      a(X), a(DT), a(A), a(B), a(C), a(D), a(Z), a(DT_BIAS), a(INITIAL), absent(), absent(),
+      a(X), a(DT), a(A), a(B), a(C), a(D), a(DT_BIAS), a(INITIAL), absent(), absent(),
       y.array(), final_state.array(), states.array(),
-      s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 0, 1, s.reversed, s.grid_height, threads, 0.0, most};
+      s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 1, s.reversed, s.grid_height, threads};
   CHECK(cobra_ssd_chunk_scan(&forward) == 0);
   expect_close(y.values(), expected.y, 1e-4, "y");
   expect_close(final_state.values(), expected.final_state, 1e-4, "final state");
@@ -112,22 +110,22 @@ void test(const Shape& s, int64_t threads) {
   const size_t states_size = expected.final_state.size();
   const Values dfinal = s.bare ? Values(states_size, 0) : random.values(int64_t(states_size));
   Tensor dy_tensor(t.wide, dy), dfinal_tensor(t.state, dfinal);
-  Tensor dx(t.wide), ddt(t.narrow), dB(t.maps), dC(t.maps), dz(t.wide), dA(t.heads), dD(t.heads), dbias(t.heads);
+  Tensor dx(t.wide), ddt(t.narrow), dB(t.maps), dC(t.maps), dA(t.heads), dD(t.heads), dbias(t.heads);
   Tensor dinitial(t.state);
   const cobra::SsdBackward backward = {
-      dy_tensor.array(), s.bare ? absent() : dfinal_tensor.array(), a(X), a(DT), a(A), a(B), a(C), a(D), a(Z), a(DT_BIAS),
+      dy_tensor.array(), s.bare ? absent() : dfinal_tensor.array(), a(X), a(DT), a(A), a(B), a(C), a(D), a(DT_BIAS),
       absent(), absent(), states.array(),
-      dx.array(), ddt.array(), dB.array(), dC.array(), dz.array(), dA.array(), dD.array(), dbias.array(),
+      dx.array(), ddt.array(), dB.array(), dC.array(), dA.array(), dD.array(), dbias.array(),
       s.bare ? absent() : dinitial.array(),
-      s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 0, 1, s.reversed, s.grid_height, threads, 0.0, most};
+      s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 1, s.reversed, s.grid_height, threads};
   CHECK(cobra_ssd_chunk_scan_backward(&backward) == 0);
   const auto loss = [&](const std::vector<Values>& in) {
     const Outputs out = recurrence(s, in);
     return dot(out.y, dy) + dot(out.final_state, dfinal);
   };
-  Tensor* gradients[] = {&dx, &ddt, &dA, &dB, &dC, &dD, &dz, &dbias, &dinitial};
+  Tensor* gradients[] = {&dx, &ddt, &dA, &dB, &dC, &dD, &dbias, &dinitial};
   for (size_t i = 0; i < INPUTS; ++i)
-    if (!s.bare || (i != Z && i != INITIAL)) expect_gradient(loss, values, i, gradients[i]->values(), random, NAMES[i]);
+    if (!s.bare || i != INITIAL) expect_gradient(loss, values, i, gradients[i]->values(), random, NAMES[i]);
 }
 
 int main() {

@@ -13,8 +13,8 @@ from cobra.kernels.reference.precision import residual_dtype
 _norm = Kernel("rms_norm", arrays=7, sizes=3, reals=1)
 _norm_backward = Kernel("rms_norm_backward", arrays=7, sizes=3, reals=1)
 _layer = Kernel("add_layer_norm", arrays=7, sizes=2, reals=1)
-_gated = Kernel("rms_norm_gated", arrays=7, sizes=5, reals=1)
-_gated_backward = Kernel("rms_norm_gated_backward", arrays=7, sizes=5, reals=1)
+_gated = Kernel("rms_norm_gated", arrays=7, sizes=4, reals=1)
+_gated_backward = Kernel("rms_norm_gated_backward", arrays=7, sizes=4, reals=1)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
@@ -38,10 +38,9 @@ def rms_norm_gated(
     eps: float = 1e-5,
     *,
     group_size: int | None = None,
-    norm_before_gate: bool = False,
 ) -> Tensor:
-    """RMSNorm(x silu(z)) weight, or RMSNorm(x) weight silu(z), each group of channels by itself."""
-    return _rms_norm_gated(x, native(z), native(weight), eps, group_size or x.shape[-1], norm_before_gate)
+    """RMSNorm(x silu(z)) weight, each group of channels by itself."""
+    return _rms_norm_gated(x, native(z), native(weight), eps, group_size or x.shape[-1])
 
 
 def add_layer_norm(
@@ -167,22 +166,22 @@ differentiate(_add_rms_norm, _add_rms_norm_gradients, _add_rms_norm_setup)
 # ---- rms_norm_gated
 
 
-def _gated_run(x: Tensor, z: Tensor, weight: Tensor, eps: float, group: int, before: bool) -> Tensor:
+def _gated_run(x: Tensor, z: Tensor, weight: Tensor, eps: float, group: int) -> Tensor:
     y, rows = x.new_empty(x.shape), as_rows(x)
     arrays = (rows, as_rows(z), weight, as_rows(y), None, None, None)
     if x.numel():
-        _gated(arrays, (*rows.shape, group, before, _block(len(rows))), eps)
+        _gated(arrays, (*rows.shape, group, _block(len(rows))), eps)
     return y
 
 
 def _gated_backward_run(
-    dy: Tensor, x: Tensor, z: Tensor, weight: Tensor, eps: float, group: int, before: bool
+    dy: Tensor, x: Tensor, z: Tensor, weight: Tensor, eps: float, group: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     rows, dx, dz = as_rows(x), x.new_empty(x.shape), z.new_empty(z.shape)
     sums = _row_sums(len(rows), weight)
     arrays = (rows, as_rows(z), weight, as_rows(dy), as_rows(dx), as_rows(dz), sums)
     if x.numel():
-        _gated_backward(arrays, (*rows.shape, group, before, _block(len(rows))), eps)
+        _gated_backward(arrays, (*rows.shape, group, _block(len(rows))), eps)
     return dx, dz, sums.sum(0).to(weight.dtype)
 
 
@@ -192,16 +191,16 @@ def _gated_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gated_gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *_rms_norm_gated_backward(dy, *ctx.saved_tensors, *ctx.options), None, None, None
+    return *_rms_norm_gated_backward(dy, *ctx.saved_tensors, *ctx.options), None, None
 
 
 _rms_norm_gated = register(
-    "rms_norm_gated(Tensor x, Tensor z, Tensor weight, float eps, int group, bool before) -> Tensor",
+    "rms_norm_gated(Tensor x, Tensor z, Tensor weight, float eps, int group) -> Tensor",
     _gated_run,
-    lambda x, z, weight, eps, group, before: x.new_empty(x.shape),
+    lambda x, z, weight, eps, group: x.new_empty(x.shape),
 )
 _rms_norm_gated_backward = register(
-    "rms_norm_gated_backward(Tensor dy, Tensor x, Tensor z, Tensor weight, float eps, int group, bool before)"
+    "rms_norm_gated_backward(Tensor dy, Tensor x, Tensor z, Tensor weight, float eps, int group)"
     " -> (Tensor, Tensor, Tensor)",
     _gated_backward_run,
     lambda dy, x, z, weight, *_: (x.new_empty(x.shape), z.new_empty(z.shape), torch.empty_like(weight)),

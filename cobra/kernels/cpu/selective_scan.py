@@ -8,13 +8,15 @@ from torch import Tensor
 from cobra.kernels.call import needs_gradient
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import differentiate, refuse_second_derivative, register
-from cobra.kernels.cpu.scans import INPUTS, SCAN_ORDER, TOKENS, setup, zeros_if_absent
+from cobra.kernels.cpu.scans import SCAN_ORDER, TOKENS, setup, zeros_if_absent
 from cobra.kernels.cpu.tensors import if_given, if_present, native, room_for_gradient
 from cobra.kernels.huge_pages import unwritten
 from cobra.kernels.scan_order import Grid, ScanOrder, for_kernels
 
 _scan = Kernel("selective_scan", arrays=14, sizes=8)
 _scan_backward = Kernel("selective_scan_backward", arrays=22, sizes=8)
+
+_INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? dt_bias"
 
 # tokens between the states that are kept for the backward, as in csrc/scan_abi.h
 SCAN_CHUNK = 32
@@ -104,12 +106,12 @@ def _scan_gradients(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, _: None)
 
 
 _selective_scan = register(
-    f"selective_scan({INPUTS}, {TOKENS}, {SCAN_ORDER}, bool keep) -> (Tensor, Tensor, Tensor)",
+    f"selective_scan({_INPUTS}, {TOKENS}, {SCAN_ORDER}, bool keep) -> (Tensor, Tensor, Tensor)",
     _scan_run,
     _scan_fake,
 )
 _selective_scan_backward = register(
-    f"selective_scan_backward(Tensor dy, Tensor? dfinal, {INPUTS}, Tensor? seq_idx, Tensor? mask,"
+    f"selective_scan_backward(Tensor dy, Tensor? dfinal, {_INPUTS}, Tensor? seq_idx, Tensor? mask,"
     f" Tensor states, {SCAN_ORDER}) -> Tensor[]",
     _scan_backward_run,
     _scan_backward_fake,

@@ -8,14 +8,15 @@ from torch import Tensor
 from cobra.kernels.call import needs_gradient
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import differentiate, refuse_second_derivative, register
-from cobra.kernels.cpu.scans import INPUTS, SCAN_ORDER, TOKENS, setup, zeros_if_absent
+from cobra.kernels.cpu.scans import SCAN_ORDER, TOKENS, setup, zeros_if_absent
 from cobra.kernels.cpu.tensors import if_given, if_present, native, room_for_gradient
 from cobra.kernels.huge_pages import unwritten
-from cobra.kernels.reference.time_step import UNLIMITED
 from cobra.kernels.scan_order import Grid, ScanOrder, for_kernels
 
-_ssd = Kernel("ssd_chunk_scan", arrays=14, sizes=10, reals=2)
-_ssd_backward = Kernel("ssd_chunk_scan_backward", arrays=22, sizes=10, reals=2)
+_ssd = Kernel("ssd_chunk_scan", arrays=13, sizes=9)
+_ssd_backward = Kernel("ssd_chunk_scan_backward", arrays=20, sizes=9)
+
+_INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? dt_bias"
 
 # As in csrc/scan_abi.h: tokens between the states that are kept for the backward, the longest sequence that
 # the SSD takes as one chunk, and what the states' widths are rounded up to.
@@ -30,10 +31,8 @@ def ssd_chunk_scan(
     C: Tensor,
     *,
     D: Tensor | None = None,
-    z: Tensor | None = None,
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
-    dt_limit: tuple[float, float] = UNLIMITED,
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
@@ -43,20 +42,20 @@ def ssd_chunk_scan(
     return_final_state: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, H, P) and the final state (B, H, P, N); the kernel has its own chunk size."""
-    inputs = [native(m) for m in (dt, A, B, C, D, z, dt_bias, initial_state)]
+    inputs = [native(m) for m in (dt, A, B, C, D, dt_bias, initial_state)]
     keep = needs_gradient(x, *inputs)
-    options = (dt_softplus, *for_kernels(scan_order, grid), *dt_limit)
+    options = (dt_softplus, *for_kernels(scan_order, grid))
     y, final, _ = _ssd_chunk_scan(x, *inputs, seq_idx, mask, *options, return_final_state, keep)
     return y, final
 
 
 def _ssd_run(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *inputs, softplus, from_end, grid_height, dt_min, dt_max, return_final, keep = arguments
-    _, _, B, _, D, *_ = inputs
+    *inputs, softplus, from_end, grid_height, return_final, keep = arguments
+    _, _, B, *_ = inputs
     y, final, states = map(unwritten, _ssd_fake(x, *arguments))
     arrays = (x, *inputs, y, final if return_final else None, states.view(-1) if keep else None)
-    sizes = (*x.shape, *B.shape[2:], D is not None and D.dim() == 2, softplus, from_end, grid_height)
-    _ssd(arrays, sizes, dt_min, dt_max)
+    sizes = (*x.shape, *B.shape[2:], softplus, from_end, grid_height)
+    _ssd(arrays, sizes)
     return y, final, states
 
 
@@ -80,7 +79,6 @@ def _ssd_backward_run(
     B: Tensor,
     C: Tensor,
     D: Tensor | None,
-    z: Tensor | None,
     dt_bias: Tensor | None,
     seq_idx: Tensor | None,
     mask: Tensor | None,
@@ -88,30 +86,28 @@ def _ssd_backward_run(
     softplus: bool,
     from_end: bool,
     grid_height: int,
-    dt_min: float,
-    dt_max: float,
     continued: bool,
 ) -> list[Tensor]:
-    inputs = (x, dt, A, B, C, D, z, dt_bias)
+    inputs = (x, dt, A, B, C, D, dt_bias)
     gradients = _ssd_backward_fake(dy, dfinal, *inputs, continued)
-    dx, ddt, dA, dB, dC, dD, dz, dbias, dinitial = gradients
+    dx, ddt, dA, dB, dC, dD, dbias, dinitial = gradients
     optional = (if_present(dD, D), if_present(dbias, dt_bias), dinitial if continued else None)
-    results = (dx, ddt, dB, dC, if_present(dz, z), dA, *optional)
+    results = (dx, ddt, dB, dC, dA, *optional)
     arrays = (dy, dfinal, *inputs, seq_idx, mask, states.view(-1), *results)
-    sizes = (*x.shape, *B.shape[2:], D is not None and D.dim() == 2, softplus, from_end, grid_height)
-    _ssd_backward(arrays, sizes, dt_min, dt_max)
+    sizes = (*x.shape, *B.shape[2:], softplus, from_end, grid_height)
+    _ssd_backward(arrays, sizes)
     return gradients
 
 
 def _ssd_backward_fake(dy: Tensor, dfinal: Tensor | None, x: Tensor, *rest: Any) -> list[Tensor]:
-    dt, A, B, C, D, z, dt_bias, *_ = rest
-    half = [room_for_gradient(m, x) for m in (x, dt, B, C, z)]
+    dt, A, B, C, D, dt_bias, *_ = rest
+    half = [room_for_gradient(m, x) for m in (x, dt, B, C)]
     full = [room_for_gradient(m, x, torch.float32) for m in (A, D, dt_bias)]
     shape = (x.shape[0], *x.shape[2:], B.shape[3]) if rest[-1] else (0,)
     dinitial = x.new_empty(shape, dtype=torch.float32)
-    dx, ddt, dB, dC, dz = half
+    dx, ddt, dB, dC = half
     dA, dD, dbias = full
-    return [dx, ddt, dA, dB, dC, dD, dz, dbias, dinitial]
+    return [dx, ddt, dA, dB, dC, dD, dbias, dinitial]
 
 
 def _ssd_gradients(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
@@ -119,19 +115,19 @@ def _ssd_gradients(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, _: None) 
     dy = zeros_if_absent(dy, saved[0])
     continued = ctx.initial_state is not None
     gradients = _ssd_chunk_scan_backward(dy, dfinal, *saved, *ctx.options[:-1], continued)
-    given = [if_given(g, x) for g, x in zip(gradients, (*saved[:8], ctx.initial_state), strict=True)]
-    return *given, *[None] * 9
+    given = [if_given(g, x) for g, x in zip(gradients, (*saved[:7], ctx.initial_state), strict=True)]
+    return *given, *[None] * 7
 
 
 _ssd_chunk_scan = register(
-    f"ssd_chunk_scan({INPUTS}, {TOKENS}, {SCAN_ORDER}, float dt_min, float dt_max, bool return_final,"
+    f"ssd_chunk_scan({_INPUTS}, {TOKENS}, {SCAN_ORDER}, bool return_final,"
     " bool keep) -> (Tensor, Tensor, Tensor)",
     _ssd_run,
     _ssd_fake,
 )
 _ssd_chunk_scan_backward = register(
-    f"ssd_chunk_scan_backward(Tensor dy, Tensor? dfinal, {INPUTS}, Tensor? seq_idx, Tensor? mask,"
-    f" Tensor states, {SCAN_ORDER}, float dt_min, float dt_max, bool continued) -> Tensor[]",
+    f"ssd_chunk_scan_backward(Tensor dy, Tensor? dfinal, {_INPUTS}, Tensor? seq_idx, Tensor? mask,"
+    f" Tensor states, {SCAN_ORDER}, bool continued) -> Tensor[]",
     _ssd_backward_run,
     _ssd_backward_fake,
 )

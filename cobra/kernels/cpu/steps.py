@@ -1,17 +1,14 @@
 """One token of decoding on the native kernels, without a gradient; arguments as in `cobra.kernels.ops`."""
 
-import math
-
 from torch import Tensor
 
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import register
 from cobra.kernels.cpu.tensors import native, writable
-from cobra.kernels.reference.time_step import UNLIMITED
 
-_state_update = Kernel("selective_state_update", arrays=10, sizes=8, reals=2)
+_state_update = Kernel("selective_state_update", arrays=10, sizes=7)
 _mamba = Kernel("mamba_step", arrays=11, sizes=5)
-_mamba2 = Kernel("mamba2_step", arrays=10, sizes=7, reals=3)
+_mamba2 = Kernel("mamba2_step", arrays=10, sizes=6, reals=1)
 
 
 def selective_state_update(
@@ -26,12 +23,11 @@ def selective_state_update(
     z: Tensor | None = None,
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
-    dt_limit: tuple[float, float] = UNLIMITED,
 ) -> Tensor:
     """y like x; `state` becomes exp(dt A) state + dt x B^T."""
     changed = writable(state)
     inputs = [native(m) for m in (dt, A, B, C, D, z, dt_bias)]
-    y = _selective_state_update(changed, x, *inputs, dt_softplus, *_limits(dt_limit))
+    y = _selective_state_update(changed, x, *inputs, dt_softplus)
     _keep(state, changed)
     return y
 
@@ -70,13 +66,12 @@ def mamba2_step(
     *,
     n_groups: int,
     eps: float = 1e-5,
-    dt_limit: tuple[float, float] = UNLIMITED,
 ) -> Tensor:
     """y (B, d_inner) between in_proj and out_proj of a Mamba-2 mixer."""
     weights = (conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
     conv, ssm = writable(conv_state), writable(ssm_state)
     inputs = [native(weight) for weight in weights]
-    y = _mamba2_step(zxbcdt, conv, ssm, *inputs, n_groups, eps, *_limits(dt_limit))
+    y = _mamba2_step(zxbcdt, conv, ssm, *inputs, n_groups, eps)
     _keep(conv_state, conv)
     _keep(ssm_state, ssm)
     return y
@@ -86,11 +81,6 @@ def _keep(state: Tensor, changed: Tensor) -> None:
     """Bring a state that had to be copied up to date."""
     if changed is not state:
         state.copy_(changed)
-
-
-def _limits(limit: tuple[float, float]) -> tuple[float, float]:
-    """No limit lets negative steps pass as well, which (0, inf) would not."""
-    return (-math.inf, math.inf) if limit == UNLIMITED else limit
 
 
 # ---- selective_state_update
@@ -107,27 +97,17 @@ def _state_update_run(
     z: Tensor | None,
     dt_bias: Tensor | None,
     softplus: bool,
-    dt_min: float,
-    dt_max: float,
 ) -> Tensor:
     y, mamba2 = x.new_empty(x.shape), state.dim() == 4
     head_dim = state.shape[2] if mamba2 else 1
-    sizes = (
-        *state.shape[:2],
-        head_dim,
-        state.shape[-1],
-        B.shape[1],
-        mamba2,
-        D is not None and D.dim() == 2,
-        softplus,
-    )
-    _state_update((state, x, dt, A, B, C, D, z, dt_bias, y), sizes, dt_min, dt_max)
+    sizes = (*state.shape[:2], head_dim, state.shape[-1], B.shape[1], mamba2, softplus)
+    _state_update((state, x, dt, A, B, C, D, z, dt_bias, y), sizes)
     return y
 
 
 _selective_state_update = register(
     "selective_state_update(Tensor(a!) state, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D,"
-    " Tensor? z, Tensor? dt_bias, bool softplus, float dt_min, float dt_max) -> Tensor",
+    " Tensor? z, Tensor? dt_bias, bool softplus) -> Tensor",
     _state_update_run,
     lambda state, x, *_: x.new_empty(x.shape),
 )
@@ -168,20 +148,18 @@ def _mamba2_step_run(
     norm_weight: Tensor,
     groups: int,
     eps: float,
-    dt_min: float,
-    dt_max: float,
 ) -> Tensor:
     y = zxbcdt.new_empty(len(zxbcdt), norm_weight.shape[0])
     weights = (conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
-    sizes = (*ssm_state.shape, groups, conv_weight.shape[1], D.dim() == 2)
-    _mamba2((zxbcdt, conv_state, ssm_state, *weights, y), sizes, eps, dt_min, dt_max)
+    sizes = (*ssm_state.shape, groups, conv_weight.shape[1])
+    _mamba2((zxbcdt, conv_state, ssm_state, *weights, y), sizes, eps)
     return y
 
 
 _mamba2_step = register(
     "mamba2_step(Tensor zxbcdt, Tensor(a!) conv_state, Tensor(b!) ssm_state, Tensor conv_weight,"
-    " Tensor? conv_bias, Tensor dt_bias, Tensor A_log, Tensor D, Tensor norm_weight, int groups, float eps,"
-    " float dt_min, float dt_max) -> Tensor",
+    " Tensor? conv_bias, Tensor dt_bias, Tensor A_log, Tensor D, Tensor norm_weight, int groups, float eps)"
+    " -> Tensor",
     _mamba2_step_run,
     lambda zxbcdt, *rest: zxbcdt.new_empty(len(zxbcdt), rest[7].shape[0]),
 )

@@ -55,7 +55,6 @@ def rms_norm_gated(
     eps: float = 1e-5,
     *,
     group_size: int | None = None,
-    norm_before_gate: bool = False,
 ) -> Tensor:
     """RMSNorm(x silu(z)) weight in x's dtype, the mean square taken over each group of channels by itself.
 
@@ -67,7 +66,6 @@ def rms_norm_gated(
         weight: (D,).
         eps: added to the mean square.
         group_size: channels of a group; None is all D.
-        norm_before_gate: RMSNorm(x) weight silu(z) instead.
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, naming the argument.
@@ -77,9 +75,7 @@ def rms_norm_gated(
     check("weight", weight, "D", x.shape[-1:], x)
     if group_size is not None:
         check_divides("group_size", group_size, "the width of x", x.shape[-1])
-    return resolve("rms_norm_gated", x.device.type, x.dtype)(
-        x, z, weight, eps, group_size=group_size, norm_before_gate=norm_before_gate
-    )
+    return resolve("rms_norm_gated", x.device.type, x.dtype)(x, z, weight, eps, group_size=group_size)
 
 
 def add_layer_norm(

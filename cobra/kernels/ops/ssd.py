@@ -15,10 +15,8 @@ def ssd_chunk_scan(
     C: Tensor,
     *,
     D: Tensor | None = None,
-    z: Tensor | None = None,
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
-    dt_limit: tuple[float, float] = (0.0, float("inf")),
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
@@ -29,22 +27,20 @@ def ssd_chunk_scan(
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, H, P) in x's dtype and the final state (B, H, P, N) in fp32 (fp64 for fp64 inputs).
 
-    S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t^T,   y_t = S_t C_t + D x_t,   y_t *= silu(z_t)
+    S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t^T,   y_t = S_t C_t + D x_t
 
     Source: Mamba-2 (arXiv 2405.21060), section 6 and listing 1. Differentiable; computes in fp32 or fp64.
     Inputs may be strided views and have dtypes of their own.
 
     Args:
         x: inputs (B, L, H, P), any L from 0.
-        dt: time steps (B, L, H), before `dt_bias`, softplus and `dt_limit`.
+        dt: time steps (B, L, H), before `dt_bias` and softplus.
         A: decay rates (H,), negative.
         B: input maps (B, L, G, N); head h uses group h // (H / G).
         C: output maps, as B.
-        D: skip weights (H,) or (H, P).
-        z: gate (B, L, H, P).
+        D: skip weights (H,).
         dt_bias: added to dt before the softplus (H,).
         dt_softplus: whether dt goes through softplus.
-        dt_limit: smallest and largest dt, after the softplus.
         initial_state: state before the first visit (B, H, P, N).
         seq_idx: the sequence of each token (B, L), int32 or int64; the state restarts where it changes from
             visit to visit. Equal values must be neighbours in this order. `initial_state` belongs to the
@@ -70,11 +66,7 @@ def ssd_chunk_scan(
     check("B", B, "B, L, G, N", (batch, length, groups, d_state), x)
     check("C", C, "B, L, G, N", (batch, length, groups, d_state), x)
     check_divides("the number of groups in B", groups, "the number of heads in x", heads)
-    if D is not None and D.dim() == 2:
-        check("D", D, "H, P", (heads, head_dim), x)
-    else:
-        check("D", D, "H", (heads,), x)
-    check("z", z, "B, L, H, P", (batch, length, heads, head_dim), x)
+    check("D", D, "H", (heads,), x)
     check("dt_bias", dt_bias, "H", (heads,), x)
     check("initial_state", initial_state, "B, H, P, N", (batch, heads, head_dim, d_state), x)
     check("seq_idx", seq_idx, "B, L", (batch, length), x, INTEGERS)
@@ -82,8 +74,6 @@ def ssd_chunk_scan(
     check_scan_order(scan_order, grid, length)
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size} but must be at least 1: 64 is a good start")
-    if dt_limit[0] > dt_limit[1]:
-        raise ValueError(f"dt_limit is {dt_limit} but must be (smallest, largest): swap them")
     return resolve("ssd_chunk_scan", x.device.type, x.dtype)(
         x,
         dt,
@@ -91,10 +81,8 @@ def ssd_chunk_scan(
         B,
         C,
         D=D,
-        z=z,
         dt_bias=dt_bias,
         dt_softplus=dt_softplus,
-        dt_limit=dt_limit,
         initial_state=initial_state,
         seq_idx=seq_idx,
         mask=mask,

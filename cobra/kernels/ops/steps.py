@@ -19,7 +19,6 @@ def selective_state_update(
     z: Tensor | None = None,
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
-    dt_limit: tuple[float, float] = (0.0, float("inf")),
 ) -> Tensor:
     """y like x, of one token; `state` becomes exp(dt A) state + dt x B^T, in place and in its own dtype.
 
@@ -33,11 +32,10 @@ def selective_state_update(
         A: (D, N), or (H,); negative.
         B: (B, G, N) in both; channel d uses group d // (D / G), head h group h // (H / G).
         C: as B.
-        D: (D,), or (H,) or (H, P).
+        D: (D,), or (H,).
         z: gate like x.
         dt_bias: (D,), or (H,).
         dt_softplus: whether dt goes through softplus.
-        dt_limit: smallest and largest dt, after the softplus.
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, naming the argument.
@@ -54,15 +52,12 @@ def selective_state_update(
     check("B", B, "B, G, N", (batch, B.shape[1], d_state), state)
     check("C", C, "B, G, N", tuple(B.shape), state)
     check_divides("the number of groups in B", B.shape[1], f"the {letter} of state", width)
-    if mamba2 and D is not None and D.dim() == 2:
-        check("D", D, "H, P", state.shape[1:3], state)
-    else:
-        check("D", D, letter, (width,), state)
+    check("D", D, letter, (width,), state)
     check("z", z, "x's shape", x.shape, state)
     check("dt_bias", dt_bias, letter, (width,), state)
     gradient = needs_gradient(state, x, dt, A, B, C, D, z, dt_bias)
     return resolve("selective_state_update", x.device.type, x.dtype, gradient=gradient)(
-        state, x, dt, A, B, C, D=D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus, dt_limit=dt_limit
+        state, x, dt, A, B, C, D=D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus
     )
 
 
@@ -139,12 +134,11 @@ def mamba2_step(
     *,
     n_groups: int,
     eps: float = 1e-5,
-    dt_limit: tuple[float, float] = (0.0, float("inf")),
 ) -> Tensor:
     """y (B, d_inner) in zxbcdt's dtype: one token through a Mamba-2 mixer, from in_proj to out_proj.
 
-    Source: state-spaces/mamba, `Mamba2.step`, with the `dt_limit` that it leaves out of decoding.
-    d_inner = H P, and the convolution has C = d_inner + 2 G N channels.
+    Source: state-spaces/mamba, `Mamba2.step`. d_inner = H P, and the convolution has C = d_inner + 2 G N
+    channels.
 
     Args:
         zxbcdt: output of in_proj (B, 2 d_inner + 2 G N + H): gate z, then x, B and C, then dt.
@@ -154,11 +148,10 @@ def mamba2_step(
         conv_bias: (C,).
         dt_bias: (H,).
         A_log: (H,); A = -exp(A_log).
-        D: skip weights (H,) or (H, P).
+        D: skip weights (H,).
         norm_weight: weight of the gated norm (d_inner,).
         n_groups: groups of B, C and the norm.
         eps: the norm's.
-        dt_limit: smallest and largest dt, after the softplus.
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, naming the argument.
@@ -179,10 +172,10 @@ def mamba2_step(
     check("conv_bias", conv_bias, "C", (channels,), zxbcdt)
     check("dt_bias", dt_bias, "H", (heads,), zxbcdt)
     check("A_log", A_log, "H", (heads,), zxbcdt)
-    check("D", D, "H" if D.dim() == 1 else "H, P", (heads, head_dim)[: D.dim()], zxbcdt)
+    check("D", D, "H", (heads,), zxbcdt)
     check("norm_weight", norm_weight, "d_inner", (d_inner,), zxbcdt)
     weights = (conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
     gradient = needs_gradient(zxbcdt, conv_state, ssm_state, *weights)
     return resolve("mamba2_step", zxbcdt.device.type, zxbcdt.dtype, taps=taps, gradient=gradient)(
-        zxbcdt, conv_state, ssm_state, *weights, n_groups=n_groups, eps=eps, dt_limit=dt_limit
+        zxbcdt, conv_state, ssm_state, *weights, n_groups=n_groups, eps=eps
     )

@@ -30,18 +30,12 @@ def rms_norm_gated(
     eps: float = 1e-5,
     *,
     group_size: int | None = None,
-    norm_before_gate: bool = False,
 ) -> Tensor:
-    """RMSNorm(x silu(z)) weight, or RMSNorm(x) weight silu(z), each group of channels by itself."""
+    """RMSNorm(x silu(z)) weight, each group of channels by itself."""
     dtype = accumulator(x)
-    y, gate = x.to(dtype), F.silu(z.to(dtype))
-    if not norm_before_gate:
-        y = y * gate
-    groups = y.unflatten(-1, (-1, group_size or y.shape[-1]))
-    y = _normalize(groups, eps).flatten(-2) * weight.to(dtype)
-    if norm_before_gate:
-        y = y * gate
-    return y.to(x.dtype)
+    gated = x.to(dtype) * F.silu(z.to(dtype))
+    groups = gated.unflatten(-1, (-1, group_size or x.shape[-1]))
+    return (_normalize(groups, eps).flatten(-2) * weight.to(dtype)).to(x.dtype)
 
 
 def add_layer_norm(

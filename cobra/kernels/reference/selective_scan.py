@@ -31,7 +31,7 @@ def selective_scan(
     u, delta, B, C = (visit(m, scan_order, grid) for m in (u, delta, B, C))
     z, seq_idx, mask = (visit(m, scan_order, grid) for m in (z, seq_idx, mask))
     # 1. discretise: A exactly, B by Euler's step, as the published kernels do
-    dt = time_step(delta, delta_bias, delta_softplus, dtype, mask=mask)  # (B, L, D)
+    dt = time_step(delta, delta_bias, delta_softplus, dtype, mask)  # (B, L, D)
     fed = (dt * u.to(dtype)).unflatten(2, (groups, -1)).unsqueeze(-1)  # (B, L, G, D / G, 1)
     dt = dt.unflatten(2, (groups, -1)).unsqueeze(-1)
     A = A.to(dtype).unflatten(0, (groups, -1))  # (G, D / G, N)

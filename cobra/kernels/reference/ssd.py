@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cobra.kernels.reference.precision import accumulator, without_autocast
-from cobra.kernels.reference.time_step import UNLIMITED, skip_and_gate, time_step
+from cobra.kernels.reference.time_step import skip_and_gate, time_step
 from cobra.kernels.scan_order import Grid, ScanOrder, unvisit, visit
 
 # exp(-80) is 2e-35, nothing; longer decays would only cost the running sums their digits
@@ -20,10 +20,8 @@ def ssd_chunk_scan(
     C: Tensor,
     *,
     D: Tensor | None = None,
-    z: Tensor | None = None,
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
-    dt_limit: tuple[float, float] = UNLIMITED,
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
@@ -41,8 +39,8 @@ def ssd_chunk_scan(
         final = _first_state(x, B, initial_state)
         return torch.empty_like(x), final if return_final_state else final.new_empty(0)
     x, dt, B, C = (visit(m, scan_order, grid) for m in (x, dt, B, C))
-    z, seq_idx, mask = (visit(m, scan_order, grid) for m in (z, seq_idx, mask))
-    dt = time_step(dt, dt_bias, dt_softplus, dtype, dt_limit, mask)  # (B, L, H)
+    seq_idx, mask = (visit(m, scan_order, grid) for m in (seq_idx, mask))
+    dt = time_step(dt, dt_bias, dt_softplus, dtype, mask)  # (B, L, H)
     decay = (dt * A.to(dtype)).clamp(min=LONGEST_DECAY).transpose(1, 2)  # (B, H, L)
     fed = _by_group(x.to(dtype) * dt.unsqueeze(-1), groups)  # (B, G, L, R * P), R heads to a group
     parts = (fed, decay, _by_group(B.to(dtype), groups), _by_group(C.to(dtype), groups))
@@ -62,7 +60,7 @@ def ssd_chunk_scan(
         before = None if seq is None else seq[:, -1:]
         outputs.append(y)
     y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, L, H, P)
-    y = skip_and_gate(y, x, None if D is None else D.view(x.shape[2], -1), z)
+    y = skip_and_gate(y, x, None if D is None else D.unsqueeze(-1))
     assert state is not None
     final = state.reshape(x.shape[0], *x.shape[2:], B.shape[3])  # (B, H, P, N)
     return unvisit(y, scan_order, grid), final if return_final_state else final.new_empty(0)
@@ -148,10 +146,8 @@ def ssd_recurrence(
     C: Tensor,
     *,
     D: Tensor | None = None,
-    z: Tensor | None = None,
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
-    dt_limit: tuple[float, float] = UNLIMITED,
     initial_state: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
@@ -165,8 +161,8 @@ def ssd_recurrence(
     """
     dtype = accumulator(x)
     x, dt, B, C = (visit(m, scan_order, grid) for m in (x, dt, B, C))
-    z, seq_idx, mask = (visit(m, scan_order, grid) for m in (z, seq_idx, mask))
-    dt = time_step(dt, dt_bias, dt_softplus, dtype, dt_limit, mask)
+    seq_idx, mask = (visit(m, scan_order, grid) for m in (seq_idx, mask))
+    dt = time_step(dt, dt_bias, dt_softplus, dtype, mask)
     decay = torch.exp(dt * A.to(dtype))[..., None, None]  # (B, L, H, 1, 1)
     fed = (x.to(dtype) * dt.unsqueeze(-1)).unsqueeze(-1)  # (B, L, H, P, 1)
     per_group = x.shape[2] // B.shape[2]
@@ -179,5 +175,5 @@ def ssd_recurrence(
         state = decay[:, t] * state + fed[:, t] * B[:, t]
         outputs.append((state * C[:, t]).sum(-1))  # (B, H, P)
     y = torch.stack(outputs, dim=1) if outputs else torch.empty_like(x, dtype=dtype)
-    y = skip_and_gate(y, x, None if D is None else D.view(x.shape[2], -1), z)
+    y = skip_and_gate(y, x, None if D is None else D.unsqueeze(-1))
     return unvisit(y, scan_order, grid), state

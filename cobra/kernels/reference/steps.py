@@ -7,7 +7,7 @@ from torch import Tensor
 from cobra.kernels.reference.conv1d import causal_conv1d_update
 from cobra.kernels.reference.norms import rms_norm_gated
 from cobra.kernels.reference.precision import accumulator, without_autocast
-from cobra.kernels.reference.time_step import UNLIMITED, skip_and_gate, time_step
+from cobra.kernels.reference.time_step import skip_and_gate, time_step
 
 
 @without_autocast
@@ -23,14 +23,13 @@ def selective_state_update(
     z: Tensor | None = None,
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
-    dt_limit: tuple[float, float] = UNLIMITED,
 ) -> Tensor:
     """y like x; `state` becomes exp(dt A) state + dt x B^T. As `ops.selective_state_update`."""
     dtype, groups = accumulator(x), B.shape[1]
-    dt = time_step(dt, dt_bias, dt_softplus, dtype, dt_limit)
+    dt = time_step(dt, dt_bias, dt_softplus, dtype)
     if state.dim() == 4:  # Mamba-2: one decay and one step a head
         dt, A = dt.unsqueeze(-1), A.unsqueeze(-1).unsqueeze(-1)  # (B, H, 1), (H, 1, 1)
-        D = None if D is None else D.view(state.shape[1], -1)
+        D = None if D is None else D.unsqueeze(-1)
     decay = torch.exp(dt.unsqueeze(-1) * A.to(dtype))  # (B, D, N) or (B, H, 1, 1)
     fed = (dt * x.to(dtype)).unflatten(1, (groups, -1)).unsqueeze(-1)  # (B, G, ..., 1)
     # each group's B and C, lined up with (B, G, R, N) or (B, G, R, P, N)
@@ -81,7 +80,6 @@ def mamba2_step(
     *,
     n_groups: int,
     eps: float = 1e-5,
-    dt_limit: tuple[float, float] = UNLIMITED,
 ) -> Tensor:
     """y (B, d_inner) between in_proj and out_proj of a Mamba-2 mixer; as `ops.mamba2_step`."""
     heads, head_dim, d_state = ssm_state.shape[1:]
@@ -94,8 +92,6 @@ def mamba2_step(
     x = x.unflatten(1, (heads, head_dim))  # (B, H, P)
     B, C = (m.unflatten(1, (n_groups, d_state)) for m in (B, C))  # (B, G, N)
     A = -torch.exp(A_log.to(accumulator(zxbcdt)))
-    y = selective_state_update(
-        ssm_state, x, dt, A, B, C, D=D, dt_bias=dt_bias, dt_softplus=True, dt_limit=dt_limit
-    )  # (B, H, P)
+    y = selective_state_update(ssm_state, x, dt, A, B, C, D=D, dt_bias=dt_bias, dt_softplus=True)  # (B, H, P)
     # 3. gate and norm, one norm a group
     return rms_norm_gated(y.flatten(1), z, norm_weight, eps, group_size=d_inner // n_groups)

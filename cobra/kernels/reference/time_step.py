@@ -4,18 +4,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-UNLIMITED = (0.0, float("inf"))
-
 
 def time_step(
     raw: Tensor,
     bias: Tensor | None,
     softplus: bool,
     dtype: torch.dtype,
-    limit: tuple[float, float] = UNLIMITED,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """dt = clamp(softplus(raw + bias), limit) in `dtype`, 0 where `mask` (B, L) is False; same shape as raw.
+    """dt = softplus(raw + bias) in `dtype`, 0 where `mask` (B, L) is False; same shape as raw.
 
     Softplus is the identity above 20 and uses log1p below (state-spaces/mamba, `selective_scan_ref`).
     """
@@ -24,15 +21,13 @@ def time_step(
         dt = dt + bias.to(dtype)
     if softplus:
         dt = F.softplus(dt)
-    if limit != UNLIMITED:
-        dt = dt.clamp(*limit)
     if mask is not None:
         # dt = 0 is decay 1 and input 0: the token leaves the state as it was
         dt = dt.masked_fill(~mask.unsqueeze(-1), 0.0)
     return dt
 
 
-def skip_and_gate(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
+def skip_and_gate(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None = None) -> Tensor:
     """(y + D x) silu(z), all (..., D) or (..., H, P), in x's dtype; D broadcasts against x."""
     if D is not None:
         y = torch.addcmul(y, x.to(y.dtype), D.to(y.dtype))

@@ -48,19 +48,18 @@ struct LayerNorm {
   double eps;
 };
 
-// y = norm(x silu(z)) weight, or norm(x) weight silu(z), each `group` of channels by itself.
+// y = norm(x silu(z)) weight, each `group` of channels by itself.
 struct GatedNorm {
   Array x, z, weight, y, dx, dz, dweight;
-  int64_t rows, width, group, norm_before_gate, block, threads;
+  int64_t rows, width, group, block, threads;
   double eps;
 };
 
 // One token of decoding. Mamba-2: H heads of P channels, one decay a head. Mamba-1: H channels, P = 1, N decays.
 struct StateUpdate {
   Array state, x, dt, A;         // (B, H, P, N) (B, H, P) (B, H) (H) or (H, N)
-  Array B, C, D, z, dt_bias, y;  // (B, G, N) (B, G, N) (H) or (H, P) (B, H, P) (H) (B, H, P)
-  int64_t batch, heads, head_dim, d_state, groups, mamba2, D_per_channel, softplus, threads;
-  double dt_min, dt_max;
+  Array B, C, D, z, dt_bias, y;  // (B, G, N) (B, G, N) (H) (B, H, P) (H) (B, H, P)
+  int64_t batch, heads, head_dim, d_state, groups, mamba2, softplus, threads;
 };
 
 struct MambaStep {
@@ -72,8 +71,8 @@ struct MambaStep {
 struct Mamba2Step {
   Array zxbcdt, conv_state, ssm_state;  // (B, 2 H P + 2 G N + H) (B, H P + 2 G N, K - 1) (B, H, P, N)
   Array conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, y;
-  int64_t batch, heads, head_dim, d_state, groups, taps, D_per_channel, threads;
-  double eps, dt_min, dt_max;
+  int64_t batch, heads, head_dim, d_state, groups, taps, threads;
+  double eps;
 };
 
 // y = x W^T + bias. W is (rows, columns) in bf16, or packed (cobra/kernels/quantize.py), then with scales.

@@ -15,29 +15,24 @@ constexpr int64_t STATE_PAD = 16;
 // last to the first, if `reversed`. Arrays are in the order of the sequence, states in that of the visits.
 
 // Mamba-2's scan. B batch, L tokens, H heads, P head width, G groups, N state.
-// dt_min = 0 with dt_max = inf limits nothing.
 struct SsdForward {
   Array x, dt, A, B, C;                       // (B, L, H, P) (B, L, H) (H) (B, L, G, N) (B, L, G, N)
-  Array D, z, dt_bias, initial_state;         // (H) or (H, P), (B, L, H, P) (H) (B, H, P, N)
+  Array D, dt_bias, initial_state;            // (H) (H) (B, H, P, N)
   Array seq_idx, mask;                        // (B, L) int32 or int64, (B, L) bool
   Array y, final_state;                       // (B, L, H, P), (B, H, P, N) in fp32 or absent
   // (B, H, chunks, N and P padded), fp32, or absent: the state before each chunk, but for that before the first
   // where there is no initial one; the backward pass then gets no dinitial_state
   Array chunk_states;
-  int64_t batch, length, heads, head_dim, groups, d_state, D_per_channel, softplus;
-  int64_t reversed, grid_height, threads;
-  double dt_min, dt_max;
+  int64_t batch, length, heads, head_dim, groups, d_state, softplus, reversed, grid_height, threads;
 };
 
 struct SsdBackward {
   Array dy, dfinal_state;                     // the latter may be absent
-  Array x, dt, A, B, C, D, z, dt_bias, seq_idx, mask, chunk_states;
-  Array dx, ddt, dB, dC, dz;                  // in the dtypes of their inputs; dz goes with z
+  Array x, dt, A, B, C, D, dt_bias, seq_idx, mask, chunk_states;
+  Array dx, ddt, dB, dC;                      // in the dtypes of their inputs
   Array dA, dD, ddt_bias;                     // in fp32, dense; the last two may be absent
   Array dinitial_state;                       // likewise; absent if the scan started from nothing
-  int64_t batch, length, heads, head_dim, groups, d_state, D_per_channel, softplus;
-  int64_t reversed, grid_height, threads;
-  double dt_min, dt_max;
+  int64_t batch, length, heads, head_dim, groups, d_state, softplus, reversed, grid_height, threads;
 };
 
 // Mamba-1's scan. B batch, L tokens, D channels, G groups, N state.
