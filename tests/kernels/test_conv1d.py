@@ -118,16 +118,6 @@ def test_final_state_forgets_the_sequences_before_the_last() -> None:
     torch.testing.assert_close(packed, alone)
 
 
-def test_padding_counts_as_zero_whatever_it_holds() -> None:
-    x, weight = normal(1, 6, CHANNELS), normal(CHANNELS, 4, seed=1)
-    padded = torch.cat([torch.full((1, 3, CHANNELS), float("nan"), dtype=x.dtype), x], dim=1)
-    mask = torch.arange(9).unsqueeze(0) >= 3
-    y, state = causal_conv1d(padded, weight, mask=mask)
-    expected, expected_state = causal_conv1d(x, weight)
-    torch.testing.assert_close(y[:, 3:], expected)
-    torch.testing.assert_close(state, expected_state)
-
-
 def test_half_precision_sums_in_fp32() -> None:
     x, weight = (
         normal(1, 20, CHANNELS, dtype=torch.bfloat16),

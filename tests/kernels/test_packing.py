@@ -1,4 +1,4 @@
-"""Several sequences in one row, and padding before one, against each alone: convolution and scan together."""
+"""Several sequences in one row against each alone: convolution and scan together."""
 
 from collections.abc import Callable
 from typing import Any
@@ -65,22 +65,6 @@ def test_packed_sequences_equal_separate_ones(mix: Mix, dtype: torch.dtype) -> N
     assert_close(packed, torch.cat([y for y, _, _ in alone], dim=1))
     assert_close(conv_state, alone[-1][1])
     assert_close(state, alone[-1][2])
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("mix", [mix1, mix2])
-def test_left_padding_changes_nothing(mix: Mix, dtype: torch.dtype) -> None:
-    parts = [normal(1, length, 20, seed=length, dtype=dtype) for length in LENGTHS]
-    longest = max(LENGTHS)
-    padding = [1e3 * normal(1, longest - length, 20, seed=9, dtype=dtype) for length in LENGTHS]
-    batch = torch.cat([torch.cat(pair, dim=1) for pair in zip(padding, parts, strict=True)])
-    mask = torch.arange(longest) >= longest - torch.tensor(LENGTHS).unsqueeze(1)
-    y, conv_state, state = mix(batch, mask=mask)
-    for row, part in enumerate(parts):
-        expected, expected_conv, expected_state = mix(part)
-        assert_close(y[row, longest - LENGTHS[row] :], expected[0])
-        assert_close(conv_state[row], expected_conv[0])
-        assert_close(state[row], expected_state[0])
 
 
 def test_the_given_state_reaches_the_first_sequence_only() -> None:

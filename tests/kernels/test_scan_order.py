@@ -108,18 +108,6 @@ def test_a_cross_scan_is_the_sum_of_four_loops_over_the_image(op: str) -> None:
     torch.testing.assert_close(merged.view(1, *grid, channels), expected)
 
 
-@pytest.mark.parametrize("make", [ssd, scan])
-def test_padding_is_harmless_from_either_end(make: Any) -> None:
-    op = ops.ssd_chunk_scan if make is ssd else ops.selective_scan
-    inputs = make(70)
-    mask = torch.arange(70).expand(2, 70) < torch.tensor([[70], [41]])
-    y, state = op(**inputs, mask=mask, scan_order="reversed")
-    short = {name: value if name == "A" else value[1:, :41] for name, value in inputs.items()}
-    expected, expected_state = op(**short, scan_order="reversed")
-    torch.testing.assert_close(y[1:, :41], expected)
-    torch.testing.assert_close(state[1:], expected_state)
-
-
 @pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_two_threads_give_what_one_gives(case: Case) -> None:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cobra.kernels.reference.masks import blank, places
 from cobra.kernels.reference.precision import accumulator, without_autocast
 from cobra.kernels.scan_order import Grid, ScanOrder, unvisit, visit
 
@@ -29,14 +30,17 @@ def causal_conv1d(
         visit(mask, scan_order, grid),
     )
     if mask is not None:
-        x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
+        # behind all others a token is in no window but its own
+        index = places(mask)
+        x = x.scatter(1, index.unsqueeze(-1).expand_as(x), blank(x, mask))
+        seq_idx = None if seq_idx is None else seq_idx.scatter(1, index, seq_idx)
     if initial_state is None:
         initial_state = x.new_zeros(x.shape[0], channels, taps - 1)
     # channel-last in memory, as it came: the convolution then reads and writes without a transpose
     padded = torch.cat([initial_state.to(x.dtype).transpose(1, 2), x], dim=1).transpose(
         1, 2
     )  # (B, C, K - 1 + L)
-    final_state = padded[..., x.shape[1] :].clone()
+    final_state = _last_inputs(padded, taps, mask)
     if x.shape[1] == 0:
         return torch.empty_like(x), final_state
     kernel = weight.to(dtype)
@@ -46,16 +50,28 @@ def causal_conv1d(
         picture, taps_2d = padded.to(dtype).unsqueeze(2), kernel[:, None, None]
         y = F.conv2d(picture, taps_2d, offset, groups=channels).squeeze(2)  # (B, C, L)
     else:
-        y, kept = _conv_within_sequences(padded.to(dtype), kernel, offset, seq_idx)
-        final_state = final_state * kept.unsqueeze(1)
-    return unvisit(_activate(y, activation).transpose(1, 2).to(x.dtype), scan_order, grid), final_state
+        y, seq = _conv_within_sequences(padded.to(dtype), kernel, offset, seq_idx)
+        last = _last_inputs(seq.unsqueeze(1), taps, mask)
+        final_state = final_state * (last == last[..., -1:])
+    y = _activate(y, activation).transpose(1, 2).to(x.dtype)
+    if mask is not None:
+        y = blank(y.gather(1, index.unsqueeze(-1).expand_as(y)), mask)
+    return unvisit(y, scan_order, grid), final_state
+
+
+def _last_inputs(padded: Tensor, taps: int, mask: Tensor | None) -> Tensor:
+    """The last K - 1 of the K - 1 + L columns of (B, C, K - 1 + L), behind which those under the mask are."""
+    if mask is None:
+        return padded[..., padded.shape[2] - taps + 1 :].clone()
+    index = mask.sum(1, keepdim=True) + torch.arange(taps - 1, device=mask.device)  # (B, K - 1)
+    return padded.gather(2, index.unsqueeze(1).expand(-1, padded.shape[1], -1))
 
 
 def _conv_within_sequences(
     padded: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The convolution (B, C, L) that never looks into another sequence, and which of the last K - 1 inputs
-    (B, K - 1) belong to the last token's."""
+    """The convolution (B, C, L) that never looks into another sequence, and the sequence of each column of
+    `padded` (B, K - 1 + L)."""
     taps, length = weight.shape[1], seq_idx.shape[1]
     # the initial state belongs to the sequence of the first token
     seq = torch.cat([seq_idx[:, :1].expand(-1, taps - 1), seq_idx], dim=1)  # (B, K - 1 + L)
@@ -66,7 +82,7 @@ def _conv_within_sequences(
         near = slice(k, k + length)
         same = (seq[:, near] == seq_idx).unsqueeze(1)  # (B, 1, L)
         y = torch.addcmul(y, padded[..., near] * same, weight[:, k, None])
-    return y, seq[:, length:] == seq_idx[:, -1:]
+    return y, seq
 
 
 def _activate(y: Tensor, activation: str | None) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cobra.kernels.reference.masks import blank, join_sequences
 from cobra.kernels.reference.precision import accumulator, without_autocast
 from cobra.kernels.reference.time_step import skip_and_gate, time_step
 from cobra.kernels.scan_order import Grid, ScanOrder, unvisit, visit
@@ -30,6 +31,9 @@ def selective_scan(
     dtype, groups = accumulator(u), B.shape[2]
     u, delta, B, C = (visit(m, scan_order, grid) for m in (u, delta, B, C))
     z, seq_idx, mask = (visit(m, scan_order, grid) for m in (z, seq_idx, mask))
+    if mask is not None:
+        u, delta, B, C = (blank(m, mask) for m in (u, delta, B, C))
+        z, seq_idx = blank(z, mask), join_sequences(seq_idx, mask)
     # 1. discretise: A exactly, B by Euler's step, as the published kernels do
     dt = time_step(delta, delta_bias, delta_softplus, dtype, mask)  # (B, L, D)
     fed = (dt * u.to(dtype)).unflatten(2, (groups, -1)).unsqueeze(-1)  # (B, L, G, D / G, 1)
@@ -50,5 +54,5 @@ def selective_scan(
         state = torch.addcmul(decay * state, fed_t, B_t)
         outputs.append((state @ C_t).flatten(1))  # (B, D)
     y = torch.stack(outputs, dim=1) if outputs else torch.empty_like(u, dtype=dtype)
-    # 3. y += D u,  y *= silu(z)
-    return unvisit(skip_and_gate(y, u, D, z), scan_order, grid), state.flatten(1, 2)
+    # 3. y += D u,  y *= silu(z),  y = 0 under the mask
+    return unvisit(skip_and_gate(y, u, D, z, mask), scan_order, grid), state.flatten(1, 2)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cobra.kernels.reference.masks import blank, join_sequences
 from cobra.kernels.reference.precision import accumulator, without_autocast
 from cobra.kernels.reference.time_step import skip_and_gate, time_step
 from cobra.kernels.scan_order import Grid, ScanOrder, unvisit, visit
@@ -40,6 +41,9 @@ def ssd_chunk_scan(
         return torch.empty_like(x), final if return_final_state else final.new_empty(0)
     x, dt, B, C = (visit(m, scan_order, grid) for m in (x, dt, B, C))
     seq_idx, mask = (visit(m, scan_order, grid) for m in (seq_idx, mask))
+    if mask is not None:
+        x, dt, B, C = (blank(m, mask) for m in (x, dt, B, C))
+        seq_idx = join_sequences(seq_idx, mask)
     dt = time_step(dt, dt_bias, dt_softplus, dtype, mask)  # (B, L, H)
     decay = (dt * A.to(dtype)).clamp(min=LONGEST_DECAY).transpose(1, 2)  # (B, H, L)
     fed = _by_group(x.to(dtype) * dt.unsqueeze(-1), groups)  # (B, G, L, R * P), R heads to a group
@@ -60,7 +64,7 @@ def ssd_chunk_scan(
         before = None if seq is None else seq[:, -1:]
         outputs.append(y)
     y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, L, H, P)
-    y = skip_and_gate(y, x, None if D is None else D.unsqueeze(-1))
+    y = skip_and_gate(y, x, None if D is None else D.unsqueeze(-1), mask=mask)
     assert state is not None
     final = state.reshape(x.shape[0], *x.shape[2:], B.shape[3])  # (B, H, P, N)
     return unvisit(y, scan_order, grid), final if return_final_state else final.new_empty(0)
@@ -162,6 +166,9 @@ def ssd_recurrence(
     dtype = accumulator(x)
     x, dt, B, C = (visit(m, scan_order, grid) for m in (x, dt, B, C))
     seq_idx, mask = (visit(m, scan_order, grid) for m in (seq_idx, mask))
+    if mask is not None:
+        x, dt, B, C = (blank(m, mask) for m in (x, dt, B, C))
+        seq_idx = join_sequences(seq_idx, mask)
     dt = time_step(dt, dt_bias, dt_softplus, dtype, mask)
     decay = torch.exp(dt * A.to(dtype))[..., None, None]  # (B, L, H, 1, 1)
     fed = (x.to(dtype) * dt.unsqueeze(-1)).unsqueeze(-1)  # (B, L, H, P, 1)
@@ -175,5 +182,5 @@ def ssd_recurrence(
         state = decay[:, t] * state + fed[:, t] * B[:, t]
         outputs.append((state * C[:, t]).sum(-1))  # (B, H, P)
     y = torch.stack(outputs, dim=1) if outputs else torch.empty_like(x, dtype=dtype)
-    y = skip_and_gate(y, x, None if D is None else D.unsqueeze(-1))
+    y = skip_and_gate(y, x, None if D is None else D.unsqueeze(-1), mask=mask)
     return unvisit(y, scan_order, grid), state

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cobra.kernels.reference.masks import blank
+
 
 def time_step(
     raw: Tensor,
@@ -23,14 +25,19 @@ def time_step(
         dt = F.softplus(dt)
     if mask is not None:
         # dt = 0 is decay 1 and input 0: the token leaves the state as it was
-        dt = dt.masked_fill(~mask.unsqueeze(-1), 0.0)
+        dt = blank(dt, mask)
     return dt
 
 
-def skip_and_gate(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None = None) -> Tensor:
-    """(y + D x) silu(z), all (..., D) or (..., H, P), in x's dtype; D broadcasts against x."""
+def skip_and_gate(
+    y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """(y + D x) silu(z), all (..., D) or (..., H, P), in x's dtype; D broadcasts against x.
+
+    Zeros where `mask` (B, L) is False, to which no gradient comes back.
+    """
     if D is not None:
         y = torch.addcmul(y, x.to(y.dtype), D.to(y.dtype))
     if z is not None:
         y = y * F.silu(z.to(y.dtype))
-    return y.to(x.dtype)
+    return (y if mask is None else blank(y, mask)).to(x.dtype)

@@ -38,16 +38,6 @@ COBRA_INLINE void prefetch(const Array& a, int64_t i, int64_t columns) {
   for (int64_t at = 0; at < columns * bytes; at += 64) __builtin_prefetch(row + at, WRITE, 2);
 }
 
-COBRA_INLINE int64_t sequence(const Array& seq_idx, int64_t b, int64_t t) {
-  const int64_t at = b * seq_idx.stride[0] + t;
-  return seq_idx.dtype == INT64 ? static_cast<const int64_t*>(seq_idx.data)[at]
-                                : static_cast<const int32_t*>(seq_idx.data)[at];
-}
-
-COBRA_INLINE bool is_masked(const Array& mask, int64_t b, int64_t t) {
-  return present(mask) && !static_cast<const uint8_t*>(mask.data)[b * mask.stride[0] + t];
-}
-
 // The lanes at column p of a row that is `width` wide: none past its end.
 COBRA_INLINE int64_t lanes_at(int64_t p, int64_t width) { return most<int64_t>(0, least<int64_t>(VW, width - p)); }
 
