@@ -41,7 +41,7 @@ def ssd(batch: int, length: int) -> tuple[Inputs, Inputs]:
         "dt_softplus": True,
         "chunk_size": 16,
     }
-    more = {"D": normal(4), "z": normal(batch, length, 4, 5, seed=1), "dt_bias": normal(4)}
+    more = {"D": normal(4), "dt_bias": normal(4)}
     return needed, more | {"initial_state": normal(batch, 4, 5, 9)}
 
 
