@@ -194,12 +194,9 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
-    from cobra.bench.arguments import add_speed_benches
-    from cobra.bench.kernels.arguments import add_kernel_bench
+    from cobra.bench.arguments import add_benches
 
-    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
-    add_kernel_bench(subjects)
-    add_speed_benches(subjects)
+    add_benches(parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT"))
 
 
 def _bench(options: argparse.Namespace) -> None:

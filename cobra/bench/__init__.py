@@ -1,6 +1,8 @@
-"""`cobra bench e2e|decode|prefill|compare`: models of true size, random weights, the best honest settings.
+"""`cobra bench e2e|decode|prefill|kernels|compare`: speed, with random weights and the best honest settings.
 
-Read arguments.py (what can be asked), subjects.py and build.py (the models), cases.py (what is timed; other
-runtimes have their own), plan.py (in which engines), room.py (which fit together), run.py, then rates.py
-(what the seconds mean) and the reports. Processes and clocks are those of cobra/bench/timing.
+Read arguments.py (what can be asked). Models: subjects.py and build.py (which), engines.py (in which
+settings), room.py (which fit together), model_bench.py (the plan), torch_cases.py (what is timed; other
+runtimes have their own). Operators: op_bench.py (the table), op_cases.py. Then run.py, ceilings.py and
+rates.py (what the seconds mean), report.py with tables.py, and plot.py. Processes and clocks are those of
+timing/; systems/ is `cobra models`.
 """

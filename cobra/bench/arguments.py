@@ -1,4 +1,4 @@
-"""What `cobra bench e2e|decode|prefill|compare` take on the command line. No torch here."""
+"""What `cobra bench` takes on the command line. No torch here."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ _CONTEXTS = (0, 2048, 8192, 32768, 131072)
 _LENGTHS = (128, 512, 1024, 4096, 16384)
 
 
-def add_speed_benches(subjects: Any) -> None:
-    """Add the four to the subjects of `cobra bench`."""
+def add_benches(subjects: Any) -> None:
+    """Add all of them to the subjects of `cobra bench`."""
     e2e = subjects.add_parser("e2e", help="the papers' protocol: one picture, one question, 256 new tokens")
     _add_models(e2e)
     e2e.add_argument(
@@ -34,6 +34,14 @@ def add_speed_benches(subjects: Any) -> None:
     _add_models(prefill)
     _add_lengths(prefill, "--lengths", _LENGTHS, "tokens of a prompt", 1)
     prefill.set_defaults(bench=_prefill)
+    kernels = subjects.add_parser("kernels", help="CPU kernels beside their peers and the machine's ceilings")
+    _add_run(kernels)
+    kernels.add_argument("--quick", action="store_true", help="small sizes: tries the bench, judges nothing")
+    kernels.add_argument("--no-peers", action="store_true", help="leave transformers and torch's own out")
+    kernels.add_argument(
+        "--only", nargs="*", default=[], metavar="WORD", help="operators whose name in the report has a WORD"
+    )
+    kernels.set_defaults(bench=_kernels)
     compare = subjects.add_parser("compare", help="what changed between two reports, with intervals")
     compare.add_argument("before", type=Path, help="JSON of the first run")
     compare.add_argument("after", type=Path, help="JSON of the second")
@@ -48,7 +56,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="config (cobra_2.8b, or a variant: cobra_2.8b/ldpv2) or language model (mamba2-1.3b)",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write the reports to")
+    _add_run(parser)
     parser.add_argument(
         "--quant",
         nargs="+",
@@ -77,10 +85,6 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         help="of activations, and of weights that are not quantized (default: bfloat16)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=_at_least(1), default=1, help="of each process (default: 1)")
-    parser.add_argument(
-        "--repeats", type=_at_least(1), default=5, help="in turn with the others (default: 5)"
-    )
     parser.add_argument("--llama-bench", help="path of llama.cpp's llama-bench (default: the one on PATH)")
     parser.add_argument(
         "--gguf", nargs="+", type=_named_file, default=[], metavar="NAME=FILE", help="models for llama.cpp"
@@ -93,6 +97,14 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         type=_at_least(1),
         default=1280,
         help="read to measure the bandwidth (default: 1280)",
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the reports to")
+    parser.add_argument("--threads", type=_at_least(1), default=1, help="of each process (default: 1)")
+    parser.add_argument(
+        "--repeats", type=_at_least(1), default=5, help="in turn with the others (default: 5)"
     )
 
 
@@ -137,8 +149,8 @@ def _prefill(options: argparse.Namespace) -> None:
 def _run(
     options: argparse.Namespace, case: str, lengths: Sequence[int], name: str = "", **arguments: Any
 ) -> None:
-    from cobra.bench.plan import Settings
-    from cobra.bench.run import Point, run
+    from cobra.bench.engines import Point, Settings
+    from cobra.bench.model_bench import bench_models
     from cobra.bench.subjects import read_subjects
 
     settings = Settings(
@@ -153,12 +165,15 @@ def _run(
         list(dict.fromkeys(options.state_dtype)),
     )
     points = [Point(case, length, {**arguments, **({name: length} if name else {})}) for length in lengths]
-    run(
-        read_subjects(list(dict.fromkeys(options.models)), options.configs),
-        points,
-        settings,
-        options.repeats,
-        options.out,
+    subjects = read_subjects(list(dict.fromkeys(options.models)), options.configs)
+    bench_models(subjects, points, settings, options.repeats, options.out)
+
+
+def _kernels(options: argparse.Namespace) -> None:
+    from cobra.bench.op_bench import bench_kernels
+
+    bench_kernels(
+        options.out, options.repeats, options.threads, options.quick, not options.no_peers, options.only
     )
 
 

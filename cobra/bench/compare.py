@@ -72,7 +72,8 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     pairs = [(name, before["machine"].get(name), after["machine"].get(name)) for name in
              ("cpu", "gpu", "threads", "torch", "transformers", "isa")]  # fmt: skip
     pairs += [
-        (name, before["settings"].get(name), after["settings"].get(name)) for name in ("dtype", "device")
+        (name, before["settings"].get(name), after["settings"].get(name))
+        for name in ("dtype", "device", "quick")
     ]
     return [f"**{name} differs**: {a} and {b}" for name, a, b in pairs if a != b]
 

@@ -1,7 +1,7 @@
-"""A speed report as one picture."""
+"""A report as one picture."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,48 +9,73 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from cobra.bench.rates import STAGES, bound, labels, lengths, measured, rate, seconds
+from cobra.bench.rates import STAGES, Entry, bound, labels, lengths, measured, operators, rate, seconds
+from cobra.bench.tables import operator_head, short
 
+Report = Mapping[str, Any]
 _STAGE_COLORS = ("#8c959f", "#d4a72c", "#54aeff", "#0969da")
 _COLORS = ("#0969da", "#cf222e", "#1a7f37", "#bf8700", "#8250df", "#57606a", "#bc4c00", "#1b7c83")
+_LEVEL_COLORS = ("#0969da", "#54aeff", "#b6e3ff")
+_PEER_COLORS = ("#d4a72c", "#bc4c00")
 
 
-def draw(report: Mapping[str, Any], path: Path) -> None:
-    """Write a PNG: bars of stages for e2e and of speed at a single length, else lines of speed over length.
+def draw(report: Report, path: Path) -> None:
+    """Write a PNG: bars for stages of e2e, for operators and for speed at a single length, else lines.
 
     Dashed is what the bandwidth allows that was measured: that of torch's sum.
     """
-    bars = report["kind"] == "e2e" or len(lengths(report)) == 1
-    height = 1.6 + 0.5 * len(labels(report)) if bars else 5.5
-    figure = Figure(figsize=(10, max(height, 2.6)), layout="constrained")
-    axes = figure.subplots()
     if not labels(report):
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, "nothing could be measured", ha="center")
+        height, content = 2.6, _draw_nothing
+    elif report["kind"] == "kernels":
+        height, content = 1.6 + 0.45 * len(operators(report)), _draw_operators
     elif report["kind"] == "e2e":
-        _draw_stages(report, axes)
-    elif bars:
-        _draw_one_length(report, axes)
+        height, content = 1.6 + 0.5 * len(labels(report)), _draw_stages
+    elif len(lengths(report)) == 1:
+        height, content = 1.6 + 0.5 * len(labels(report)), _draw_one_length
     else:
-        _draw_lengths(report, axes)
-    machine = report["machine"]
-    where = machine.get("gpu") or f"{machine['cpu']}, {machine['threads']} thread(s)"
-    basis = "CPU time" if report["basis"] == "cpu" else "wall time"
-    load = machine["load_before"][0]
-    title = f"{where}, {report['settings']['dtype']}, {basis}, load {load:.1f}; random weights"
-    figure.suptitle(title, fontsize=10)
+        height, content = 5.5, _draw_lengths
+    figure = Figure(figsize=(11, max(height, 2.6)), layout="constrained")
+    content(report, figure.subplots())
+    figure.suptitle(_heading(report), fontsize=10)
     figure.savefig(path, dpi=90)
 
 
-def _name_rows(axes: Axes, names: list[str]) -> None:
+def _heading(report: Report) -> str:
+    machine, settings = report["machine"], report["settings"]
+    parts = [
+        machine.get("gpu") or f"{machine['cpu']}, {machine['threads']} thread(s)",
+        settings.get("dtype", f"level {machine.get('isa')}"),
+        "CPU time" if report["basis"] == "cpu" else "wall time",
+        f"load {machine['load_before'][0]:.1f}",
+    ]
+    note = "quick sizes: the values mean nothing" if settings.get("quick") else ""
+    note = "random weights" if report["kind"] != "kernels" else note
+    return ", ".join(parts) + (f"; {note}" if note else "")
+
+
+def _draw_nothing(report: Report, axes: Axes) -> None:
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "nothing could be measured", ha="center")
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names of rows of bars, the first on top, with half a row of air."""
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.margins(x=0.22)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
 
 
-def _draw_stages(report: Mapping[str, Any], axes: Axes) -> None:
+def _say(axes: Axes, text: str, x: float, row: float) -> None:
+    """A text at the right end of a bar."""
+    axes.annotate(text, (x, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
+
+
+def _draw_stages(report: Report, axes: Axes) -> None:
     entries = measured(report)
     for row, entry in enumerate(entries):
         left = 0.0
@@ -58,15 +83,15 @@ def _draw_stages(report: Mapping[str, Any], axes: Axes) -> None:
             width = statistics.median(seconds(entry, report["basis"], stage))
             axes.barh(row, width, left=left, color=color, height=0.6, label=stage if row == 0 else None)
             left += width
-        text = f"{left:.3g} s, {rate(entry, report['basis']).median:.3g} tok/s"
-        axes.annotate(text, (left, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
+        _say(axes, f"{left:.3g} s, {short(rate(entry, report['basis']).median)} tok/s", left, row)
     _name_rows(axes, [entry["label"] for entry in entries])
+    axes.margins(x=0.25)
     new = entries[0]["new_tokens"]
     axes.set(xlabel="seconds", title=f"one picture, one question, {new} new tokens")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
+    _legend(axes)
 
 
-def _draw_one_length(report: Mapping[str, Any], axes: Axes) -> None:
+def _draw_one_length(report: Report, axes: Axes) -> None:
     entries, basis = measured(report), report["basis"]
     for row, entry in enumerate(entries):
         speed = rate(entry, basis)
@@ -76,20 +101,53 @@ def _draw_one_length(report: Mapping[str, Any], axes: Axes) -> None:
             axes.vlines(
                 bound(entry, basis), row - 0.4, row + 0.4, color=_COLORS[1], linestyle="--", linewidth=1
             )
-        text, at = f"{speed.median:.3g}", (speed.most, row)
-        axes.annotate(text, at, xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
+        _say(axes, short(speed.median), speed.most, row)
     _name_rows(axes, [entry["label"] for entry in entries])
+    axes.margins(x=0.22)
     axes.set_xlim(left=0)
     axes.set(xlabel=f"tokens a second, at {lengths(report)[0]:,} tokens", title=_title(report))
 
 
-def _title(report: Mapping[str, Any]) -> str:
+def _title(report: Report) -> str:
     if report["kind"] == "decode":
         return "decoding after a context (dashed: reading at the rate of torch's sum)"
     return "reading a prompt"
 
 
-def _draw_lengths(report: Mapping[str, Any], axes: Axes) -> None:
+def _draw_operators(report: Report, axes: Axes) -> None:
+    found = operators(report)
+    speeds = {row: _speeds(entries, report["basis"]) for row, entries in found.items()}
+    speeds = {row: speed for row, speed in speeds.items() if speed}
+    peers = {name: entry["peer"] for entries in found.values() for name, entry in entries.items()}
+    levels, others = ([name for name in peers if peers[name] is peer] for peer in (False, True))
+    colors = dict([*zip(levels, _LEVEL_COLORS, strict=False), *zip(others, _PEER_COLORS, strict=False)])
+    named: set[str] = set()
+    for number, speed in enumerate(speeds.values()):
+        height = 0.8 / len(speed)
+        for place, name in enumerate(name for name in colors if name in speed):
+            y, label = number - 0.4 + height * (place + 0.5), operator_head(report, name)
+            label = "_" if name in named else label
+            axes.barh(y, speed[name] - 1, left=1, height=height, color=colors[name], label=label)
+            named.add(name)
+            if name == "cpu":
+                _say(axes, f"{speed[name]:.3g}×", max(speed[name], 1), y)
+    _name_rows(axes, [f"{op} at {length:,}" for op, length in speeds])
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.12)
+    axes.set(xlabel="times as fast as plain torch: the reference, or torch's own linear", title="operators")
+    _legend(axes)
+
+
+def _speeds(entries: Mapping[str, Entry], basis: str) -> dict[str, float]:
+    """How many times as fast as plain torch everyone else is; empty where that is missing."""
+    times = {name: statistics.median(seconds(entry, basis)) for name, entry in entries.items()}
+    plain = times.pop("reference", None) or times.pop("torch", None)
+    return {name: plain / time for name, time in times.items()} if plain else {}
+
+
+def _draw_lengths(report: Report, axes: Axes) -> None:
     basis = report["basis"]
     for number, label in enumerate(labels(report)):
         entries = sorted((e for e in measured(report) if e["label"] == label), key=lambda e: e["length"])
@@ -105,7 +163,7 @@ def _draw_lengths(report: Mapping[str, Any], axes: Axes) -> None:
     axes.set_xscale("symlog", base=2, linthresh=positive[0], linscale=0.6)
     axes.set_yscale("log")
     _widen(axes)
-    axes.set_xticks(lengths(report), [_short(length) for length in lengths(report)])
+    axes.set_xticks(lengths(report), [_kilo(length) for length in lengths(report)])
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
@@ -115,7 +173,7 @@ def _draw_lengths(report: Mapping[str, Any], axes: Axes) -> None:
         ylabel="tokens a second",
         title=_title(report),
     )
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
+    _legend(axes)
 
 
 def _widen(axes: Axes) -> None:
@@ -125,5 +183,5 @@ def _widen(axes: Axes) -> None:
     axes.set_ylim(low / margin, high * margin)
 
 
-def _short(length: int) -> str:
+def _kilo(length: int) -> str:
     return f"{length // 1024}k" if length >= 1024 and length % 1024 == 0 else str(length)

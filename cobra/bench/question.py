@@ -1,14 +1,15 @@
-"""The papers' question about a picture, as tokens."""
+"""The papers' question about a picture: its bytes, and tokens."""
 
+import io
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from PIL.Image import Image
+from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import default_collate
 
-from cobra.bench.picture import picture_bytes
 from cobra.data.image import load_rgb
 from cobra.models.vision.base import Pixels
 from cobra.models.vlm import IMAGE_ID
@@ -34,7 +35,7 @@ class Question:
 
     def __init__(self, image_tokens: int, device: str) -> None:
         self.device = device
-        self.picture = picture_bytes()
+        self.picture = _picture_bytes()
         generator = torch.Generator().manual_seed(0)
         text, self.more = (
             torch.randint(_IDS, (1, TEXT_TOKENS), generator=generator).to(device) for _ in range(2)
@@ -43,7 +44,16 @@ class Question:
             [torch.full_like(text[:, :1], IMAGE_ID).expand(1, image_tokens), text], 1
         )
 
-    def pixels(self, transform: Callable[[Image], Pixels]) -> Pixels:
+    def pixels(self, transform: Callable[[Image.Image], Pixels]) -> Pixels:
         """From the bytes of the picture to the encoder's pixels, a batch of one."""
         batch = default_collate([transform(load_rgb(self.picture))])
         return tree_map(lambda x: x.to(self.device), batch)
+
+
+def _picture_bytes() -> bytes:
+    """A JPEG of 640 × 480 pixels, smooth as a photograph."""
+    coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()

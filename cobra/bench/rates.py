@@ -51,21 +51,30 @@ def first_token(entry: Entry, basis: str) -> list[float]:
 
 
 def rate(entry: Entry, basis: str, stage: str = "") -> Spread:
-    """Tokens a second: all of a measurement's, or those of its prefill or decode stage."""
+    """Tokens a second, all or those of the prefill or decode stage; calls a second of an operator."""
     if stage == "prefill":
         return spread([entry["prompt_tokens"] / s for s in seconds(entry, basis, stage)])
     if stage == "decode":
         # the first of the new tokens comes from the prompt
         return spread([(entry["new_tokens"] - 1) / s for s in seconds(entry, basis, stage)])
-    tokens = entry.get("new_tokens") or entry["tokens"]
+    tokens = entry.get("new_tokens") or entry.get("tokens", 1)
     return spread([tokens / s for s in seconds(entry, basis)])
 
 
 def bound(entry: Entry, basis: str) -> float:
-    """Tokens a second if a step took as long as reading its bytes; NaN where the bytes are not known."""
-    if "step_bytes" not in entry or not entry["bandwidth"]["wall"]:
-        return float("nan")
-    return statistics.median(entry["bandwidth"][basis_of(entry, basis)]) / entry["step_bytes"]
+    """What `rate` would be if a step took as long as reading its bytes, or an operator as its products.
+
+    NaN where neither is known.
+    """
+    for amount, ceiling in (("step_bytes", "bandwidth"), ("step_flops", "product_rate")):
+        if amount in entry and entry[ceiling]["wall"]:
+            return statistics.median(entry[ceiling][basis_of(entry, basis)]) / entry[amount]
+    return math.nan
+
+
+def share(entry: Entry, basis: str) -> float:
+    """Of the bound, in the median; NaN where that is."""
+    return rate(entry, basis).median / bound(entry, basis)
 
 
 def measured(report: Mapping[str, Any]) -> list[Entry]:
@@ -81,3 +90,11 @@ def labels(report: Mapping[str, Any]) -> list[str]:
 def lengths(report: Mapping[str, Any]) -> list[int]:
     """Contexts or prompt lengths, ascending."""
     return sorted({entry["length"] for entry in report["measurements"]})
+
+
+def operators(report: Mapping[str, Any]) -> dict[tuple[str, int], dict[str, Entry]]:
+    """Entries with numbers by runner, for each operator at each length."""
+    rows: dict[tuple[str, int], dict[str, Entry]] = {}
+    for entry in measured(report):
+        rows.setdefault((entry["op"], entry["length"]), {})[entry["runner"]] = entry
+    return rows

@@ -1,20 +1,22 @@
-"""A speed report as JSON and as Markdown."""
+"""A report as JSON and as Markdown."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cobra.bench.crossing import crossings
+from cobra.bench.engines import OURS
 from cobra.bench.published import published_table
-from cobra.bench.rates import measured, spread
-from cobra.bench.tables import e2e_table, length_table
+from cobra.bench.rates import labels, lengths, measured, rate, spread
+from cobra.bench.tables import e2e_table, length_table, memory_table, operator_table
 
 Report = Mapping[str, Any]
+SCHEMA = 1
 _TITLES = {
     "e2e": "One picture, one question, 256 tokens",
     "decode": "Decoding after a context",
     "prefill": "Reading a prompt",
+    "kernels": "Operators",
 }
 
 
@@ -33,27 +35,28 @@ def read_json(path: Path) -> Report:
         report = json.loads(path.read_text(encoding="utf-8"))
         schema, kind = report["schema"], report["kind"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no report of `cobra bench e2e|decode|prefill`: {error}") from error
-    if schema != 1 or kind not in _TITLES:
+        raise ValueError(f"{path} is no report of `cobra bench {'|'.join(_TITLES)}`: {error}") from error
+    if schema != SCHEMA or kind not in _TITLES:
         raise ValueError(f"{path} has schema {schema} and kind {kind}: measure again with this version")
     return report
 
 
 def markdown(report: Report) -> str:
-    """The machine and how it was measured, the table, what follows from it, and what is missing."""
+    """The machine and how it was measured, the tables, what follows from them, and what is missing."""
     kind = report["kind"]
-    table = e2e_table(report) if kind == "e2e" else length_table(report)
-    parts = [f"# {_TITLES[kind]}", _machine(report), table]
+    parts = [f"# {_TITLES[kind]}", _machine(report)]
     if kind == "e2e":
-        parts += ["## Published by others, on their hardware", published_table()]
+        parts += [e2e_table(report), "## Published by others, on their hardware", published_table()]
+    elif kind == "kernels":
+        parts += [operator_table(report), memory_table(report)]
     else:
         won = crossings(report)
-        parts += ["## Constant state over growing cache", won] if won else []
+        parts += [length_table(report), *(["## Constant state over growing cache", won] if won else [])]
     missing = [
         f"- {e['label']} at {e['length']}: {e['missing']}" for e in report["measurements"] if "missing" in e
     ]
     parts += ["## Missing", "\n".join(missing)] if missing else []
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _machine(report: Report) -> str:
@@ -61,19 +64,71 @@ def _machine(report: Report) -> str:
     load = " → ".join(f"{machine[key][0]:.1f}" for key in ("load_before", "load_after"))
     cores = f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} thread(s)"
     basis = "CPU time of the process" if report["basis"] == "cpu" else "wall time"
-    together = {entry["batch"] for entry in measured(report)}
-    groups = f"in {len(together)} groups that fit into memory, each in turn"
-    turn = groups if len(together) > 1 else "all models in turn"
     versions = f"torch {machine['torch']}, transformers {machine['transformers']}"
+    level = machine["isa"] or f"none, {machine['native_library']}"
     lines = [
         f"{machine.get('gpu') or cores}; {machine['when']}; load average before → after: {load}",
-        f"{versions}, native library: level {machine['isa']}",
-        "**Random weights of true size**: they show speed, not answers",
-        f"activations {settings['dtype']}, batch 1, greedy",
-        f"by {basis}; median (least – most) of {settings['repeats']} repeats, {turn}, after a warm-up",
+        f"{versions}, native library: level {level}",
+        *_what(report),
+        f"by {basis}; median (least – most) of {settings['repeats']} repeats, {_turn(report)}, "
+        "after a warm-up",
     ]
-    read = [value for entry in measured(report) for value in entry["bandwidth"][report["basis"]]]
-    if read:
-        found = spread([value / 1e9 for value in read])
-        lines += [f"read bandwidth {found.median:.1f} ({found.least:.1f} – {found.most:.1f}) GB/s"]
+    for ceiling, name, unit in (
+        ("bandwidth", "read bandwidth", "GB"),
+        ("product_rate", "fp32 product", "GFLOP"),
+    ):
+        values = [
+            value / 1e9 for e in measured(report) for value in e.get(ceiling, {}).get(report["basis"], [])
+        ]
+        if values:
+            found = spread(values)
+            lines += [f"{name} {found.median:.1f} ({found.least:.1f} – {found.most:.1f}) {unit}/s"]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _what(report: Report) -> list[str]:
+    settings = report["settings"]
+    if report["kind"] == "kernels":
+        return ["**Quick sizes: the values mean nothing**"] if settings["quick"] else []
+    true = "**Random weights of true size**: they show speed, not answers"
+    return [true, f"activations {settings['dtype']}, batch 1, greedy"]
+
+
+def _turn(report: Report) -> str:
+    if report["kind"] == "kernels":
+        return "all in a row of the table in turn"
+    together = {entry["batch"] for entry in measured(report)}
+    groups = f"in {len(together)} groups that fit into memory, each in turn"
+    return groups if len(together) > 1 else "all models in turn"
+
+
+def crossings(report: Report) -> str:
+    """Where a state of constant size beats a cache that grows: from which length on, and by how much.
+
+    A line for each pair of our engine's models at one precision; empty where there is none.
+    """
+    basis = report["basis"]
+    rates: dict[str, dict[int, float]] = {label: {} for label in labels(report)}
+    constant: dict[str, bool] = {}
+    precision: dict[str, str] = {}
+    for entry in measured(report):
+        if entry["runtime"] == OURS:
+            rates[entry["label"]][entry["length"]] = rate(entry, basis).median
+            constant[entry["label"]] = entry["constant_state"]
+            precision[entry["label"]] = entry["precision"]
+    pairs = [
+        (a, b)
+        for a in constant
+        for b in constant
+        if constant[a] and not constant[b] and precision[a] == precision[b]
+    ]
+    return "\n".join(f"- {a} over {b}: {_ratios(rates[a], rates[b], lengths(report))}" for a, b in pairs)
+
+
+def _ratios(ours: Mapping[int, float], theirs: Mapping[int, float], at: list[int]) -> str:
+    both = [length for length in at if length in ours and length in theirs]
+    ratios = {length: ours[length] / theirs[length] for length in both}
+    # a win counts if nothing longer is lost again
+    won = [length for length in both if all(ratios[longer] > 1 for longer in both if longer >= length)]
+    text = ", ".join(f"{ratio:.2f}× at {length:,}" for length, ratio in ratios.items())
+    return f"{text}; " + (f"faster from {won[0]:,} on" if won else "not faster at the longest")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cobra.bench.plan import LLAMA, TRANSFORMERS, Engine
+from cobra.bench.engines import LLAMA, TRANSFORMERS, Engine
 from cobra.bench.systems.contexts import state_bytes_of_step
 from cobra.bench.timing.case import dtype_of
 from cobra.config.build import build_on_meta

@@ -1,5 +1,7 @@
-"""The tables of a speed report, as Markdown."""
+"""The tables of a report, as Markdown."""
 
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +14,10 @@ from cobra.bench.rates import (
     labels,
     lengths,
     measured,
+    operators,
     rate,
     seconds,
+    share,
     spread,
 )
 
@@ -49,6 +53,13 @@ _DECODE_LEGEND = """\
 Columns: tokens of context, {context}; %: share of the bound, which is the read bandwidth measured in between
 over the bytes of a step (weights, and the state at that context)."""
 
+_OPERATOR_LEGEND = """\
+Columns: who runs it, our kernels at the machine's best level first. Cells: a call, in ms or µs; `linear_…` go
+through more weights than a cache holds. %: share of the bound, which is what the operator's FLOPs take at the
+rate of an fp32 product, or the bytes of the weights at the read bandwidth. ×: times as long as ours."""
+
+_MEMORY = "## Memory\n\nMB that a call with gradients takes: how far the process grew."
+
 
 def e2e_table(report: Report) -> str:
     """A row for each engine, and what the columns mean."""
@@ -57,12 +68,14 @@ def e2e_table(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """What fits into a terminal."""
+    if report["kind"] == "kernels":
+        return _operator_summary(report)
     return _e2e_columns(report, _E2E_SUMMARY) if report["kind"] == "e2e" else length_table(report)
 
 
 def _e2e_columns(report: Report, heads: Sequence[str]) -> str:
     rows = [[_E2E[head](entry, report["basis"]) for head in heads] for entry in measured(report)]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def length_table(report: Report) -> str:
@@ -81,7 +94,7 @@ def length_table(report: Report) -> str:
             f"{rates[-1] / rates[0]:.2f}",
             f"{present[0]['model_bytes'] / 1e9:.2f}",
         ])  # fmt: skip
-    return f"{_table(heads, rows)}\n\n{_length_legend(report)}"
+    return f"{table(heads, rows)}\n\n{_length_legend(report)}"
 
 
 def _length_legend(report: Report) -> str:
@@ -95,11 +108,74 @@ def _length_legend(report: Report) -> str:
 def _cell(entry: Entry | None, basis: str) -> str:
     if entry is None:
         return "–"
-    share = rate(entry, basis).median / bound(entry, basis)
-    return _rate(rate(entry, basis)) + (f", {_percent(share)}" if share == share else "")
+    of_bound = share(entry, basis)
+    return _rate(rate(entry, basis)) + (f", {_percent(of_bound)}" if of_bound == of_bound else "")
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def operator_table(report: Report) -> str:
+    """A row for each operator at each length, a column for each that runs it, and what the cells mean."""
+    basis = report["basis"]
+    cells = _operator_columns(report, lambda entry, ours: _operator_cell(entry, ours, basis, whole=True))
+    return f"{cells}\n\n{_OPERATOR_LEGEND}"
+
+
+def memory_table(report: Report) -> str:
+    """A section on how far memory grows in calls with gradients; empty where none was measured."""
+    if not any(entry["backward"] for entry in measured(report)):
+        return ""
+    cells = _operator_columns(
+        report, lambda entry, ours: f"{entry['extra_bytes'] / 1e6:.1f}" if entry["backward"] else ""
+    )
+    return f"{_MEMORY}\n\n{cells}"
+
+
+def _operator_summary(report: Report) -> str:
+    """Our kernels beside the fastest of the others."""
+    basis = report["basis"]
+    rows = []
+    for (op, length), entries in operators(report).items():
+        ours = entries.get("cpu")
+        peers = [entry for entry in entries.values() if entry["peer"]]
+        best = min(peers, key=lambda entry: statistics.median(seconds(entry, basis)), default=None)
+        cells = [_operator_cell(entry, ours, basis) if entry else "" for entry in (ours, best)]
+        rows.append([op, f"{length:,}", *cells, best["runner"] if best else ""])
+    return table(["operator", "tokens", operator_head(report, "cpu"), "fastest other", ""], rows)
+
+
+def _operator_columns(report: Report, cell: Callable[[Entry, Entry | None], str]) -> str:
+    """What `cell` says of an entry beside ours in its row; rows and columns of nothing are left out."""
+    found = {
+        row: {name: text for name, entry in entries.items() if (text := cell(entry, entries.get("cpu")))}
+        for row, entries in operators(report).items()
+    }
+    names = list(dict.fromkeys(name for cells in found.values() for name in cells))
+    rows = [
+        [op, f"{length:,}", *(cells.get(name, "") for name in names)]
+        for (op, length), cells in found.items()
+        if cells
+    ]
+    return table(["operator", "tokens", *(operator_head(report, name) for name in names)], rows)
+
+
+def operator_head(report: Report, name: str) -> str:
+    """What a runner of operators is called in tables and plots."""
+    return f"cpu {report['machine']['isa']}" if name == "cpu" else name
+
+
+def _operator_cell(entry: Entry, ours: Entry | None, basis: str, whole: bool = False) -> str:
+    value = spread(seconds(entry, basis))
+    scale, unit = (1e3, "ms") if value.median >= 1e-3 else (1e6, "µs")
+    around = f" ({short(value.least * scale)} – {short(value.most * scale)})" if whole else ""
+    note = ""
+    if entry is not ours and ours is not None:
+        note = f", {value.median / statistics.median(seconds(ours, basis)):.3g}×"
+    elif not math.isnan(share(entry, basis)):
+        note = f", {_percent(share(entry, basis))}"
+    return f"{short(value.median * scale)}{around} {unit}{note}"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, the first column to the left, the others to the right."""
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
@@ -109,7 +185,7 @@ def _clock(entry: Entry, basis: str) -> str:
 
 
 def _rate(value: Spread) -> str:
-    return f"{_short(value.median)} ({_short(value.least)} – {_short(value.most)})"
+    return f"{short(value.median)} ({short(value.least)} – {short(value.most)})"
 
 
 def _seconds(values: Sequence[float]) -> str:
@@ -119,7 +195,8 @@ def _seconds(values: Sequence[float]) -> str:
     return f"{value.median:.3g} ({value.least:.3g} – {value.most:.3g})"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Three digits, or all before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

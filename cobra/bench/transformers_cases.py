@@ -1,4 +1,4 @@
-"""transformers' own generation, `--runtime transformers`: the external baseline.
+"""transformers' own generation and scans, in plain torch: the external baseline.
 
 `mode` is eager, as a user gets it, or compiled: a static cache and torch.compile, the best it offers. In a
 process of its own, because plain_transformers.py refuses packages.
@@ -15,12 +15,14 @@ import torch  # isort: skip
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, Cache, DynamicCache, StaticCache
 from transformers.generation.streamers import BaseStreamer
+from transformers.models.mamba.modeling_mamba import mamba_selective_scan
+from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan
 
 from cobra.bench.build import random_vlm, weight_bytes
+from cobra.bench.op_cases import op_case, selective_inputs, ssd_inputs
 from cobra.bench.question import Question
-from cobra.bench.stopwatch import Stopwatch
 from cobra.bench.subjects import Tree
-from cobra.bench.timing.case import Case, dtype_of
+from cobra.bench.timing.case import Case, Stopwatch, dtype_of
 from cobra.bench.timing.sample import Sample
 from cobra.config.build import build_on_meta
 from cobra.convert.layouts.hugging_face import to_hugging_face
@@ -121,6 +123,30 @@ def prefill(lm: Tree, dtype: str, device: str, length: int, mode: str) -> Case:
     return Case(run, about={"tokens": length, "model_bytes": weight_bytes(model)})
 
 
+def ssd_chunk_scan(
+    length: int,
+    heads: int,
+    head_dim: int,
+    d_state: int,
+    dtype: str,
+    chunk_size: int = 256,
+    backward: bool = False,
+) -> Case:
+    """As ours; 256 is the chunk that published configurations ask for."""
+    inputs = ssd_inputs(length, heads, head_dim, d_state, dtype)
+    inputs["hidden_states"] = inputs.pop("x")
+    settings: dict[str, Any] = {"chunk_size": chunk_size, "dt_softplus": True, "return_final_states": True}
+    return op_case(mamba2_chunk_scan, inputs, backward, **settings)
+
+
+def selective_scan(length: int, channels: int, d_state: int, dtype: str, backward: bool = False) -> Case:
+    """As ours, in the layout that transformers wants: channels before tokens."""
+    inputs = selective_inputs(length, channels, d_state, dtype)
+    inputs |= {name: inputs[name].transpose(1, 2).contiguous() for name in ("u", "delta", "B", "C", "z")}
+    inputs |= {"hidden_states": inputs.pop("u"), "dt": inputs.pop("delta")}
+    return op_case(mamba_selective_scan, inputs, backward, delta_softplus=True, return_last_state=True)
+
+
 @cache
 def _lm(tree: str, dtype: str, device: str) -> Any:
     """transformers' class of a language model, with random weights."""
@@ -168,4 +194,6 @@ def _cast(pixels: Any, dtype: torch.dtype) -> Any:
     return torch.utils._pytree.tree_map(lambda p: p.to(dtype), pixels)
 
 
-CASES: dict[str, Callable[..., Case]] = {case.__name__: case for case in (e2e, decode, prefill)}
+CASES: dict[str, Callable[..., Case]] = {
+    case.__name__: case for case in (e2e, decode, prefill, ssd_chunk_scan, selective_scan)
+}

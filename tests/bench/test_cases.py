@@ -8,15 +8,21 @@ from typing import Any
 import pytest
 import torch
 
-from cobra.bench import cases, llama_cases
+from cobra.bench import llama_cases, op_cases, torch_cases
+from cobra.bench.op_bench import TRANSFORMERS, plan
 from cobra.bench.subjects import Subject
 from cobra.bench.systems.contexts import rewind, state_at
-from cobra.bench.timing.sample import Sample
-from cobra.bench.timing.worker import clock
 from cobra.config.build import build_on_meta
+from cobra.kernels import cpu
+from cobra.kernels.step_graph import StepGraph
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.lm.transformer import TransformerLM
 from tests.bench.tiny_subject import LLAMA, TINY
+
+MAMBA2: dict[str, Any] = {
+    "class_path": "cobra.models.lm.mamba2.Mamba2LM",
+    "init_args": {"vocab_size": 512, "d_model": 32, "n_layers": 2, "d_state": 16, "head_dim": 8},
+}
 
 
 @torch.inference_mode()
@@ -50,7 +56,7 @@ def copy_buffers(source: Any, target: Any) -> None:
 
 
 def test_the_stages_of_a_question_add_up_and_the_second_one_reads_no_picture(demo: Subject) -> None:
-    case = cases.e2e(demo.vlm or {}, "none", "float32", "cpu", 3)
+    case = torch_cases.e2e(demo.vlm or {}, "none", "float32", "cpu", 3)
     sample: Any = case.run()
     assert list(sample.stages) == ["image", "vision", "prefill", "decode", "second"]
     parts = [wall for stage, (_, wall) in sample.stages.items() if stage != "second"]
@@ -61,16 +67,16 @@ def test_the_stages_of_a_question_add_up_and_the_second_one_reads_no_picture(dem
 
 def test_decoding_and_reading_are_timed_on_any_language_model() -> None:
     shared: dict[str, Any] = {"lm": TINY.lm, "quantization": "none", "dtype": "float32", "device": "cpu"}
-    decode = cases.decode(**shared, context=6, tokens=4)
+    decode = torch_cases.decode(**shared, context=6, tokens=4)
     assert not decode.about["constant_state"]
     lm: Any = build_on_meta(TINY.lm)
     # without the embedding, of which a row is read; 2 layers × keys and values × 16 numbers a token
     weights = sum(p.numel() for p in lm.parameters()) - lm.vocab_size * lm.d_model
-    assert decode.bytes == pytest.approx(4 * weights + 7 * 4 * 2 * 2 * 16, rel=0.01)
+    assert decode.about["step_bytes"] == pytest.approx(4 * weights + 7 * 4 * 2 * 2 * 16, rel=0.01)
     for case in (
         decode,
-        cases.decode(**shared, context=6, tokens=4, real=True),
-        cases.prefill(**shared, length=5),
+        torch_cases.decode(**shared, context=6, tokens=4, real=True),
+        torch_cases.prefill(**shared, length=5),
     ):
         sample: Any = case.run()
         assert sample.wall > 0
@@ -78,16 +84,13 @@ def test_decoding_and_reading_are_timed_on_any_language_model() -> None:
 
 @pytest.mark.parametrize("real", [False, True])
 def test_a_state_in_bf16_halves_what_a_step_moves_of_it(real: bool) -> None:
-    lm: dict[str, Any] = {
-        "class_path": "cobra.models.lm.mamba2.Mamba2LM",
-        "init_args": {"vocab_size": 512, "d_model": 32, "n_layers": 2, "d_state": 16, "head_dim": 8},
-    }
-    shared: dict[str, Any] = {"lm": lm, "quantization": "none", "dtype": "float32", "device": "cpu"}
+    shared: dict[str, Any] = {"lm": MAMBA2, "quantization": "none", "dtype": "float32", "device": "cpu"}
     wide, narrow = (
-        cases.decode(**shared, context=6, tokens=4, real=real, state_dtype=name) for name in ("fp32", "bf16")
+        torch_cases.decode(**shared, context=6, tokens=4, real=real, state_dtype=name)
+        for name in ("fp32", "bf16")
     )
     # 2 layers × 8 heads × 8 × 16 numbers, 2 bytes less each, read and written
-    assert wide.bytes - narrow.bytes == 2 * 2 * 2 * 8 * 8 * 16
+    assert wide.about["step_bytes"] - narrow.about["step_bytes"] == 2 * 2 * 2 * 8 * 8 * 16
     sample: Any = narrow.run()
     assert sample.wall > 0
 
@@ -105,6 +108,35 @@ def test_llama_bench_is_asked_for_the_same_steps(tmp_path: Path) -> None:
         llama_cases.prefill(str(program), "m.gguf", 2, 512, False)
 
 
-def test_a_call_that_times_itself_is_made_once() -> None:
-    times = iter([Sample(0.5, 0.25)])
-    assert clock(lambda: next(times), calls=10**6) == Sample(0.5, 0.25)
+@pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
+@pytest.mark.parametrize("op", ["linear_bf16", "linear_w8", "linear_w4", "decode"])
+def test_what_decodes_runs_without_python(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StepGraph, "_give_up", lambda self, obstacle, result: pytest.fail(obstacle))
+    if op == "decode":
+        case = torch_cases.decode(MAMBA2, "bf16", "bfloat16", "cpu", 0, 3)
+    else:
+        case = op_cases.linear_cycle(1, op, rows=64, width=128, mebibytes=1, dtype="bfloat16")
+    for _ in range(3):
+        case.run()
+
+
+def test_the_flops_of_a_scan_follow_its_length() -> None:
+    assert op_cases.ssd_flops(128, 256, 128) == 2 * op_cases.ssd_flops(64, 256, 128)
+    # one chunk by hand: C B^T, half of the scores times x, states, outputs, one passing
+    expected = 2 * 64 * 64 * 128 + 64 * 64 * 256 + 4 * 64 * 128 * 256 + 2 * 256 * 128
+    assert op_cases.ssd_flops(64, 256, 128) == expected
+
+
+def test_every_operator_runs_at_its_sizes_with_every_pass() -> None:
+    parts = [part for group in plan(True, []) for part in group.parts if part.runner != TRANSFORMERS.runner]
+    assert {part.case for part in parts} == set(op_cases.CASES)
+    for part in parts:
+        shorter = {"length": 5, "mebibytes": 1, "rows": 64, "width": 128}
+        small = {name: value for name, value in shorter.items() if name in part.arguments}
+        op_cases.CASES[part.case](**{**part.arguments, **small}).run()
+
+
+def test_gradients_are_those_of_every_input() -> None:
+    case = op_cases.rms_norm(3, 8, "bfloat16", backward=True)
+    result: Any = case.run()
+    assert [tuple(gradient.shape) for gradient in result] == [(3, 8), (8,)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cobra.bench.build import random_lm, random_vlm, weight_bytes
-from cobra.bench.plan import Settings, engines
+from cobra.bench.engines import Settings, engines
 from cobra.bench.room import batches, needed
 from cobra.bench.subjects import Subject, read_subjects
 from cobra.bench.systems.contexts import state_bytes_of_step

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from cobra.bench.compare import comparison, ratio_interval
-from cobra.bench.crossing import crossings
 from cobra.bench.published import read_published
-from cobra.bench.rates import bound, first_token, rate, seconds
-from cobra.bench.report import read_json
+from cobra.bench.rates import bound, first_token, rate, seconds, share
+from cobra.bench.report import crossings, read_json
+from cobra.bench.tables import memory_table, operator_table, summary
 
 
 def entry(label: str, length: int, wall: float, **more: Any) -> dict[str, Any]:
@@ -80,6 +80,38 @@ def test_an_interval_of_noise_covers_no_change_and_narrows_with_repeats() -> Non
     assert widths[1] < widths[0] / 2
 
 
+def operator(runner: str, wall: float, **more: Any) -> dict[str, Any]:
+    op = {"op": "scan D8", "runner": runner, "peer": runner not in ("cpu", "cpu avx2"), "backward": True}
+    made = entry(f"scan D8, {runner}", 1024, wall, extra_bytes=2e6, product_rate={"wall": [2e9]}, **op)
+    return {**{key: made[key] for key in made if key not in ("tokens", "step_bytes")}, **more}
+
+
+def test_an_operator_is_shown_beside_the_others_and_its_bound() -> None:
+    made: dict[str, Any] = {
+        "kind": "kernels",
+        "basis": "wall",
+        "machine": {"isa": "avx512"},
+        "measurements": [
+            operator("cpu", 0.002, step_flops=2e6),
+            operator("transformers", 0.05),
+            operator("reference", 0.01),
+            operator("cpu avx2", 0.003, backward=False),
+            {"op": "scan D8", "runner": "torch", "missing": "why", "label": "x", "length": 1024},
+        ],
+    }
+    # 2 MFLOP at 2 GFLOP/s take 1 ms
+    assert share(made["measurements"][0], "wall") == pytest.approx(0.5)
+    lines = operator_table(made).splitlines()
+    assert lines[0] == "| operator | tokens | cpu avx512 | transformers | reference | cpu avx2 |"
+    assert lines[2] == (
+        "| scan D8 | 1,024 | 2 (2 – 2) ms, 50 % | 50 (50 – 50) ms, 25× | 10 (10 – 10) ms, 5× "
+        "| 3 (3 – 3) ms, 1.5× |"
+    )
+    assert summary(made).splitlines()[2] == "| scan D8 | 1,024 | 2 ms, 50 % | 10 ms, 5× | reference |"
+    assert memory_table(made).splitlines()[-1] == "| scan D8 | 1,024 | 2.0 | 2.0 | 2.0 |"
+    assert memory_table({**made, "measurements": made["measurements"][3:]}) == ""
+
+
 def test_published_rows_add_up_or_say_that_they_do_not() -> None:
     rows = read_published()
     assert len(rows) == 15
@@ -92,7 +124,7 @@ def test_published_rows_add_up_or_say_that_they_do_not() -> None:
 
 
 def test_a_report_of_another_kind_is_refused(tmp_path: Path) -> None:
-    for content in ("{", "[]", '{"schema": 1, "kind": "kernels"}', '{"schema": 2, "kind": "e2e"}'):
+    for content in ("{", "[]", '{"schema": 1, "kind": "numbers"}', '{"schema": 2, "kind": "e2e"}'):
         path = tmp_path / "report.json"
         path.write_text(content)
         with pytest.raises(ValueError, match=r"report\.json"):

@@ -8,20 +8,22 @@ from typing import Any
 
 import pytest
 
-from cobra.bench import cases, subjects
+from cobra.bench import ceilings, model_bench, op_bench, op_cases, subjects, torch_cases
 from cobra.bench import run as running
-from cobra.bench.arguments import add_speed_benches
+from cobra.bench.arguments import add_benches
+from cobra.bench.compare import comparison
 from cobra.bench.report import read_json
 from cobra.bench.subjects import Subject
+from cobra.bench.timing.machine import about
 from cobra.bench.timing.sample import Measurement, Missing, Prepared, Runner, Sample
-from cobra.bench.timing.worker import Worker, about
+from cobra.bench.timing.worker import Worker
 
 
 class InThisProcess:
     """Workers without processes, whose cases are the real ones."""
 
     def __init__(self, threads: int) -> None:
-        self.worker = Worker(cases.CASES)
+        self.worker = Worker({**ceilings.CASES, **torch_cases.CASES, **op_cases.CASES})
 
     def __enter__(self) -> "InThisProcess":
         return self
@@ -60,10 +62,11 @@ def bench(monkeypatch: pytest.MonkeyPatch, demo: Subject) -> Any:
     monkeypatch.setattr(running, "Workers", InThisProcess)
     monkeypatch.setattr(subjects, "read_systems", lambda configs: {demo.name: demo.vlm})
     parser = argparse.ArgumentParser()
-    add_speed_benches(parser.add_subparsers())
+    add_benches(parser.add_subparsers())
 
     def run(*words: str) -> None:
-        options = parser.parse_args([*words, "--dtype", "float32", "--repeats", "2", "--read-mebibytes", "1"])
+        more = [] if words[0] == "kernels" else ["--dtype", "float32", "--read-mebibytes", "1"]
+        options = parser.parse_args([*words, *more, "--repeats", "2"])
         options.bench(options)
 
     return run
@@ -86,7 +89,7 @@ def test_lengths_that_do_not_fit_are_missing_with_the_reason(
     case: str, tmp_path: Path, bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     option = {"decode": "--contexts", "prefill": "--lengths"}[case]
-    monkeypatch.setattr(running, "needed", lambda engine, length: 1e30 if length == 16 else 1.0)
+    monkeypatch.setattr(model_bench, "needed", lambda engine, length: 1e30 if length == 16 else 1.0)
     bench(case, "--models", "cobra_tiny", option, "4", "16", "--out", str(tmp_path))
     report = read_json(tmp_path / f"{case}.json")
     assert [(e["length"], "missing" in e) for e in report["measurements"]] == [(4, False), (16, True)]
@@ -107,12 +110,47 @@ def test_a_language_model_alone_sees_no_picture(tmp_path: Path, bench: Any) -> N
         bench("e2e", "--models", "mamba2-130m", "--out", str(tmp_path))
 
 
+def test_operators_write_reports_that_can_be_compared(
+    tmp_path: Path, bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # levels are processes of their own
+    monkeypatch.setattr(op_bench.library, "levels", lambda: ["base"])
+    bench("kernels", "--quick", "--no-peers", "--only", "conv1d D512 fp32 at", "--out", str(tmp_path))
+    report = read_json(tmp_path / "kernels.json")
+    name = "causal_conv1d D512 fp32"
+    assert [(e["label"], e["length"]) for e in report["measurements"]] == [
+        (f"{name}, cpu", 128), (f"{name}, reference", 128)
+    ]  # fmt: skip
+    text = (tmp_path / "kernels.md").read_text()
+    assert "Quick sizes: the values mean nothing" in text
+    assert f"| {name} | 128 |" in text
+    assert "GFLOP/s" in text
+    assert (tmp_path / "kernels.png").stat().st_size > 10_000
+    assert f"| {name}, cpu at 128 |" in comparison(report, report)
+
+
+def test_words_that_name_no_operator_are_answered_with_those_that_there_are(
+    tmp_path: Path, bench: Any
+) -> None:
+    with pytest.raises(ValueError, match=r"no operator has nonsense.*ssd_chunk_scan.*linear_w4"):
+        bench("kernels", "--quick", "--only", "nonsense", "--out", str(tmp_path))
+
+
+@pytest.mark.parametrize("words", [["kernels"], ["decode", "--models", "mamba2-130m"]])
+def test_no_repeats_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_benches(parser.add_subparsers())
+    with pytest.raises(SystemExit):
+        parser.parse_args([*words, "--out", "x", "--repeats", "0"])
+    assert "0 must be at least 1" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_transformers_is_timed_in_a_process_of_its_own(tmp_path: Path) -> None:
     """A tiny config through the command itself: real processes, every runtime that is here."""
     parser = argparse.ArgumentParser()
-    add_speed_benches(parser.add_subparsers())
+    add_benches(parser.add_subparsers())
     quick = ["--repeats", "1", "--read-mebibytes", "16", "--runtime", "torch", "transformers"]
     for words in (["e2e", "--new-tokens", "4"], ["decode", "--contexts", "8", "--tokens", "2"]):
         options = parser.parse_args([*words, "--models", "cobra_tiny", *quick, "--out", str(tmp_path)])

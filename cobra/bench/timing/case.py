@@ -1,11 +1,13 @@
-"""Something that can be run again and again, and the random inputs for it."""
+"""Something that can be run again and again, and a watch for what it does."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+
+from cobra.bench.timing.sample import Sample
 
 
 @dataclass(frozen=True)
@@ -15,15 +17,11 @@ class Case:
     Attributes:
         run: the call. It may return a `Sample`, where it knows better than a clock around it: stages, or
             seconds that another program measured.
-        bytes: what it must read and write at least; 0 where nobody asks.
-        flops: what it computes; 0 where nobody asks.
         rehearsal: a shorter call that warms up all the same and takes as much memory; None: `run`.
         about: what the report should know of it, plain JSON.
     """
 
     run: Callable[[], object]
-    bytes: float = 0.0
-    flops: float = 0.0
     rehearsal: Callable[[], object] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -33,30 +31,34 @@ def dtype_of(name: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
-def normal(*shape: int, dtype: str = "float32", seed: int = 0) -> Tensor:
-    """Normal random numbers."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype_of(dtype))
+class Stopwatch:
+    """Seconds of one stage after another, a GPU's work included.
 
+    Args:
+        device: that works.
+    """
 
-def forward(function: Callable[[], object], flops: float = 0.0, bytes: float = 0.0) -> Case:
-    """A case that keeps nothing for a backward pass."""
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.stages: dict[str, tuple[float, float]] = {}
+        self.restart()
 
-    def run() -> object:
-        with torch.inference_mode():
-            return function()
+    def restart(self) -> None:
+        """The next stage begins now."""
+        self.last = self._now()
 
-    return Case(run, bytes, flops)
+    def mark(self, stage: str) -> None:
+        """A stage ends, the next begins."""
+        now = self._now()
+        self.stages[stage] = now[0] - self.last[0], now[1] - self.last[1]
+        self.last = now
 
+    def sample(self, *stages: str) -> Sample:
+        """The sum of these stages, all of them when none is named; the others are kept beside it."""
+        summed = [self.stages[stage] for stage in stages or self.stages]
+        return Sample(sum(cpu for cpu, _ in summed), sum(wall for _, wall in summed), self.stages)
 
-def with_gradients(function: Callable[[], Tensor], inputs: list[Tensor], seed: int = 9) -> Case:
-    """A case that runs the function, then the gradients of `inputs` by a random gradient of its result."""
-    for tensor in inputs:
-        tensor.requires_grad_()
-    with torch.no_grad():
-        gradient = normal(*function().shape, seed=seed)
-
-    def run() -> object:
-        y = function()
-        return torch.autograd.grad(y, inputs, gradient.to(y.dtype))
-
-    return Case(run)
+    def _now(self) -> tuple[float, float]:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.process_time(), time.perf_counter()

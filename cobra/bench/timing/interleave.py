@@ -1,118 +1,90 @@
-"""Measures the parts of a group in turn and keeps what every repeat gave."""
+"""Measures the parts of a group in turn."""
 
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cobra.bench.timing.group import Group, Number, Outcome
-from cobra.bench.timing.sample import Missing, Prepared, Sample
+from cobra.bench.timing.sample import Measurement, Missing, Prepared, Runner, Sample
 from cobra.bench.timing.workers import Workers
 
 
-class Result:
-    """What one group gave.
+@dataclass(frozen=True)
+class Group:
+    """Measurements taken in turn, so that the machine's load falls on all alike.
 
-    Args:
-        group: what was measured.
+    Attributes:
+        title: for the progress bar.
+        parts: each becomes an entry of the report.
+        ceilings: what the machine can do at most, by the name that it has in every entry; their cases tell
+            the `amount` of what they do.
+        ends: processes that nobody needs afterwards.
     """
 
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self.prepared: dict[str, Prepared] = {}
-        self.missing: dict[str, str] = {}
-        self.samples: dict[str, list[Sample]] = {}
+    title: str
+    parts: Sequence[Measurement]
+    ceilings: Mapping[str, Measurement] = field(default_factory=dict)
+    ends: Sequence[Runner] = ()
 
-    def entries(self) -> list[dict[str, Any]]:
-        """A JSON object for each measurement."""
-        return [self._entry(label) for label in self.group.parts]
 
-    def _entry(self, label: str) -> dict[str, Any]:
-        part = self.group.parts[label]
-        entry = {
-            "group": self.group.title,
-            "label": label,
-            "runner": part.runner.name,
-            "case": part.case,
-            "arguments": dict(part.arguments),
-        }
-        if label in self.missing:
-            return {**entry, "missing": self.missing[label]}
-        prepared = self.prepared[label]
-        return {
-            **entry,
-            "cpu_seconds": summary([sample.cpu for sample in self.samples[label]]),
-            "wall_seconds": summary([sample.wall for sample in self.samples[label]]),
-            "bytes": prepared.bytes,
-            "flops": prepared.flops,
-            "peak_bytes": prepared.peak_bytes,
-        }
+class _Result:
+    """What a measurement gave, or why it gave nothing."""
 
-    def numbers(self, threads: int, quick: bool) -> list[dict[str, Any]]:
-        """A JSON object for each number with a target."""
-        return [self._number(number, threads, quick) for number in self.group.numbers]
-
-    def _number(self, number: Number, threads: int, quick: bool) -> dict[str, Any]:
-        entry: dict[str, Any] = {
-            "name": number.name,
-            "target": number.target,
-            "at_least": number.at_least,
-            "unit": number.unit,
-            "note": number.note,
-        }
+    def __init__(self, measurement: Measurement, workers: Workers) -> None:
+        self.measurement, self.workers = measurement, workers
+        self.prepared = Prepared(0, 0)
+        self.samples: list[Sample] = []
+        self.missing = ""
         try:
-            values = [number.value(outcomes) for outcomes in self._repeats(threads)]
-        except KeyError as label:
-            name = label.args[0]
-            return {**entry, "missing": self.missing.get(name, f"{name} was not measured")}
-        value = statistics.median(values)
-        reached = value >= number.target if number.at_least else value <= number.target
-        return {
-            **entry,
-            "value": value,
-            "least": min(values),
-            "most": max(values),
-            "reached": None if quick else reached,
-        }
-
-    def _repeats(self, threads: int) -> list[dict[str, Outcome]]:
-        count = min((len(samples) for samples in self.samples.values()), default=0)
-        return [
-            {
-                label: Outcome(self.prepared[label], samples[i].cpu if threads == 1 else samples[i].wall)
-                for label, samples in self.samples.items()
-            }
-            for i in range(count)
-        ] or [{}]
-
-
-def measure(group: Group, workers: Workers, repeats: int, bar: Progress) -> Result:
-    """Prepare every part of a group, then time them in turn, as often as asked or as the group allows."""
-    result = Result(group)
-    for label, part in group.parts.items():
-        try:
-            result.prepared[label] = workers.prepare(part)
-            result.samples[label] = []
+            self.prepared = workers.prepare(measurement)
         except Missing as reason:
-            result.missing[label] = str(reason)
-    task = bar.add_task(group.title, total=min(repeats, group.repeats))
-    for _ in range(min(repeats, group.repeats)):
-        for label in list(result.samples):
-            try:
-                result.samples[label].append(workers.time(group.parts[label]))
-            except Missing as reason:
-                result.missing[label] = str(reason)
-                del result.samples[label]
+            self.missing = str(reason)
+
+    def time(self) -> None:
+        """One repeat."""
+        if self.missing:
+            return
+        try:
+            self.samples.append(self.workers.time(self.measurement))
+        except Missing as reason:
+            self.missing = str(reason)
+
+    def entry(self, ceilings: Mapping[str, Any]) -> dict[str, Any]:
+        """What the report keeps of it."""
+        if self.missing:
+            return {**self.measurement.entry, "missing": self.missing}
+        prepared = asdict(self.prepared)
+        about = prepared.pop("about")
+        seconds = [asdict(sample) for sample in self.samples]
+        return {**self.measurement.entry, **about, **prepared, "seconds": seconds, **ceilings}
+
+    def rates(self) -> dict[str, list[float]]:
+        """The amount that its case tells, a second."""
+        samples, amount = ([] if self.missing else self.samples), self.prepared.about.get("amount", 0)
+        return {basis: [amount / getattr(sample, basis) for sample in samples] for basis in ("cpu", "wall")}
+
+
+def measure(group: Group, workers: Workers, repeats: int, bar: Progress) -> list[dict[str, Any]]:
+    """Prepare everything in a group, then time it in turn; a JSON object for each part."""
+    parts = [_Result(part, workers) for part in group.parts]
+    ceilings = {name: _Result(ceiling, workers) for name, ceiling in group.ceilings.items()}
+    task = bar.add_task(group.title, total=repeats)
+    for _ in range(repeats):
+        for result in (*parts, *ceilings.values()):
+            result.time()
         bar.advance(task)
     bar.remove_task(task)
-    for label in result.samples:
+    for part in group.parts:
         # a process that died has forgotten by itself
         with suppress(Missing):
-            workers.forget(group.parts[label])
-    return result
+            workers.forget(part)
+    for runner in group.ends:
+        workers.stop(runner)
+    rates = {name: ceiling.rates() for name, ceiling in ceilings.items()}
+    return [part.entry(rates) for part in parts]
 
 
 def with_progress(groups: Sequence[Group], console: Console) -> Iterator[tuple[Group, Progress]]:
@@ -123,8 +95,3 @@ def with_progress(groups: Sequence[Group], console: Console) -> Iterator[tuple[G
         for group in groups:
             yield group, bar
             bar.advance(whole)
-
-
-def summary(seconds: list[float]) -> dict[str, Any]:
-    """Best, median and all of the seconds that the repeats took."""
-    return {"best": min(seconds), "median": statistics.median(seconds), "samples": seconds}

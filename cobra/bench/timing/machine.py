@@ -1,4 +1,4 @@
-"""The machine that a bench ran on."""
+"""The machine and the process that measures on it."""
 
 import os
 import platform
@@ -7,15 +7,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 
-def machine() -> dict[str, Any]:
-    """When, on which CPU, with which versions."""
+from cobra.kernels.cpu import library
+
+
+def about() -> dict[str, Any]:
+    """When, on what, versions, threads, and the native library's ISA level or why there is none."""
+    reason = library.unavailable()
     return {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "transformers": version("transformers"),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "isa": None if reason else library.level(),
+        "native_library": reason or "ok",
     }
 
 

@@ -5,26 +5,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Arguments = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Runner:
     """A process of its own that runs cases.
 
     Attributes:
-        name: what the reports call it.
+        name: one process has one name.
         cases: the module that defines its cases.
         backend: `COBRA_BACKEND` of the process; empty leaves the choice to the dispatch.
         isa: `COBRA_ISA` of the process; empty takes the fastest level.
-        keeps_memory: whether freed memory stays in the process, so that large results bring no page faults.
     """
 
     name: str
     cases: str
     backend: str = ""
     isa: str = ""
-    keeps_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,11 +31,13 @@ class Measurement:
         runner: where it runs.
         case: name of a function in the runner's module.
         arguments: its arguments, plain JSON.
+        entry: what the report says of it beside what is measured, plain JSON.
     """
 
     runner: Runner
     case: str
-    arguments: Arguments = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    entry: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -67,17 +65,13 @@ class Prepared:
     """What is known of a case before it is timed.
 
     Attributes:
-        bytes: what a call must read and write at least; 0 where nobody asks.
-        flops: what a call computes; 0 where nobody asks.
-        peak_bytes: how far memory grew over what it was before the call.
-        resident_bytes: how much the process then had in all.
-        about: what else the case tells.
+        extra_bytes: how far memory grew over what it was before the call.
+        peak_bytes: how much the process then had in all.
+        about: what the case tells.
     """
 
-    bytes: float
-    flops: float
+    extra_bytes: float
     peak_bytes: float
-    resident_bytes: float = float("nan")
     about: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -16,17 +16,15 @@ from typing import Any
 import torch
 
 from cobra.bench.timing.case import Case
+from cobra.bench.timing.machine import about
 from cobra.bench.timing.memory import peak_bytes
 from cobra.bench.timing.sample import Prepared, Sample
 
 # A sample shorter than this repeats its call, or it would show the caches that another process left behind.
 _SHORTEST = 0.1
-_MODULES = (
-    "cobra.bench.kernels.cases",
-    "cobra.bench.kernels.transformers_cases",
-    "cobra.bench.cases",
-    "cobra.bench.transformers_cases",
-    "cobra.bench.llama_cases",
+_MODULES = tuple(
+    f"cobra.bench.{name}"
+    for name in ("ceilings", "torch_cases", "transformers_cases", "llama_cases", "op_cases")
 )
 
 
@@ -39,7 +37,7 @@ class Worker:
 
     def __init__(self, cases: dict[str, Callable[..., Case]]) -> None:
         self.cases = cases
-        self.prepared: dict[str, tuple[Case, int]] = {}
+        self.prepared: dict[str, tuple[Case, int, Prepared]] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request; `missing` holds the reason if there is none."""
@@ -57,7 +55,9 @@ class Worker:
             return {"missing": f"{type(error).__name__}: {error}".splitlines()[0]}
 
     def prepare(self, key: str, name: str, arguments: dict[str, Any]) -> Prepared:
-        """Build a case, run it until its speed is known, and measure how much memory it takes."""
+        """Build a case, run it until its speed is known, and measure how much memory it takes; once."""
+        if key in self.prepared:
+            return self.prepared[key][-1]
         if name not in self.cases:
             raise LookupError(f"no case is called {name}: this runner has {', '.join(self.cases)}")
         case = self.cases[name](**arguments)
@@ -65,12 +65,13 @@ class Worker:
         rehearse()
         memory = peak_bytes(rehearse)
         seconds = clock(rehearse, 1).wall
-        self.prepared[key] = case, max(1, int(_SHORTEST / max(seconds, 1e-7)))
-        return Prepared(case.bytes, case.flops, *memory, case.about)
+        found = Prepared(*memory, case.about)
+        self.prepared[key] = case, max(1, int(_SHORTEST / max(seconds, 1e-7))), found
+        return found
 
     def time(self, key: str) -> Sample:
         """Seconds of a call."""
-        case, calls = self.prepared[key]
+        case, calls, _ = self.prepared[key]
         return clock(case.run, calls)
 
 
@@ -82,21 +83,6 @@ def clock(run: Callable[[], object], calls: int) -> Sample:
         if isinstance(result, Sample):
             return result
     return Sample((time.process_time() - cpu) / calls, (time.perf_counter() - wall) / calls)
-
-
-def about() -> dict[str, Any]:
-    """Versions, threads, and the ISA level of the native library or why there is none."""
-    from cobra.kernels.cpu import library
-
-    reason = library.unavailable()
-    return {
-        "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "threads": torch.get_num_threads(),
-        "isa": None if reason else library.level(),
-        "isa_levels": [] if reason else library.levels(),
-        "native_library": reason or "ok",
-    }
 
 
 def main() -> None:

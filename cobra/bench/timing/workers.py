@@ -93,9 +93,6 @@ def _start(runner: Runner, threads: int) -> subprocess.Popen[str]:
         environment["COBRA_BACKEND"] = runner.backend
     if runner.isa:
         environment["COBRA_ISA"] = runner.isa
-    if runner.keeps_memory:
-        # mallopt(3)
-        environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
     command = [sys.executable, "-m", "cobra.bench.timing.worker", runner.cases, str(threads)]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, encoding="utf-8"

@@ -5,41 +5,47 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cobra.bench.timing.case import Case, forward, normal
+from cobra.bench.timing.case import Case, dtype_of
 from cobra.kernels import huge_pages, ops
 from cobra.kernels.step_graph import StepGraph
 
 
 def linear_cycle(
-    op: str, rows: int, width: int, mebibytes: int, dtype: str, group: int = 64, batch: int = 1
+    length: int, op: str, rows: int, width: int, mebibytes: int, dtype: str, group: int = 64
 ) -> Case:
-    """Activations (batch, width) through many weights (rows, width), without Python between them where ours.
+    """Activations (length, width) through many weights (rows, width), without Python between them where ours.
 
     Args:
+        length: rows of activations.
         op: linear_bf16, linear_w8 or linear_w4 of ours; torch_bf16, torch_int8 or torch_int4.
         rows: outputs.
         width: inputs.
         mebibytes: weights and scales in all.
         dtype: of the activations.
         group: inputs that share a scale, where 4 bits are asked for.
-        batch: rows of activations.
     """
-    x, weight = normal(batch, width, dtype=dtype), 0.02 * normal(rows, width, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(length, width, generator=generator).to(dtype_of(dtype))
+    weight = 0.02 * torch.randn(rows, width, generator=generator)
     pack, multiply = _LINEARS[op]
     parts = pack(weight, group)
     size = sum(part.nbytes for part in parts)
     # equal values at distinct addresses: the memory is read all the same; huge pages, as in quantized models
     weights = [tuple(huge_pages.copy(part) for part in parts) for _ in range(-(-mebibytes * 2**20 // size))]
 
-    def run(x: Tensor) -> Tensor:
+    def through(x: Tensor) -> Tensor:
         y = x
         for packed in weights:
             y = multiply(x, group, *packed)
         return y
 
-    cycle = StepGraph(run)
-    count = len(weights)
-    return forward(lambda: cycle(x), flops=2.0 * batch * rows * width * count, bytes=float(size * count))
+    cycle = StepGraph(through)
+
+    @torch.inference_mode()
+    def run() -> object:
+        return cycle(x)
+
+    return Case(run, about={"step_bytes": size * len(weights)})
 
 
 def _bf16(weight: Tensor, group: int) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""This project's own engine, `--runtime torch`, and the bandwidth that bounds everybody."""
+"""This project's own engine, `--runtime torch`."""
 
 import json
 from collections.abc import Callable
@@ -10,13 +10,11 @@ from torch import Tensor, nn
 
 from cobra.bench.build import random_lm, random_vlm, weight_bytes
 from cobra.bench.question import Question
-from cobra.bench.stopwatch import Stopwatch
 from cobra.bench.subjects import Tree
 from cobra.bench.systems.contexts import rewind, state_at, state_bytes_of_step
 from cobra.bench.systems.flops import tensors_read
-from cobra.bench.timing.case import Case, dtype_of
+from cobra.bench.timing.case import Case, Stopwatch, dtype_of
 from cobra.bench.timing.sample import Sample
-from cobra.kernels import huge_pages
 from cobra.models.generate import decode as decoding
 from cobra.models.lm.base import DecodeState, LanguageModel
 from cobra.models.lm.state_dtype import set_state_dtype
@@ -67,7 +65,7 @@ def e2e(
         "new_tokens": new_tokens,
         **_settings(model.lm, context + new_tokens // 2, dtype),
     }
-    return Case(run, about["step_bytes"], rehearsal=lambda: run(2), about=about)
+    return Case(run, rehearsal=lambda: run(2), about=about)
 
 
 def decode(
@@ -112,7 +110,7 @@ def decode(
         return watch.sample()
 
     about = {"tokens": tokens, "model_bytes": weight_bytes(model), **_settings(model, context, dtype)}
-    return Case(run, about["step_bytes"], rehearsal=lambda: run(2), about=about)
+    return Case(run, rehearsal=lambda: run(2), about=about)
 
 
 def prefill(
@@ -133,21 +131,6 @@ def prefill(
     about = {"tokens": length, "model_bytes": weight_bytes(model)}
     constant = _settings(model, 0, dtype)["constant_state"]
     return Case(run, about={**about, "constant_state": constant})
-
-
-def read(mebibytes: int, device: str) -> Case:
-    """A sum over distinct data on huge pages: the read bandwidth, if there is more than any cache holds."""
-    data = huge_pages.zeros((mebibytes * 2**18,), torch.float32, torch.device(device)).fill_(1)
-
-    def run() -> Sample:
-        # once without the clock: after minutes of rest a first pass was seen at half the rate
-        data.sum()
-        watch = Stopwatch(device)
-        data.sum()
-        watch.mark("read")
-        return watch.sample()
-
-    return Case(run, bytes=data.nbytes)
 
 
 @cache
@@ -185,4 +168,4 @@ def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-CASES: dict[str, Callable[..., Case]] = {case.__name__: case for case in (e2e, decode, prefill, read)}
+CASES: dict[str, Callable[..., Case]] = {case.__name__: case for case in (e2e, decode, prefill)}

@@ -1,4 +1,4 @@
-"""From what was asked to groups of measurements."""
+"""Models in the engines and settings that were asked for."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,8 @@ from cobra.models.lm.state_space import StateSpaceLM
 
 OURS, TRANSFORMERS, LLAMA = "torch", "transformers", "llama.cpp"
 RUNTIMES = (OURS, TRANSFORMERS, LLAMA)
-BANDWIDTH = "bandwidth"
 _CASES = {
-    OURS: "cobra.bench.cases",
+    OURS: "cobra.bench.torch_cases",
     TRANSFORMERS: "cobra.bench.transformers_cases",
     LLAMA: "cobra.bench.llama_cases",
 }
@@ -54,6 +53,21 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Point:
+    """What every engine is measured at.
+
+    Attributes:
+        case: e2e, decode or prefill.
+        length: tokens before the first that is timed; of a prompt, its tokens.
+        arguments: of the case.
+    """
+
+    case: str
+    length: int
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Engine:
     """A model in one engine with one setting.
 
@@ -80,15 +94,26 @@ class Engine:
         how = " ".join(filter(None, (runtime, self.mode)))
         return ", ".join(filter(None, (self.subject.name, self.precision, how)))
 
-    def measurement(self, case: str, arguments: Mapping[str, Any]) -> Measurement:
-        """A case of it, in a process of its own."""
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What a report says of it."""
+        named = {"runtime": self.runtime, "mode": self.mode, "precision": self.precision}
+        return {"label": self.label, "model": self.subject.name, **named}
+
+    @property
+    def runner(self) -> Runner:
+        """Its process."""
+        return Runner(self.label, _CASES[self.runtime])
+
+    def measurement(self, point: Point, batch: int) -> Measurement:
+        """It at a point, among the engines of a batch."""
         tree: dict[str, Any] = {"lm": self.subject.lm}
-        if case == "e2e":
+        if point.case == "e2e":
             tree = {"vlm": self.subject.vlm}
         if self.runtime == LLAMA:
             tree = {}
-        runner = Runner(self.label, _CASES[self.runtime])
-        return Measurement(runner, case, {**tree, **self.arguments, **arguments})
+        entry = {**self.entry, "length": point.length, "batch": batch}
+        return Measurement(self.runner, point.case, {**tree, **self.arguments, **point.arguments}, entry)
 
 
 def engines(subjects: Sequence[Subject], settings: Settings) -> list[Engine]:
@@ -140,9 +165,3 @@ def _state_dtypes(subject: Subject, settings: Settings) -> Sequence[str]:
     """A model without a recurrent state is measured once, however many precisions were asked for."""
     factory: Any = build(subject.lm)
     return settings.state_dtypes if issubclass(factory.func, StateSpaceLM) else ("fp32",)
-
-
-def bandwidth(settings: Settings) -> Measurement:
-    """Reading memory, in a process of its own."""
-    arguments = {"mebibytes": settings.read_mebibytes, "device": settings.device}
-    return Measurement(Runner(BANDWIDTH, _CASES[OURS]), "read", arguments)

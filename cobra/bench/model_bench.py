@@ -1,0 +1,82 @@
+"""`cobra bench e2e|decode|prefill`: every engine at every point, as far as the memory allows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cobra.bench.ceilings import bandwidth
+from cobra.bench.engines import LLAMA, Engine, Point, Settings, engines
+from cobra.bench.room import available, batches, needed
+from cobra.bench.run import Plan, run
+from cobra.bench.subjects import Subject
+from cobra.bench.timing.interleave import Group
+
+
+def bench_models(
+    subjects: Sequence[Subject], points: Sequence[Point], settings: Settings, repeats: int, out: Path
+) -> None:
+    """Measure the subjects at points of one case, and write the reports to `out`, named after it."""
+    case = points[0].case
+    alone = [subject.name for subject in subjects if subject.vlm is None]
+    if case == "e2e" and alone:
+        raise ValueError(
+            f"{', '.join(alone)}: a language model alone sees no picture; name a config, or use `decode`"
+        )
+    if case != "e2e":
+        subjects = [replace(subject, vlm=None) for subject in subjects]
+    groups, missing = _groups(engines(subjects, settings), points, settings)
+    about = {
+        "dtype": settings.dtype,
+        "device": settings.device,
+        "real_prefill": bool(points[0].arguments.get("real")),
+        "new_tokens": points[0].arguments.get("new_tokens"),
+    }
+    run(Plan(case, groups, about, missing), settings.threads, repeats, out)
+
+
+def _groups(
+    chosen: Sequence[Engine], points: Sequence[Point], settings: Settings
+) -> tuple[list[Group], list[Mapping[str, Any]]]:
+    """Engines that fit into memory together, in turn at every point; entries of what cannot be measured."""
+    room = available(settings.device) - settings.read_mebibytes * 2**20
+    missing: list[Mapping[str, Any]] = []
+    # each engine, where it is measured, and the most memory that takes
+    fitting: list[tuple[Engine, list[Point], float]] = []
+    for engine in chosen:
+        sizes = {point.length: needed(engine, point.length) for point in points}
+        reasons = {
+            p.length: engine.missing or _refusal(engine, p.case, sizes[p.length], room) for p in points
+        }
+        missing += [
+            {**engine.entry, "length": length, "missing": why} for length, why in reasons.items() if why
+        ]
+        left = [point for point in points if not reasons[point.length]]
+        if left:
+            fitting.append((engine, left, max(sizes[point.length] for point in left)))
+    groups = [
+        group
+        for batch, members in enumerate(batches([size for *_, size in fitting], room))
+        for group in _batch(batch, [fitting[member][:2] for member in members], points, settings)
+    ]
+    return groups, missing
+
+
+def _batch(
+    number: int, members: Sequence[tuple[Engine, list[Point]]], points: Sequence[Point], settings: Settings
+) -> list[Group]:
+    groups = []
+    for point in points:
+        parts = [engine.measurement(point, number) for engine, where in members if point in where]
+        ends = [engine.runner for engine, _ in members] if point is points[-1] else []
+        ceilings = {"bandwidth": bandwidth(settings.read_mebibytes, settings.device)}
+        groups.append(Group(f"{point.case} {point.length or ''}", parts, ceilings, ends))
+    return groups
+
+
+def _refusal(engine: Engine, case: str, size: float, room: float) -> str:
+    if engine.runtime == LLAMA and case == "e2e":
+        return "llama-bench measures language models alone: use `decode` and `prefill`"
+    if size > room:
+        return f"needs {size / 1e9:.1f} GB of memory, {max(room, 0) / 1e9:.1f} GB are free"
+    return ""

@@ -1,0 +1,165 @@
+"""`cobra bench kernels`: operators by shape, dtype and pass, on our kernels and on their peers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from cobra.bench.ceilings import bandwidth, product_rate
+from cobra.bench.run import Plan, run
+from cobra.bench.timing.interleave import Group
+from cobra.bench.timing.sample import Measurement, Runner
+from cobra.kernels.cpu import library
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who runs an operator.
+
+    Attributes:
+        name: its column in the report.
+        runner: its process.
+        arguments: of its case, beside the operator's.
+    """
+
+    name: str
+    runner: Runner
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What is measured of an operator at one shape.
+
+    Attributes:
+        case: its name, in every peer's module.
+        shape: arguments of its case beside length, dtype and pass.
+        lengths: tokens of a call.
+        peers: beside our kernels and their slower levels.
+        dtypes: of activations.
+        backward: whether with gradients, too.
+    """
+
+    case: str
+    shape: Mapping[str, Any]
+    lengths: Sequence[int]
+    peers: Sequence[Peer] = ()
+    dtypes: Sequence[str] = ("float32", "bfloat16")
+    backward: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called in the report: with its shape."""
+        letters = [f"{letter}{self.shape[key]}" for key, letter in _LETTERS.items() if key in self.shape]
+        return " ".join([self.shape.get("op", self.case), *letters])
+
+
+OURS = Peer("cpu", Runner("cpu", "cobra.bench.op_cases", backend="cpu"))
+REFERENCE = Peer("reference", replace(OURS.runner, name="reference", backend="reference"))
+TRANSFORMERS = Peer("transformers", Runner("transformers", "cobra.bench.transformers_cases"))
+# the faster one is the honest baseline: published configurations ask for 256, a CPU likes less
+SMALL_CHUNKS = replace(TRANSFORMERS, name="transformers, chunks of 64", arguments={"chunk_size": 64})
+_LETTERS = {"heads": "H", "head_dim": "P", "d_state": "N", "channels": "D", "dt_rank": "R"}
+_LETTERS |= {"rows": "rows ", "width": "D"}
+_SHORT = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+def bench_kernels(
+    out: Path, repeats: int, threads: int, quick: bool = False, peers: bool = True, words: Sequence[str] = ()
+) -> None:
+    """Measure the operators and write the reports to `out`.
+
+    Args:
+        out: folder to write to.
+        repeats: of everything, in turn.
+        threads: of each process.
+        quick: small sizes, to try the bench; the values mean nothing.
+        peers: whether transformers' and torch's own ways are measured, too.
+        words: only operators whose name in the report has one of these; empty for all.
+
+    Raises:
+        ValueError: where no operator has one.
+    """
+    levels = [] if library.unavailable() else library.levels()
+    groups = plan(quick, levels, peers)
+    chosen = [group for group in groups if not words or any(word in group.title for word in words)]
+    if not chosen:
+        names = ", ".join(dict.fromkeys(group.title.split()[0] for group in groups))
+        raise ValueError(f"no operator has {' or '.join(words)} in its name: there are {names}")
+    run(Plan("kernels", chosen, {"device": "cpu", "quick": quick}), threads, repeats, out)
+
+
+def plan(quick: bool, levels: Sequence[str], peers: bool = True) -> list[Group]:
+    """A group for each operator, shape, dtype and pass.
+
+    Args:
+        quick: small sizes.
+        levels: of our kernels on this machine, slowest first; empty without the native library.
+        peers: whether others are measured beside our kernels and the reference.
+    """
+    ceilings = {
+        "bandwidth": bandwidth(16 if quick else 1280, "cpu"),
+        "product_rate": product_rate(256 if quick else 2048),
+    }
+    slower = [Peer(f"cpu {level}", replace(OURS.runner, name=level, isa=level)) for level in levels[-2::-1]]
+    groups = []
+    for operator in _operators(quick):
+        others = [peer for peer in operator.peers if peers or peer is REFERENCE]
+        for title, parts in _rows(operator, [OURS, *others, *slower]):
+            groups.append(Group(title, parts, ceilings))
+    return groups
+
+
+def _rows(operator: Operator, peers: Sequence[Peer]) -> Iterator[tuple[str, list[Measurement]]]:
+    """What is a row of the report: its title, and everybody's measurement."""
+    for length, dtype, backward in product(operator.lengths, operator.dtypes, (False, True)):
+        if backward and not operator.backward:
+            continue
+        op = f"{operator.name} {_SHORT[dtype]}" + (" forward+backward" if backward else "")
+        arguments = {**operator.shape, "length": length, "dtype": dtype}
+        if backward:
+            arguments["backward"] = True
+        entry = {"op": op, "length": length, "backward": backward}
+        yield f"{op} at {length:,}", [_measurement(peer, operator, arguments, entry) for peer in peers]
+
+
+def _measurement(
+    peer: Peer, operator: Operator, arguments: Mapping[str, Any], row: Mapping[str, Any]
+) -> Measurement:
+    entry = {**row, "label": f"{row['op']}, {peer.name}", "runner": peer.name, "peer": peer in operator.peers}
+    return Measurement(peer.runner, operator.case, {**arguments, **peer.arguments}, entry)
+
+
+def _operators(quick: bool) -> list[Operator]:
+    """Operators at the sizes of a layer of Mamba and Mamba-2 130m, or small ones."""
+    tokens, inner, mebibytes = ([128], 256, 16) if quick else ([1024], 1536, 1280)
+    longer = [64] if quick else [4096, 16384, 65536]
+    mamba2 = {"heads": inner // 64, "head_dim": 64, "d_state": 128}
+    mamba = {"channels": inner, "d_state": 16}
+    return [
+        Operator("ssd_chunk_scan", mamba2, tokens, (TRANSFORMERS, SMALL_CHUNKS, REFERENCE), backward=True),
+        # a token must cost the same however many there are
+        Operator("ssd_chunk_scan", mamba2, longer, dtypes=["float32"]),
+        Operator("selective_scan", mamba, tokens, (TRANSFORMERS, REFERENCE), backward=True),
+        Operator("causal_conv1d", {"channels": inner + 256}, tokens, [REFERENCE], backward=True),
+        Operator("rms_norm", {"width": inner // 2}, tokens, [REFERENCE], backward=True),
+        Operator("add_rms_norm", {"width": inner // 2}, tokens, [REFERENCE]),
+        Operator("rms_norm_gated", {"width": inner}, tokens, [REFERENCE], backward=True),
+        Operator("selective_state_update", mamba2, [1], [REFERENCE]),
+        Operator("mamba2_step", mamba2, [1], [REFERENCE]),
+        Operator("mamba_step", {**mamba, "dt_rank": 48}, [1], [REFERENCE]),
+        *_linears(mebibytes),
+    ]
+
+
+def _linears(mebibytes: int) -> Iterator[Operator]:
+    """Weight-only linears, of which a token reads every weight, beside torch's."""
+    shape = {"rows": 2048, "width": 8192, "mebibytes": mebibytes}
+    for op, theirs, lengths in (
+        ("linear_bf16", "torch_bf16", [1]),
+        ("linear_w8", "torch_int8", [1]),
+        ("linear_w4", "torch_int4", [1, 4, 8]),
+    ):
+        torch = Peer("torch", OURS.runner, {"op": theirs})
+        yield Operator("linear_cycle", {"op": op, **shape}, lengths, [torch], dtypes=["bfloat16"])
