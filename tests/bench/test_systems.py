@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cobra.bench.systems.configs import read_systems
-from cobra.bench.systems.document import document
 from cobra.bench.systems.flops import scan_flops, update_flops
 from cobra.bench.systems.measure import System, _measure_lm, measure
 from cobra.bench.systems.notes import read_notes
+from cobra.bench.systems.show import document
 from cobra.models.lm.mamba2 import Mamba2LM
 
 ROOT = Path(__file__).parents[2]
