@@ -219,6 +219,23 @@ inline int64_t token_at(const Shape& s, int64_t visit) {
   return row * (s.length / s.grid_height) + column;
 }
 
+// A mask (B, L) of some token on the left, on the right, in the middle and here and there; of none in the last row.
+inline std::vector<uint8_t> some_masked(int64_t batch, int64_t length) {
+  std::vector<uint8_t> mask;
+  for (int64_t b = 0; b < batch; ++b)
+    for (int64_t t = 0; t < length; ++t) {
+      const bool middle = t >= length / 3 && t < length / 3 + 9 * b;
+      mask.push_back(b + 1 < batch && t >= 2 * b && t < length - 3 * b && !middle && t % 37 != 5);
+    }
+  return mask;
+}
+
+// NaN in each of the `width` values of a token that is masked.
+inline void poison(Values& values, const std::vector<uint8_t>& mask, int64_t width) {
+  for (size_t i = 0; i < values.size(); ++i)
+    if (!mask[i / size_t(width)]) values[i] = NAN;
+}
+
 inline double softplus(double x) { return x > 20 ? x : log1p(exp(x)); }
 inline double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 inline double silu(double x) { return x * sigmoid(x); }

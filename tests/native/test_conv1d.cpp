@@ -6,18 +6,19 @@ using namespace native;
 struct Shape {
   int64_t length, channels, taps, gap;
   cobra::DType dtype;
-  bool silu, packed;  // packed: several sequences in a row, some padding
+  bool silu, packed;  // packed: several sequences in a row, some tokens masked
   int64_t reversed, grid_height;
 };
 
-constexpr int64_t BATCH = 2;
+constexpr int64_t BATCH = 3;
 
-// The definition, visit by visit, and its adjoint.
+// The definition, visit by visit, and its adjoint. Masked tokens are not visited.
 struct Convolution {
   const Shape& s;
   Values x, weight, bias, initial, dy, dfinal;
   std::vector<int64_t> sequences;
   std::vector<uint8_t> mask;
+  std::vector<int64_t> visits[BATCH];
   Values y, final_state, dx, dweight, dbias, dinitial;
 
   explicit Convolution(const Shape& shape) : s(shape) {
@@ -30,37 +31,36 @@ struct Convolution {
     initial = narrowed(random.values(state), s.dtype);
     dfinal = narrowed(random.values(state), s.dtype);
     sequences.resize(size_t(tokens));
-    mask.resize(size_t(tokens), 1);
+    mask = s.packed ? some_masked(BATCH, s.length) : std::vector<uint8_t>(size_t(tokens), 1);
+    poison(x, mask, s.channels);
+    poison(dy, mask, s.channels);
     for (int64_t b = 0; b < BATCH; ++b)
       for (int64_t visit = 0; visit < s.length; ++visit) {
-        const size_t token = size_t(b * s.length + token_at(s, visit));
-        sequences[token] = visit / (11 + 20 * b);
-        mask[token] = visit % 37 != 5 && visit >= 2 * b;
+        const int64_t token = b * s.length + token_at(s, visit);
+        sequences[size_t(token)] = mask[size_t(token)] ? visit / (11 + 20 * b) : 99;
+        if (mask[size_t(token)]) visits[b].push_back(token);
       }
   }
 
+  int64_t length(int64_t b) const { return int64_t(visits[b].size()); }
   bool same(int64_t b, int64_t u, int64_t v) const {
-    if (!s.packed || s.length == 0) return true;
-    const auto at = [&](int64_t visit) { return sequences[size_t(b * s.length + token_at(s, visit < 0 ? 0 : visit))]; };
+    if (!s.packed || visits[b].empty()) return true;
+    const auto at = [&](int64_t visit) { return sequences[size_t(visits[b][size_t(visit < 0 ? 0 : visit)])]; };
     return at(u) == at(v);
   }
   size_t token(int64_t b, int64_t visit, int64_t c) const {
-    return size_t((b * s.length + token_at(s, visit)) * s.channels + c);
+    return size_t(visits[b][size_t(visit)] * s.channels + c);
   }
   size_t state(int64_t b, int64_t visit, int64_t c) const {
     return size_t((b * s.channels + c) * (s.taps - 1) + visit + s.taps - 1);
   }
-  bool padding(int64_t b, int64_t visit) const {
-    return s.packed && visit >= 0 && !mask[size_t(b * s.length + token_at(s, visit))];
-  }
   double input(int64_t b, int64_t visit, int64_t c) const {
-    if (visit < 0) return initial[state(b, visit, c)];
-    return padding(b, visit) ? 0 : x[token(b, visit, c)];
+    return visit < 0 ? initial[state(b, visit, c)] : x[token(b, visit, c)];
   }
   void add(int64_t b, int64_t visit, int64_t c, double gradient) {
     if (visit < 0)
       dinitial[state(b, visit, c)] += gradient;
-    else if (!padding(b, visit))
+    else
       dx[token(b, visit, c)] += gradient;
   }
 
@@ -71,10 +71,11 @@ struct Convolution {
     dbias.assign(size_t(BATCH * s.channels), 0);
     for (int64_t b = 0; b < BATCH; ++b)
       for (int64_t c = 0; c < s.channels; ++c) {
-        for (int64_t visit = 0; visit < s.length; ++visit) convolve(b, visit, c);
-        for (int64_t visit = s.length - s.taps + 1; visit < s.length; ++visit) {
-          if (!same(b, visit, s.length - 1)) continue;
-          const size_t kept = state(b, visit - s.length, c);
+        const int64_t end = length(b);
+        for (int64_t visit = 0; visit < end; ++visit) convolve(b, visit, c);
+        for (int64_t visit = end - s.taps + 1; visit < end; ++visit) {
+          if (!same(b, visit, end - 1)) continue;
+          const size_t kept = state(b, visit - end, c);
           final_state[kept] = input(b, visit, c);
           add(b, visit, c, dfinal[kept]);
         }

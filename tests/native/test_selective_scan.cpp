@@ -6,6 +6,8 @@ using namespace native;
 struct Shape {
   int64_t batch, length, channels, groups, d_state, gap;
   int64_t reversed = 0, grid_height = 1;
+  // a mask, under which everything is NaN
+  bool masked = false;
 };
 
 enum Input { U, DELTA, A, B, C, D, Z, BIAS, INITIAL, INPUTS };
@@ -18,6 +20,10 @@ std::vector<Values> random_inputs(const Shape& s, Random& random) {
   for (Input i : {B, C}) in[i] = random.values(tokens * s.groups * s.d_state);
   for (Input i : {D, BIAS}) in[i] = random.values(s.channels);
   in[A] = random.values(s.channels * s.d_state, -2, -0.1);
+  if (s.masked) {
+    const std::vector<uint8_t> mask = some_masked(s.batch, s.length);
+    for (Input i : {U, DELTA, B, C, Z}) poison(in[i], mask, int64_t(in[i].size()) / tokens);
+  }
   in[INITIAL] = random.values(s.batch * s.channels * s.d_state);
   return in;
 }
@@ -29,10 +35,13 @@ struct Outputs {
 // h_t = exp(dt A) h_{t-1} + dt B u,  y = (C h + D u) silu(z)
 Outputs recurrence(const Shape& s, const std::vector<Values>& in) {
   Outputs out{Values(in[U].size()), in[INITIAL]};
+  const std::vector<uint8_t> mask = some_masked(s.batch, s.length);
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t visit = 0; visit < s.length; ++visit)
       for (int64_t d = 0; d < s.channels; ++d) {
-        const int64_t token = b * s.length + token_at(s, visit), group = d / (s.channels / s.groups);
+        const int64_t token = b * s.length + token_at(s, visit);
+        if (s.masked && !mask[size_t(token)]) continue;
+        const int64_t group = d / (s.channels / s.groups);
         const size_t at = size_t(token * s.channels + d);
         const double dt = softplus(in[DELTA][at] + in[BIAS][size_t(d)]);
         double* state = out.final_state.data() + (b * s.channels + d) * s.d_state;
@@ -56,11 +65,13 @@ void test(const Shape& s, int64_t threads) {
   const std::vector<int64_t>* dims[] = {&wide, &wide, &decays, &maps, &maps, &channels, &wide, &channels, &state};
   std::vector<Tensor> in;
   for (int i = 0; i < INPUTS; ++i) in.emplace_back(*dims[i], values[size_t(i)], dims[i]->size() > 1 ? s.gap : 0);
+  std::vector<uint8_t> seen = some_masked(s.batch, s.length);
+  const cobra::Array mask = s.masked ? array_of(seen, cobra::BOOL, s.length) : absent();
   const auto a = [&](Input i) { return in[i].array(); };
 
   Tensor y(wide), final_state(state);
   Tensor states({s.batch, (s.length + cobra::SCAN_CHUNK - 1) / cobra::SCAN_CHUNK, s.d_state, s.channels});
-  const cobra::ScanForward forward = {a(U), a(DELTA), a(A), a(B), a(C), a(D), a(Z), a(BIAS), a(INITIAL), absent(), absent(),
+  const cobra::ScanForward forward = {a(U), a(DELTA), a(A), a(B), a(C), a(D), a(Z), a(BIAS), a(INITIAL), absent(), mask,
                                       y.array(), final_state.array(), states.array(),
                                       s.batch, s.length, s.channels, s.groups, s.d_state, 1, s.reversed, s.grid_height, threads};
   CHECK(cobra_selective_scan(&forward) == 0);
@@ -72,7 +83,7 @@ void test(const Shape& s, int64_t threads) {
   Tensor dy_tensor(wide, dy), dfinal_tensor(state, dfinal);
   Tensor du(wide), ddelta(wide), dA(decays), dB(maps), dC(maps), dD(channels), dz(wide), dbias(channels), dinitial(state);
   const cobra::ScanBackward backward = {dy_tensor.array(), dfinal_tensor.array(), a(U), a(DELTA), a(A), a(B), a(C), a(D),
-                                        a(Z), a(BIAS), absent(), absent(), states.array(),
+                                        a(Z), a(BIAS), absent(), mask, states.array(),
                                         du.array(), ddelta.array(), dB.array(), dC.array(), dz.array(),
                                         dA.array(), dD.array(), dbias.array(), dinitial.array(),
                                         s.batch, s.length, s.channels, s.groups, s.d_state, 1, s.reversed, s.grid_height, threads};
@@ -88,7 +99,7 @@ void test(const Shape& s, int64_t threads) {
 int main() {
   const Shape shapes[] = {
       {1, 0, 8, 1, 16, 0}, {1, 1, 1, 1, 1, 0}, {2, 31, 5, 1, 7, 3}, {1, 32, 16, 2, 16, 0}, {2, 65, 68, 4, 9, 1},
-      {2, 84, 5, 1, 7, 3, 1, 6},
+      {2, 84, 5, 1, 7, 3, 1, 6}, {3, 84, 5, 1, 7, 3, 1, 6, true}, {3, 70, 36, 2, 9, 0, 0, 1, true},
   };
   for (const Shape& shape : shapes) {
     const std::string name = "selective L " + std::to_string(shape.length) + " D " + std::to_string(shape.channels);

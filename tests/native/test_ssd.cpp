@@ -8,6 +8,8 @@ struct Shape {
   int64_t reversed = 0, grid_height = 1;
   // no state given, and no gradient of the final one
   bool bare = false;
+  // a mask, under which everything is NaN
+  bool masked = false;
 };
 
 enum Input { X, DT, A, B, C, D, DT_BIAS, INITIAL, INPUTS };
@@ -23,6 +25,10 @@ std::vector<Values> random_inputs(const Shape& s, Random& random) {
   in[C] = random.values(tokens * s.groups * s.d_state);
   in[D] = random.values(s.heads);
   in[DT_BIAS] = random.values(s.heads);
+  if (s.masked) {
+    const std::vector<uint8_t> mask = some_masked(s.batch, s.length);
+    for (Input i : {X, DT, B, C}) poison(in[i], mask, int64_t(in[i].size()) / tokens);
+  }
   const int64_t states = s.batch * s.heads * s.head_dim * s.d_state;
   in[INITIAL] = s.bare ? Values(size_t(states), 0) : random.values(states);
   return in;
@@ -35,10 +41,13 @@ struct Outputs {
 // S_t = exp(dt A) S_{t-1} + dt x B^T,  y = S C + D x
 Outputs recurrence(const Shape& s, const std::vector<Values>& in) {
   Outputs out{Values(in[X].size()), in[INITIAL]};
+  const std::vector<uint8_t> mask = some_masked(s.batch, s.length);
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t visit = 0; visit < s.length; ++visit)
       for (int64_t h = 0; h < s.heads; ++h) {
-        const int64_t token = b * s.length + token_at(s, visit), group = h / (s.heads / s.groups);
+        const int64_t token = b * s.length + token_at(s, visit);
+        if (s.masked && !mask[size_t(token)]) continue;
+        const int64_t group = h / (s.heads / s.groups);
         const double dt = softplus(in[DT][size_t(token * s.heads + h)] + in[DT_BIAS][size_t(h)]);
         const double* maps = in[B].data() + (token * s.groups + group) * s.d_state;
         const double* reads = in[C].data() + (token * s.groups + group) * s.d_state;
@@ -81,9 +90,11 @@ void test(const Shape& s, int64_t threads) {
   Tensor y(t.wide), final_state(t.state);
   const int64_t chunk = s.length > cobra::SSD_WHOLE ? cobra::SSD_CHUNK : cobra::SSD_WHOLE, chunks = (s.length + chunk - 1) / chunk;
   Tensor states({s.batch, s.heads, chunks, round_up(s.d_state, cobra::STATE_PAD) * round_up(s.head_dim, cobra::STATE_PAD)});
+  std::vector<uint8_t> seen = some_masked(s.batch, s.length);
+  const cobra::Array mask = s.masked ? array_of(seen, cobra::BOOL, s.length) : absent();
   const auto a = [&](Input i) { return s.bare && i == INITIAL ? absent() : t.in[i].array(); };
   const cobra::SsdForward forward = {
-      a(X), a(DT), a(A), a(B), a(C), a(D), a(DT_BIAS), a(INITIAL), absent(), absent(),
+      a(X), a(DT), a(A), a(B), a(C), a(D), a(DT_BIAS), a(INITIAL), absent(), mask,
       y.array(), final_state.array(), states.array(),
       s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 1, s.reversed, s.grid_height, threads};
   CHECK(cobra_ssd_chunk_scan(&forward) == 0);
@@ -114,7 +125,7 @@ void test(const Shape& s, int64_t threads) {
   Tensor dinitial(t.state);
   const cobra::SsdBackward backward = {
       dy_tensor.array(), s.bare ? absent() : dfinal_tensor.array(), a(X), a(DT), a(A), a(B), a(C), a(D), a(DT_BIAS),
-      absent(), absent(), states.array(),
+      absent(), mask, states.array(),
       dx.array(), ddt.array(), dB.array(), dC.array(), dA.array(), dD.array(), dbias.array(),
       s.bare ? absent() : dinitial.array(),
       s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 1, s.reversed, s.grid_height, threads};
@@ -138,6 +149,9 @@ int main() {
       // a whole sequence that fills its only chunk
       {1, 129, 2, 5, 1, 7, 0},     {1, 160, 2, 17, 1, 33, 1},
       {1, 128, 4, 17, 2, 33, 1}, {1, 128, 12, 3, 1, 5, 2, 0, 1, true},
+      // with a mask: in one chunk and in several, in one part and in more
+      {3, 84, 2, 5, 1, 7, 3, 1, 6, false, true}, {3, 150, 12, 3, 1, 5, 2, 0, 1, false, true},
+      {3, 150, 12, 3, 3, 5, 2, 0, 1, true, true},
   };
   for (const Shape& shape : shapes) {
     const std::string name = "ssd L " + std::to_string(shape.length) + " P " + std::to_string(shape.head_dim);

@@ -20,7 +20,7 @@ def causal_conv1d(
     scan_order: ScanOrder = "forward",
     grid: Grid | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """y (B, L, C) and the final state (B, C, K - 1), the last K - 1 inputs, both in x's dtype.
+    """y (B, L, C) and the final state (B, C, K - 1), the last K - 1 unmasked inputs, both in x's dtype.
 
     y[t, c] = act(bias[c] + sum_k weight[c, k] x[t - K + 1 + k, c]),   x before the start = initial_state or 0
 
@@ -35,7 +35,8 @@ def causal_conv1d(
             values must be neighbours. `initial_state` belongs to the first token's sequence; the final state
             holds inputs of the last token's and zeros for the others.
         activation: None or "silu".
-        mask: False at padding (B, L), whose inputs count as 0, in the final state too.
+        mask: False at tokens (B, L) that leave no trace, wherever they are: the others' y, the final state and
+            all gradients are those of the row without them, whatever they hold. y and its gradient are 0 there.
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, naming the argument.

@@ -12,8 +12,8 @@ constexpr int64_t SCAN_CHUNK = 32;
 constexpr int64_t STATE_PAD = 16;
 
 // A scan visits tokens along the sequence; down the columns of a grid of `grid_height` rows, if that is not 1; from the
-// last to the first, if `reversed`. Tokens under a False mask are not visited: results are zeros there. Arrays are in the
-// order of the sequence, states in that of the visits.
+// last to the first, if `reversed`. Tokens under a False mask are not visited, and results there are zeros. Arrays are in
+// the order of the sequence, states in that of the visits.
 
 // Mamba-2's scan. B batch, L tokens, H heads, P head width, G groups, N state.
 struct SsdForward {
