@@ -6,10 +6,8 @@ from functools import partial
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
 import lightning as L  # isort: skip
-import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cobra.data.batch import Batch
 from cobra.data.chat import Chat
 from cobra.data.processor import Example, Processor
 from cobra.train.schedule import Pick, ResumableLoader, StageSampler, make_plan
@@ -118,13 +116,6 @@ class DataModule(L.LightningDataModule):
     def predict_dataloader(self) -> list[DataLoader]:
         """Questions, one loader a source."""
         return self._questions("test")
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move the tensors; records stay where they are."""
-        records, batch.records = batch.records, []
-        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        batch.records = records
-        return batch
 
     def _questions(self, split: str) -> list[DataLoader]:
         processor = self.processor()
