@@ -91,3 +91,13 @@ def test_long_sequences_are_cut_in_training_and_prompts_are_not() -> None:
     short = Processor(Chat(TOKENIZER), SquashTransform(8, (0.5,) * 3, (0.5,) * 3), 4, max_length=10)
     assert len(short.encode(chat_record()).ids) == 10
     assert len(short.encode(chat_record(), prompt=True).ids) > 10
+
+
+def test_a_cut_leaves_each_label_under_its_token(processor: Processor) -> None:
+    whole = processor.encode(chat_record())
+    first = whole.labels.index(next(label for label in whole.labels if label != IGNORE_ID))
+    for length in range(first + 1, len(whole.ids) + 1):
+        short = Processor(processor.chat, processor.transform, processor.num_image_tokens, max_length=length)
+        cut = short.encode(chat_record())
+        assert (cut.ids, cut.labels) == (whole.ids[:length], whole.labels[:length])
+        assert any(label != IGNORE_ID for label in cut.labels)

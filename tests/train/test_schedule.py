@@ -61,3 +61,26 @@ def test_epochs_count_all_examples_of_all_devices() -> None:
 def test_an_unknown_source_is_named() -> None:
     with pytest.raises(ValueError, match=r"unknown sources \['c'\]"):
         make_plan([stage(data={"c": 1.0})], SIZES, 1)
+
+
+def test_every_epoch_and_every_source_has_an_order_of_its_own() -> None:
+    alone = make_plan([stage(batch_size=40, steps=4)], {"a": 40}, 1)
+    twins = {"a": 40, "b": 40}
+    pair = make_plan([stage(data={name: 1.0}, batch_size=40, steps=1) for name in "ab"], twins, 1)
+    orders = [
+        tuple(index for _, index in batch)
+        for sampler in (
+            StageSampler(alone, {"a": 40}),
+            StageSampler(alone, {"a": 40}, seed=1),
+            StageSampler(pair, twins, seed=2),
+        )
+        for batch in sampler
+    ]
+    assert all(sorted(order) == list(range(40)) for order in orders)
+    assert len(set(orders)) == len(orders) == 10
+
+
+def test_a_seed_decides_which_source_comes_when() -> None:
+    mixed = make_plan([stage(data={"a": 1.0, "b": 1.0}, steps=30)], SIZES, 1)
+    runs = [[batch[0][0] for batch in StageSampler(mixed, SIZES, seed=seed)] for seed in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
