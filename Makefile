@@ -28,8 +28,8 @@ test: .venv/installed  ## the unmarked tests, under 4 minutes
 test-slow: .venv/installed  ## slow, export and fault-injection tests
 	$(BIN)/python -m pytest -m 'slow or export or faults'
 
-test-native:  ## the C++ kernels under sanitizers, then for aarch64 under an emulator
-	tests/native/run.sh
+test-native:  ## the C++ kernels under sanitizers, then for aarch64 under an emulator (LEVEL=avx2 for one ISA level alone)
+	tests/native/run.sh $(LEVEL)
 
 check: .venv/installed  ## formatting, lint and types
 	$(BIN)/ruff format --check

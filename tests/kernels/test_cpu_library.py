@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -92,16 +91,3 @@ print(*paths)
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert len(result.stdout.split()) == 1, f"two OpenMP runtimes compete for the cores: {result.stdout}"
-
-
-@built
-@pytest.mark.skipif(sys.platform != "linux", reason="needs nm of binutils")
-def test_levels_share_no_code() -> None:
-    """A function that the linker merged might be the copy for another machine."""
-    path = Path(library.load()._name)
-    try:
-        result = subprocess.run(["nm", "-C", str(path)], capture_output=True, text=True, timeout=60)
-    except FileNotFoundError:
-        pytest.skip("needs nm of binutils")
-    weak = [line for line in result.stdout.splitlines() if f" {line.split()[-2]} " in (" W ", " V ", " u ")]
-    assert weak == []
