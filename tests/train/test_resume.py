@@ -42,15 +42,25 @@ def command(out: Path, *options: str) -> list[str]:
     return [*fit, *OVERRIDES, "--trainer.default_root_dir", str(out), *options]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted; the pictures are drawn beside it."""
+    folder = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(folder), env=environment(folder), check=True, capture_output=True, timeout=200)
+    return folder
+
+
+def environment(whole: Path) -> dict[str, str]:
+    return {**os.environ, "COBRA_CACHE": str(whole / "cache"), "OMP_NUM_THREADS": "1"}
+
+
+# .ci/run has the one in the middle
 @pytest.mark.faults
 @pytest.mark.parametrize("kill_after", [4, 16, 28])
-def test_a_killed_run_is_resumed_bit_for_bit(tmp_path: Path, kill_after: int) -> None:
-    environment = {**os.environ, "COBRA_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command(tmp_path / "whole"), env=environment, check=True, capture_output=True, timeout=200)
-
+def test_a_killed_run_is_resumed_bit_for_bit(whole: Path, tmp_path: Path, kill_after: int) -> None:
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(killed), env=environment(whole), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     checkpoint = killed / "checkpoints/last.ckpt"
     saves, seen, deadline = 0, 0.0, time.monotonic() + 120
@@ -64,8 +74,8 @@ def test_a_killed_run_is_resumed_bit_for_bit(tmp_path: Path, kill_after: int) ->
     assert not (killed / "model").exists(), "the run had finished before it was killed"
 
     resumed = command(killed, "--ckpt_path", "last")
-    subprocess.run(resumed, env=environment, check=True, capture_output=True, timeout=200)
+    subprocess.run(resumed, env=environment(whole), check=True, capture_output=True, timeout=200)
     steps = [row["step"] for row in csv.DictReader((killed / "logs/version_1/metrics.csv").open())]
     assert int(steps[0]) >= kill_after, "it started afresh"
-    files = [folder / "model/model.safetensors" for folder in (tmp_path / "whole", killed)]
+    files = [folder / "model/model.safetensors" for folder in (whole, killed)]
     assert files[0].read_bytes() == files[1].read_bytes()
