@@ -74,10 +74,3 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
     for module in sorted(reach):
         visit(module, [])
-
-
-def test_folders_that_are_links_at_the_root_are_no_packages() -> None:
-    # with an __init__.py `import kernels` at the root would hide another package of that name
-    for folder in ("models", "kernels", "eval", "export"):
-        assert (ROOT / folder).is_symlink()
-        assert not (ROOT / "cobra" / folder / "__init__.py").exists()

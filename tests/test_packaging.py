@@ -26,7 +26,8 @@ for name in sys.argv[1:]:
             print(f"{name}: {type(error).__name__}: {error}")
         sys.stdout.flush()
         os._exit(0)
-    os.wait()
+    if os.wait()[1]:
+        print(f"{name}: crashes")
 """
 
 

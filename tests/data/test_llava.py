@@ -129,11 +129,12 @@ def test_half_a_surrogate_pair_does_not_stop_the_import(tmp_path: Path) -> None:
     assert [message.text for message in data[0].messages] == ["a?", "\N{GRINNING FACE}"]
 
 
-def test_table_is_reused_until_the_file_changes(tmp_path: Path) -> None:
+def test_table_is_reused_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"id": n, "conversations": chat("hi", "hello")} for n in range(3)]
-    first = load(tmp_path, rows)
-    again = LlavaJson(tmp_path / "data.json", tmp_path, tmp_path / "cache")
-    assert first.table.cache_files == again.table.cache_files != []
+    load(tmp_path, rows)
+    with monkeypatch.context() as patch:
+        patch.setattr("cobra.data.llava.read_json_records", lambda path: pytest.fail("it is read again"))
+        assert len(LlavaJson(tmp_path / "data.json", tmp_path, tmp_path / "cache")) == 3
     (tmp_path / "data.json").write_text(json.dumps(rows[:2]))
     os.utime(tmp_path / "data.json", ns=(1, 1))
     assert len(LlavaJson(tmp_path / "data.json", tmp_path, tmp_path / "cache")) == 2

@@ -109,7 +109,8 @@ def test_digits_of_the_splits_are_disjoint(monkeypatch: pytest.MonkeyPatch) -> N
         build_scenes(500, 0, split)
     assert drawn["train"] <= set(TRAIN_DIGITS)
     assert drawn["test"] | drawn["composition"] <= set(TEST_DIGITS)
-    assert len(load_digits()[1]) == 1797
+    assert not set(TRAIN_DIGITS) & set(TEST_DIGITS)
+    assert set(TRAIN_DIGITS) | set(TEST_DIGITS) == set(range(len(load_digits()[1]))) == set(range(1797))
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -71,8 +71,10 @@ def test_an_answer_that_is_stopped_can_be_followed_by_a_question(make: Callable[
     next(answer)
     answer.close()
     assert 1 <= talk.answer_tokens < 50
-    assert [m.role for m in talk.messages] == ["user", "assistant"]
-    assert isinstance("".join(talk.ask("and now?")), str)
+    said = talk.messages[1]
+    "".join(talk.ask("and now?"))
+    assert [m.role for m in talk.messages] == ["user", "assistant"] * 2
+    assert talk.messages[1] is said
 
 
 def test_a_reset_conversation_starts_anew(make: Callable[..., Conversation]) -> None:
@@ -143,13 +145,14 @@ def test_a_token_of_a_long_answer_decodes_few_others() -> None:
 def test_a_bad_question_leaves_the_conversation_as_it_was(
     make: Callable[..., Conversation], question: str, message: str
 ) -> None:
-    talk = make(max_length=300)
-    "".join(talk.ask("what is it?", [PICTURE]))
+    talk, undisturbed = make(max_length=300), make(max_length=300)
+    for each in (talk, undisturbed):
+        "".join(each.ask("what is it?", [PICTURE]))
     before = list(talk.messages)
     with pytest.raises(ValueError, match=message):
         "".join(talk.ask(question))
     assert talk.messages == before
-    assert isinstance("".join(talk.ask("ok?")), str)
+    assert "".join(talk.ask("ok?")) == "".join(undisturbed.ask("ok?"))
 
 
 class Echo(Conversation):

@@ -28,4 +28,5 @@ def test_the_products_are_the_cpus_whatever_the_context(monkeypatch: pytest.Monk
 
 
 def test_the_timing_itself_runs() -> None:
-    assert product_rates.bf16_speed() > 0
+    # in the same unit, of products of the same size
+    assert 1 / 64 < product_rates.bf16_speed() < 64
