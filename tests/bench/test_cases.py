@@ -14,6 +14,7 @@ from cobra.bench.subjects import Subject
 from cobra.bench.systems.contexts import rewind, state_at
 from cobra.config.build import build_on_meta
 from cobra.kernels import cpu
+from cobra.kernels.cpu.replay import Replay
 from cobra.kernels.step_graph import StepGraph
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.lm.transformer import TransformerLM
@@ -112,12 +113,21 @@ def test_llama_bench_is_asked_for_the_same_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize("op", ["linear_bf16", "linear_w8", "linear_w4", "decode"])
 def test_what_decodes_runs_without_python(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StepGraph, "_give_up", lambda self, obstacle, result: pytest.fail(obstacle))
+    replayed = []
+    run = Replay.run
+
+    def noted(self: Replay) -> torch.Tensor:
+        replayed.append(self)
+        return run(self)
+
+    monkeypatch.setattr(Replay, "run", noted)
     if op == "decode":
         case = torch_cases.decode(MAMBA2, "bf16", "bfloat16", "cpu", 0, 3)
     else:
         case = op_cases.linear_cycle(1, op, rows=64, width=128, mebibytes=1, dtype="bfloat16")
     for _ in range(3):
         case.run()
+    assert replayed
 
 
 def test_the_flops_of_a_scan_follow_its_length() -> None:
