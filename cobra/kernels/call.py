@@ -1,30 +1,41 @@
 """What of a call decides which backend runs it, and what a backend may refuse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+Function = Callable[..., Any]
+F = TypeVar("F", bound=Function)
 
-class Call(NamedTuple):
-    """What the choice of a backend reads: all of it known before the op runs, and guarded by torch.compile.
+
+@dataclass(slots=True)
+class Call:
+    """What the choice of a backend reads: known before the op runs, never data, and guarded by torch.compile.
 
     Attributes:
         op: its name.
-        device: type of the device.
-        dtype: of the first input; of the result where that is integers.
-        taps: width of the convolution's filter; None where there is no convolution.
-        gradient: whether autograd will ask for a gradient. Only ops that not every backend can differentiate
-            tell.
+        device: of the first input.
+        dtype: that the backends must take: of the first input, if the op does not say otherwise.
     """
 
     op: str
-    device: str
+    device: torch.device
     dtype: torch.dtype
-    taps: int | None = None
-    gradient: bool = False
+    _names: Sequence[str]
+    _values: Sequence[Any]
+
+    @property
+    def gradient(self) -> bool:
+        """Whether autograd will ask for a gradient."""
+        return needs_gradient(*self._values)
+
+    def shape(self, argument: str) -> torch.Size | None:
+        """Shape of a tensor among the arguments, None if it is absent. What is read of it is guarded."""
+        value = self._values[self._names.index(argument)]
+        return None if value is None else value.shape
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,24 @@ class Limit:
     reason: str
 
 
-def needs_gradient(*tensors: Tensor | None) -> bool:
-    """Whether autograd will ask for a gradient of what is computed from these."""
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+NO_GRADIENT = Limit(lambda call: not call.gradient, "has no gradient")
+
+
+def limited(*limits: Limit) -> Callable[[F], F]:
+    """A function of a backend that takes only the calls of its op that all limits accept."""
+
+    def mark(function: F) -> F:
+        function.limits = (*limits_of(function), *limits)  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def limits_of(function: Function) -> tuple[Limit, ...]:
+    """The limits that a function was given."""
+    return getattr(function, "limits", ())
+
+
+def needs_gradient(*arguments: object) -> bool:
+    """Whether autograd will ask for a gradient of what is computed from these, tensors among others."""
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments)

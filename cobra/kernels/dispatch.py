@@ -1,21 +1,53 @@
 """Which backend runs an op: the first that is there and takes the call, or the one asked for.
 
-A backend is a folder beside this file and one line of `BACKENDS`. The choice reads what `call.Call` holds,
-never the data, so it holds under torch.compile; while a graph is exported only the reference is considered.
-A backend that was chosen runs the op: what it cannot run, it must refuse here.
+A backend is a folder beside this file and one line of `BACKENDS`; an op is in its file of the same name as
+the public one's, a function of all arguments in order. The choice reads what `call.Call` holds, never the
+data, so it holds under torch.compile; while a graph is exported only the reference is considered. A backend
+that was chosen runs the op: what it cannot run, it must refuse here.
 """
 
-import operator
+import functools
+import importlib
+import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
 import torch
+from torch.compiler import is_exporting
 
-from cobra.kernels import cpu, reference
-from cobra.kernels.call import Call, Limit
+from cobra.kernels import cpu
+from cobra.kernels.call import Call, Function, Limit, limits_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# The public ops by name: the functions of `ops/` that `op` decorates.
+OPS: dict[str, Function] = {}
+
+
+def in_folder(package: str) -> Callable[[str], Function | None]:
+    """Finds an op in the file of a package that is called as its public one; None if it is not there."""
+
+    def find(op: str) -> Function | None:
+        module = f"{package}.{OPS[op].__module__.rpartition('.')[2]}"
+        try:
+            return getattr(importlib.import_module(module), op, None)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            return None
+
+    return find
+
+
+class Kernel(NamedTuple):
+    """What runs an op on a backend, and the calls of it that are taken."""
+
+    function: Function
+    limits: tuple[Limit, ...]
 
 
 @dataclass(frozen=True)
@@ -25,33 +57,39 @@ class Backend:
     Args:
         name: what `COBRA_BACKEND` and `use_backend` call it.
         devices: device types it takes; None is all.
-        dtypes: dtypes of the op's first input that it takes.
-        ops: op name to function, each with the reference's signature.
+        dtypes: floating dtypes it takes.
         unavailable: why it cannot run on this machine, or None if it can.
-        limits: op name to the calls of it that are taken; an op that is not there has none.
+        find: the function that runs an op, or None if it has none. Asked only if it can run.
+
+    Attributes:
+        found: what it was asked for, by op.
     """
 
     name: str
     devices: tuple[str, ...] | None
     dtypes: tuple[torch.dtype, ...]
-    ops: Mapping[str, Callable[..., Any]]
     unavailable: Callable[[], str | None]
-    limits: Mapping[str, Sequence[Limit]] = field(default_factory=dict)
+    find: Callable[[str], Function | None]
+    found: dict[str, Kernel] = field(default_factory=dict, init=False)
 
-    def refusal(self, call: Call, exporting: bool = False) -> str | None:
-        """Why this backend does not run a call, or None if it does."""
+    def refusal(
+        self, op: str, device: torch.device, dtype: torch.dtype, exporting: bool = False
+    ) -> str | None:
+        """Why this backend runs no call of an op on a device and dtype; None if it runs some."""
         if exporting and self.name != REFERENCE:
             return f"an exported graph holds only the {REFERENCE}"
-        if call.op not in self.ops:
-            return f"has no {call.op}"
-        if self.devices is not None and call.device not in self.devices:
-            return f"runs on {', '.join(self.devices)}, not on {call.device}"
-        if call.dtype not in self.dtypes:
-            return f"takes {', '.join(map(str, self.dtypes))}, not {call.dtype}"
-        for limit in self.limits.get(call.op, ()):
-            if not limit.accepts(call):
-                return limit.reason
-        return self.unavailable()
+        if self.devices is not None and device.type not in self.devices:
+            return f"runs on {', '.join(self.devices)}, not on {device.type}"
+        if dtype.is_floating_point and dtype not in self.dtypes:
+            return f"takes {', '.join(map(str, self.dtypes))}, not {dtype}"
+        if (reason := self.unavailable()) is not None:
+            return reason
+        if op not in self.found:
+            function = self.find(op)
+            if function is None:
+                return f"has no {op}"
+            self.found[op] = Kernel(function, limits_of(function))
+        return None
 
 
 REFERENCE = "reference"
@@ -59,13 +97,15 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # Fastest first: the first that does not refuse is taken.
 BACKENDS: tuple[Backend, ...] = (
-    Backend("cpu", ("cpu",), (torch.float32, torch.bfloat16), cpu.OPS, cpu.unavailable, cpu.LIMITS),
-    Backend(REFERENCE, None, _FLOATS, reference.OPS, unavailable=lambda: None),
+    Backend(
+        "cpu", ("cpu",), (torch.float32, torch.bfloat16), cpu.unavailable, in_folder("cobra.kernels.cpu")
+    ),
+    Backend(REFERENCE, None, _FLOATS, lambda: None, in_folder("cobra.kernels.reference")),
 )
 
 # Read once: torch.compile can guard a global, not the environment.
 _asked: str | None = os.environ.get("COBRA_BACKEND") or None
-_decided: dict[tuple[Any, ...], str] = {}
+_candidates_of: dict[tuple[Any, ...], tuple[int, ...]] = {}
 
 
 @contextmanager
@@ -76,92 +116,102 @@ def use_backend(name: str | None) -> Iterator[None]:
         ValueError: if no backend has that name.
     """
     global _asked
-    before, _asked = _asked, None if name is None else _find(name).name
+    if name is not None:
+        _number(name)
+    before, _asked = _asked, name
     try:
         yield
     finally:
         _asked = before
 
 
-def resolve(
-    op: str, device: str, dtype: torch.dtype, *, taps: int | None = None, gradient: bool = False
-) -> Callable[..., Any]:
-    """The function that runs a call, described as in `call.Call`.
+@overload
+def op(check: Callable[P, R]) -> Callable[P, R]: ...
+@overload
+def op(*, dtype_of: str) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def op(check: Callable[..., Any] | None = None, *, dtype_of: str | None = None) -> Callable[..., Any]:
+    """A public op of a function that only checks its arguments: a backend then takes all of them in order.
 
-    Raises:
-        ValueError: if `COBRA_BACKEND` names no backend.
-        RuntimeError: if the backend that was asked for refuses, or all do; the message says why.
+    Args:
+        check: annotated and documented as the op; its first argument is a tensor on the op's device.
+        dtype_of: the argument that has, or is, the dtype that a backend must take; the first if left out.
+
+    The op raises what `check` does, ValueError if `COBRA_BACKEND` names no backend, and RuntimeError if the
+    backend that was asked for refuses, or all do; the message says why.
     """
-    # in a compiled graph a size may be symbolic: index makes it a number, and guards it
-    taps = None if taps is None else operator.index(taps)
-    return _find(_decide(op, device, dtype, taps, gradient, _asked, torch.compiler.is_exporting())).ops[op]
+    if check is None:
+        return functools.partial(_op, dtype_of=dtype_of)
+    return _op(check, None)
+
+
+def _op(check: Callable[P, R], dtype_of: str | None) -> Callable[P, R]:
+    name, parameters = check.__name__, inspect.signature(check).parameters
+    names = tuple(parameters)
+    # what is not given by position
+    rest = [tuple((key, parameters[key].default) for key in names[n:]) for n in range(len(names) + 1)]
+    position = 0 if dtype_of is None else names.index(dtype_of)
+
+    @functools.wraps(check)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        check(*args, **kwargs)
+        values: tuple[Any, ...] = args
+        if len(args) < len(names):
+            values += tuple([kwargs.get(key, default) for key, default in rest[len(args)]])
+        like, device = values[position], values[0].device
+        dtype = like if isinstance(like, torch.dtype) else like.dtype
+        exporting = is_exporting()
+        for number in _candidates(name, device, dtype, _asked, exporting):
+            function, limits = BACKENDS[number].found[name]
+            if not limits or not _refusing(limits, Call(name, device, dtype, names, values)):
+                return function(*values)
+        raise RuntimeError(_refusals(Call(name, device, dtype, names, values), _asked, exporting))
+
+    OPS[name] = run
+    return run
+
+
+def _refusing(limits: Sequence[Limit], call: Call) -> list[str]:
+    """Why the limits do not let a call pass."""
+    return [limit.reason for limit in limits if not limit.accepts(call)]
+
+
+def accepting(op: str, device: torch.device, dtype: torch.dtype) -> list[Backend]:
+    """The backends that run calls of an op on a device and dtype now, the first choice first."""
+    return [BACKENDS[number] for number in _candidates(op, device, dtype, _asked, False)]
 
 
 # a constant of the compiled graph: its arguments are guarded, its inside is not traced
 @torch.compiler.assume_constant_result
-def _decide(
-    op: str,
-    device: str,
-    dtype: torch.dtype,
-    taps: int | None,
-    gradient: bool,
-    asked: str | None,
-    exporting: bool,
-) -> str:
-    """The name of the backend for these arguments, found once."""
-    key = (op, device, dtype, taps, gradient, asked, exporting)
-    if key not in _decided:
-        candidates = BACKENDS if asked is None else (_find(asked),)
-        call = Call(op, device, dtype, taps, gradient)
-        refusals = {backend.name: backend.refusal(call, exporting) for backend in candidates}
-        accepting = [name for name, reason in refusals.items() if reason is None]
-        if not accepting:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
-            raise RuntimeError(f"no backend runs {op} on {device} in {dtype} ({reasons}); {_remedy(asked)}")
-        _decided[key] = accepting[0]
-    return _decided[key]
+def _candidates(
+    op: str, device: torch.device, dtype: torch.dtype, asked: str | None, exporting: bool
+) -> tuple[int, ...]:
+    """Numbers of the backends that run calls with these arguments, unless a limit is in the way."""
+    key = (op, device, dtype, asked, exporting)
+    found = _candidates_of.get(key)
+    if found is None:
+        numbers = range(len(BACKENDS)) if asked is None else (_number(asked),)
+        found = tuple(n for n in numbers if BACKENDS[n].refusal(op, device, dtype, exporting) is None)
+        _candidates_of[key] = found
+    return found
 
 
-def _remedy(asked: str | None) -> str:
-    if asked is None:
-        return "move or cast the inputs"
-    return f"unset COBRA_BACKEND or leave use_backend({asked!r}) to let another run it"
+def _refusals(call: Call, asked: str | None, exporting: bool) -> str:
+    reasons = []
+    for backend in BACKENDS if asked is None else (BACKENDS[_number(asked)],):
+        reason = backend.refusal(call.op, call.device, call.dtype, exporting)
+        if reason is None:
+            reason = "; ".join(_refusing(backend.found[call.op].limits, call))
+        reasons.append(f"{backend.name}: {reason}")
+    remedy = (
+        "move or cast the inputs"
+        if asked is None
+        else f"unset COBRA_BACKEND or leave use_backend({asked!r}) to let another run it"
+    )
+    return f"no backend runs {call.op} on {call.device} in {call.dtype} ({'; '.join(reasons)}); {remedy}"
 
 
-def _find(name: str) -> Backend:
-    for backend in BACKENDS:
+def _number(name: str) -> int:
+    for number, backend in enumerate(BACKENDS):
         if backend.name == name:
-            return backend
+            return number
     raise ValueError(f"no backend is called {name!r}; there is {', '.join(b.name for b in BACKENDS)}")
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """One op on one backend.
-
-    Attributes:
-        op: its name.
-        backend: its name.
-        reason: "ok" and the limits within which it runs, or why it does not run.
-        chosen: whether it is the one that runs what is within its limits.
-    """
-
-    op: str
-    backend: str
-    reason: str
-    chosen: bool
-
-
-def explain(device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[Explanation]:
-    """Every op × backend on a device type and dtype, as an ops call would choose now."""
-    rows = []
-    for op in reference.OPS:
-        # the widest filter that is published; a step is for decoding, so without a gradient
-        call = Call(op, device, dtype, taps=4)
-        refusals = {backend.name: backend.refusal(call) for backend in BACKENDS}
-        allowed = [name for name, reason in refusals.items() if reason is None and _asked in (None, name)]
-        for backend in BACKENDS:
-            name, limits = backend.name, [limit.reason for limit in backend.limits.get(op, ())]
-            reason = refusals[name] or "; ".join(["ok", *limits])
-            rows.append(Explanation(op, name, reason, allowed[:1] == [name]))
-    return rows

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cobra.kernels import reference
+from cobra.kernels import ops
+from cobra.kernels.dispatch import use_backend
 from cobra.kernels.reference.ssd import ssd_recurrence
 from tests.kernels import sequence_inputs, step_inputs
 from tests.kernels.sequence_inputs import Inputs
@@ -27,7 +28,9 @@ class Case:
     @property
     def spec(self) -> Callable[..., Any]:
         """What the op must do."""
-        return ssd_recurrence if self.op == "ssd_chunk_scan" else reference.OPS[self.op]
+        if self.op == "ssd_chunk_scan":
+            return ssd_recurrence
+        return use_backend("reference")(getattr(ops, self.op))
 
 
 SEQUENCES = [

@@ -8,9 +8,9 @@ import warnings
 import pytest
 import torch
 
-from cobra.kernels import cpu, dispatch, ops, reference
+from cobra.kernels import cpu, dispatch, ops
 from cobra.kernels.cpu import library
-from cobra.kernels.dispatch import resolve, use_backend
+from cobra.kernels.dispatch import accepting, use_backend
 
 built = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
 
@@ -18,7 +18,7 @@ built = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavail
 @pytest.fixture
 def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has not loaded the library."""
-    monkeypatch.setattr(dispatch, "_decided", {})
+    monkeypatch.setattr(dispatch, "_candidates_of", {})
     monkeypatch.setattr(library, "load", library.load.__wrapped__)
     library._warn_once.cache_clear()
 
@@ -27,10 +27,10 @@ def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_library_is_named_once_and_the_reference_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "FILE_NAME", "libelsewhere.so")
     with pytest.warns(RuntimeWarning, match=r"libelsewhere.so was not built.*pip install"):
-        assert resolve("rms_norm", "cpu", torch.float32) is reference.OPS["rms_norm"]
+        assert [b.name for b in accepting("rms_norm", torch.device("cpu"), torch.float32)] == ["reference"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        resolve("add_rms_norm", "cpu", torch.float32)
+        accepting("add_rms_norm", torch.device("cpu"), torch.float32)
 
 
 @built
@@ -68,7 +68,7 @@ def test_an_impossible_level_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
         pass
     monkeypatch.setenv("COBRA_ISA", "mmx")
     with pytest.raises(ValueError, match=f"COBRA_ISA is 'mmx' but this machine runs {slowest}"):
-        resolve("rms_norm", "cpu", torch.float32)
+        accepting("rms_norm", torch.device("cpu"), torch.float32)
 
 
 @built

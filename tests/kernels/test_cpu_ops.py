@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cobra.kernels import cpu, ops, reference
+from cobra.kernels import cpu, ops
 from cobra.kernels.cpu import library
 from cobra.kernels.dispatch import use_backend
 from tests.kernels.cpu_cases import SEQUENCES, STEPS, Case, assert_near, each, floating, run
@@ -146,7 +146,7 @@ def test_a_state_of_another_dtype_is_brought_up_to_date(case: Case, dtype: torch
 def test_a_step_that_needs_a_gradient_is_refused_and_left_to_the_reference(case: Case) -> None:
     inputs = case.make(1)
     first = next(name for name in inputs if name not in case.states)
-    with pytest.raises(RuntimeError, match="cpu: has no gradient of a single token"):
+    with pytest.raises(RuntimeError, match="cpu: has no gradient"):
         run(getattr(ops, case.op), case, inputs | {first: inputs[first].requires_grad_()})
     with use_backend(None):
         actual = run(getattr(ops, case.op), case, inputs)
@@ -160,8 +160,10 @@ def test_a_filter_of_five_taps_is_refused_and_left_to_the_reference() -> None:
     x, weight = conv(9)["x"], torch.ones(37, 5)
     with pytest.raises(RuntimeError, match="cpu: takes filters of 2, 3 or 4 taps only"):
         ops.causal_conv1d(x, weight)
+    with use_backend("reference"):
+        expected, _ = ops.causal_conv1d(x, weight)
     with use_backend(None):
-        assert torch.equal(ops.causal_conv1d(x, weight)[0], reference.OPS["causal_conv1d"](x, weight)[0])
+        assert torch.equal(ops.causal_conv1d(x, weight)[0], expected)
 
 
 @pytest.mark.parametrize("case", STEPS, ids=str)

@@ -85,13 +85,13 @@ def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="columns 65 must be 0 to 64"):
         embedding_w4(ids, packed, scales, 32, 65)
     with pytest.raises(ValueError, match="scales has"):
-        embedding_w4(ids, packed, scales, 64)
+        embedding_w4(ids, packed, scales, 64, 64)
     with pytest.raises(ValueError, match="packed has"):
         embedding_w8(ids, *ops.pack_w8(weight()), columns=64)
     with pytest.raises(ValueError, match=r"dtype is torch\.int32"):
-        embedding_w4(ids, packed, scales, 32, dtype=torch.int32)
+        embedding_w4(ids, packed, scales, 32, 64, torch.int32)
     with pytest.raises(ValueError, match=r"^packed is on meta"):
-        embedding_w4(ids, packed.to("meta"), scales, 32)
+        embedding_w4(ids, packed.to("meta"), scales, 32, 64)
 
 
 @pytest.mark.skipif(not LEVELS, reason=str(cpu.unavailable()))

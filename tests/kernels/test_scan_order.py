@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cobra.kernels import cpu, ops, reference
+from cobra.kernels import cpu, ops
 from cobra.kernels.cpu import library
 from cobra.kernels.dispatch import use_backend
 from cobra.kernels.scan_order import SCAN_ORDERS, Grid, ScanOrder
@@ -76,7 +76,8 @@ def test_a_route_gives_what_copies_in_its_order_give(
     expected = by_copies(case, with_gradients(each(inputs, Tensor.double)), tokens)
     inputs |= {"scan_order": scan_order, "grid": grid}
     if backend == "reference":
-        actual = run(reference.OPS[case.op], case, with_gradients(each(inputs, Tensor.double)))
+        with use_backend("reference"):
+            actual = run(getattr(ops, case.op), case, with_gradients(each(inputs, Tensor.double)))
     else:
         with use_backend("cpu"), library.use_level(backend):
             actual = run(getattr(ops, case.op), case, with_gradients(inputs))

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from cobra.kernels.call import NO_GRADIENT, limited
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import register
 from cobra.kernels.cpu.tensors import as_rows, native
@@ -10,11 +11,13 @@ _silu = Kernel("silu_mul", arrays=3, sizes=2)
 _gelu = Kernel("gelu_tanh", arrays=2, sizes=2)
 
 
+@limited(NO_GRADIENT)
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) up in gate's dtype."""
     return _silu_mul(gate, native(up))
 
 
+@limited(NO_GRADIENT)
 def gelu_tanh(x: Tensor) -> Tensor:
     """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 in x's dtype."""
     return _gelu_tanh(x)

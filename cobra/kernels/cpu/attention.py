@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from cobra.kernels.call import NO_GRADIENT, limited
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import register
 from cobra.kernels.cpu.tensors import native, writable
@@ -11,8 +12,9 @@ _step = Kernel("attention_step", arrays=8, sizes=6, reals=1)
 _advance = Kernel("advance", arrays=1, sizes=1)
 
 
+@limited(NO_GRADIENT)
 def decode_attention(
-    q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None = None, *, scale: float | None = None
+    q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None, scale: float | None
 ) -> Tensor:
     """softmax(scale q keys^T) values, one query a sequence and head."""
     lengths = None if lengths is None else lengths.long()
@@ -21,6 +23,7 @@ def decode_attention(
     )
 
 
+@limited(NO_GRADIENT)
 def attention_step(
     q: Tensor,
     k: Tensor,
@@ -29,8 +32,7 @@ def attention_step(
     values: Tensor,
     lengths: Tensor,
     rotation: Tensor,
-    *,
-    scale: float | None = None,
+    scale: float | None,
 ) -> Tensor:
     """One token between the linears of an attention layer."""
     past = [writable(keys), writable(values)]

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cobra.kernels.call import NO_GRADIENT, Call, Limit, limited
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import differentiate, refuse_second_derivative, register
 from cobra.kernels.cpu.tensors import if_given, if_present, native, room_for_gradient, writable
@@ -15,25 +16,36 @@ _conv_backward = Kernel("causal_conv1d_backward", arrays=12, sizes=7)
 _update = Kernel("causal_conv1d_update", arrays=5, sizes=4)
 
 
+def taken_taps(weight: str) -> Limit:
+    """The filters (C, K), an argument, that the kernels take; no published model has wider ones."""
+
+    def accepts(call: Call) -> bool:
+        shape = call.shape(weight)
+        return shape is not None and 2 <= shape[1] <= 4
+
+    return Limit(accepts, "takes filters of 2, 3 or 4 taps only")
+
+
+@limited(taken_taps("weight"))
 def causal_conv1d(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None = None,
-    *,
-    initial_state: Tensor | None = None,
-    seq_idx: Tensor | None = None,
-    activation: str | None = None,
-    mask: Tensor | None = None,
-    scan_order: ScanOrder = "forward",
-    grid: Grid | None = None,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    activation: str | None,
+    mask: Tensor | None,
+    scan_order: ScanOrder,
+    grid: Grid | None,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, C) and the last K - 1 inputs (B, C, K - 1)."""
     inputs = (native(weight), native(bias), native(initial_state), seq_idx, mask)
     return _causal_conv1d(x, *inputs, activation is not None, *for_kernels(scan_order, grid))
 
 
+@limited(taken_taps("weight"), NO_GRADIENT)
 def causal_conv1d_update(
-    x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None
+    x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
 ) -> Tensor:
     """y (B, C) of one more token; `state` (B, C, K - 1) drops its oldest input and takes x (B, C)."""
     changed = writable(state)

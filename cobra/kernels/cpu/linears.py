@@ -11,17 +11,17 @@ _w8 = Kernel("linear_w8", arrays=5, sizes=4)
 _w4 = Kernel("linear_w4", arrays=5, sizes=4)
 
 
-def linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x weight^T + bias in x's dtype."""
     return _linear_bf16(x, weight, native(bias))
 
 
-def linear_w8(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear_w8(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
     """x weight^T + bias in x's dtype, of the weight that `pack_w8` packed."""
     return _linear_w8(x, packed, native(scales), native(bias))
 
 
-def linear_w4(x: Tensor, packed: Tensor, scales: Tensor, group: int, bias: Tensor | None = None) -> Tensor:
+def linear_w4(x: Tensor, packed: Tensor, scales: Tensor, group: int, bias: Tensor | None) -> Tensor:
     """x weight^T + bias in x's dtype, of the weight that `pack_w4` packed."""
     return _linear_w4(x, packed, native(scales), group, native(bias))
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cobra.kernels.call import NO_GRADIENT, limited
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import differentiate, refuse_second_derivative, register
 from cobra.kernels.cpu.tensors import as_rows, native, native_dtype
@@ -17,13 +18,13 @@ _gated = Kernel("rms_norm_gated", arrays=7, sizes=4, reals=1)
 _gated_backward = Kernel("rms_norm_gated_backward", arrays=7, sizes=4, reals=1)
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension, in x's dtype."""
     return _rms_norm(x, native(weight), eps)
 
 
 def add_rms_norm(
-    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float = 1e-5, *, residual_in_fp32: bool = False
+    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, residual_in_fp32: bool
 ) -> tuple[Tensor, Tensor]:
     """The norm of x + residual in x's dtype, and that sum in the residual's."""
     kept = residual_dtype(x, residual, residual_in_fp32)
@@ -35,23 +36,22 @@ def rms_norm_gated(
     x: Tensor,
     z: Tensor,
     weight: Tensor,
-    eps: float = 1e-5,
-    *,
-    group_size: int | None = None,
+    eps: float,
+    group_size: int | None,
 ) -> Tensor:
     """RMSNorm(x silu(z)) weight, each group of channels by itself."""
     return _rms_norm_gated(x, native(z), native(weight), eps, group_size or x.shape[-1])
 
 
+@limited(NO_GRADIENT)
 def add_layer_norm(
     x: Tensor,
     residual: Tensor | None,
     weight: Tensor,
     bias: Tensor,
-    eps: float = 1e-5,
-    *,
-    parallel: Tensor | None = None,
-    residual_in_fp32: bool = False,
+    eps: float,
+    parallel: Tensor | None,
+    residual_in_fp32: bool,
 ) -> tuple[Tensor, Tensor]:
     """LayerNorm(x + parallel + residual) in x's dtype, and that sum in the residual's."""
     kept = residual_dtype(x, residual, residual_in_fp32)

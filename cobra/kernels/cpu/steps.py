@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from cobra.kernels.call import NO_GRADIENT, limited
+from cobra.kernels.cpu.conv1d import taken_taps
 from cobra.kernels.cpu.library import Kernel
 from cobra.kernels.cpu.registration import register
 from cobra.kernels.cpu.tensors import native, writable
@@ -11,6 +13,7 @@ _mamba = Kernel("mamba_step", arrays=11, sizes=5)
 _mamba2 = Kernel("mamba2_step", arrays=10, sizes=6, reals=1)
 
 
+@limited(NO_GRADIENT)
 def selective_state_update(
     state: Tensor,
     x: Tensor,
@@ -18,11 +21,10 @@ def selective_state_update(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    *,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    dt_softplus: bool = False,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
 ) -> Tensor:
     """y like x; `state` becomes exp(dt A) state + dt x B^T."""
     changed = writable(state)
@@ -32,6 +34,7 @@ def selective_state_update(
     return y
 
 
+@limited(taken_taps("conv_weight"), NO_GRADIENT)
 def mamba_step(
     xz: Tensor,
     conv_state: Tensor,
@@ -53,6 +56,7 @@ def mamba_step(
     return y
 
 
+@limited(taken_taps("conv_weight"), NO_GRADIENT)
 def mamba2_step(
     zxbcdt: Tensor,
     conv_state: Tensor,
@@ -63,9 +67,8 @@ def mamba2_step(
     A_log: Tensor,
     D: Tensor,
     norm_weight: Tensor,
-    *,
     n_groups: int,
-    eps: float = 1e-5,
+    eps: float,
 ) -> Tensor:
     """y (B, d_inner) between in_proj and out_proj of a Mamba-2 mixer."""
     weights = (conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)

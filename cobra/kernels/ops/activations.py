@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from cobra.kernels.call import needs_gradient
 from cobra.kernels.checks import check, check_rows
-from cobra.kernels.dispatch import resolve
+from cobra.kernels.dispatch import op
 
 
+@op
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) up (..., D) in gate's dtype, computed in fp32 or fp64: SwiGLU (arXiv 2002.05202).
 
@@ -19,10 +19,9 @@ def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
     """
     check_rows("gate", gate)
     check("up", up, "gate's shape", gate.shape, gate)
-    gradient = needs_gradient(gate, up)
-    return resolve("silu_mul", gate.device.type, gate.dtype, gradient=gradient)(gate, up)
 
 
+@op
 def gelu_tanh(x: Tensor) -> Tensor:
     """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (..., D) in x's dtype, computed in fp32 or fp64.
 
@@ -35,4 +34,3 @@ def gelu_tanh(x: Tensor) -> Tensor:
         ValueError: if x is not floating or has no dimensions.
     """
     check_rows("x", x)
-    return resolve("gelu_tanh", x.device.type, x.dtype, gradient=needs_gradient(x))(x)

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from cobra.kernels.call import needs_gradient
 from cobra.kernels.checks import INTEGERS, check, check_divides, check_first, check_state
-from cobra.kernels.dispatch import resolve
+from cobra.kernels.dispatch import op
 
 
+@op
 def decode_attention(
     q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None = None, *, scale: float | None = None
 ) -> Tensor:
@@ -37,12 +37,9 @@ def decode_attention(
     check_divides("the G of keys", groups, "the H of q", heads)
     if length < 1:
         raise ValueError("keys hold no token: write the query's own before it attends")
-    gradient = needs_gradient(q, keys, values)
-    return resolve("decode_attention", q.device.type, q.dtype, gradient=gradient)(
-        q, keys, values, lengths, scale=head_dim**-0.5 if scale is None else scale
-    )
 
 
+@op
 def attention_step(
     q: Tensor,
     k: Tensor,
@@ -92,12 +89,9 @@ def attention_step(
             f"the R of rotation is {rotation.shape[1]} but must be even and at most P, {head_dim}"
         )
     check_divides("the G of keys", groups, "the H of q", heads)
-    gradient = needs_gradient(q, k, v, keys, values)
-    return resolve("attention_step", q.device.type, q.dtype, gradient=gradient)(
-        q, k, v, keys, values, lengths, rotation, scale=head_dim**-0.5 if scale is None else scale
-    )
 
 
+@op
 def advance(lengths: Tensor) -> None:
     """Add 1 to each of the `lengths` (B,) int64 of `attention_step`, in place: the last kernel of a step.
 
@@ -106,4 +100,3 @@ def advance(lengths: Tensor) -> None:
     """
     check("lengths", lengths, "B", (lengths.numel(),), lengths, (torch.int64,))
     check_state("lengths", lengths)
-    resolve("advance", lengths.device.type, torch.float32)(lengths)

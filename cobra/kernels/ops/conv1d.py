@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from cobra.kernels.call import needs_gradient
 from cobra.kernels.checks import BOOLEANS, INTEGERS, check, check_activation, check_first, check_state
-from cobra.kernels.dispatch import resolve
+from cobra.kernels.dispatch import op
 from cobra.kernels.scan_order import Grid, ScanOrder, check_scan_order
 
 
+@op
 def causal_conv1d(
     x: Tensor,
     weight: Tensor,
@@ -52,19 +52,9 @@ def causal_conv1d(
     check("mask", mask, "B, L", (batch, length), x, BOOLEANS)
     check_activation(activation)
     check_scan_order(scan_order, grid, length)
-    return resolve("causal_conv1d", x.device.type, x.dtype, taps=taps)(
-        x,
-        weight,
-        bias,
-        initial_state=initial_state,
-        seq_idx=seq_idx,
-        activation=activation,
-        mask=mask,
-        scan_order=scan_order,
-        grid=grid,
-    )
 
 
+@op
 def causal_conv1d_update(
     x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None
 ) -> Tensor:
@@ -89,7 +79,3 @@ def causal_conv1d_update(
     check("weight", weight, "C, K", (channels, taps), x)
     check("bias", bias, "C", (channels,), x)
     check_activation(activation)
-    gradient = needs_gradient(x, state, weight, bias)
-    return resolve("causal_conv1d_update", x.device.type, x.dtype, taps=taps, gradient=gradient)(
-        x, state, weight, bias, activation
-    )

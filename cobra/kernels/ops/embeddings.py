@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from cobra.kernels.checks import FLOATS, INTEGERS, WORDS, check, check_matrix, refuse_gradient
-from cobra.kernels.dispatch import resolve
+from cobra.kernels.dispatch import op
 from cobra.kernels.quantize import W4_COLUMNS, W8_COLUMNS, check_group
 
 
+@op(dtype_of="dtype")
 def embedding_bf16(ids: Tensor, weight: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Rows (..., K) of a weight, in `dtype`.
 
@@ -23,9 +24,10 @@ def embedding_bf16(ids: Tensor, weight: Tensor, dtype: torch.dtype = torch.float
     check_matrix("weight", weight)
     refuse_gradient(weight)
     check("weight", weight, "N, K", tuple(weight.shape), ids, (torch.bfloat16,))
-    return _run("embedding_bf16", ids, dtype, weight)
+    _check_ids(ids, dtype)
 
 
+@op(dtype_of="dtype")
 def embedding_w8(
     ids: Tensor, packed: Tensor, scales: Tensor, columns: int, dtype: torch.dtype = torch.float32
 ) -> Tensor:
@@ -46,15 +48,16 @@ def embedding_w8(
     check_matrix("packed", packed)
     check("packed", packed, "N, ceil(K / 4)", (len(packed), -(-columns // W8_COLUMNS)), ids, WORDS)
     check("scales", scales, "N", packed.shape[:1], ids)
-    return _run("embedding_w8", ids, dtype, packed, scales, columns)
+    _check_ids(ids, dtype)
 
 
+@op(dtype_of="dtype")
 def embedding_w4(
     ids: Tensor,
     packed: Tensor,
     scales: Tensor,
     group: int,
-    columns: int | None = None,
+    columns: int,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Rows (..., K) of a weight in 4 bits, in `dtype`.
@@ -74,18 +77,16 @@ def embedding_w4(
     refuse_gradient(scales)
     check_matrix("packed", packed)
     width = W4_COLUMNS * packed.shape[1]
-    columns = width if columns is None else columns
     if not 0 <= columns <= width:
         raise ValueError(f"columns {columns} must be 0 to {width}, the width of packed: pack wider rows")
     check_group(group, width)
     check("packed", packed, "N, W / 8", tuple(packed.shape), ids, WORDS)
     check("scales", scales, "N, W / group", (len(packed), width // group), ids)
-    return _run("embedding_w4", ids, dtype, packed, scales, group, columns)
+    _check_ids(ids, dtype)
 
 
-def _run(op: str, ids: Tensor, dtype: torch.dtype, *weight: object) -> Tensor:
+def _check_ids(ids: Tensor, dtype: torch.dtype) -> None:
     if ids.dtype not in INTEGERS:
         raise ValueError(f"ids is {ids.dtype} but must be int32 or int64: cast it with .long()")
     if dtype not in FLOATS:
         raise ValueError(f"dtype is {dtype} but must be floating: name one of {', '.join(map(str, FLOATS))}")
-    return resolve(op, ids.device.type, dtype)(ids, *weight, dtype)

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from cobra.kernels.checks import WORDS, check, check_matrix, check_rows, refuse_gradient
-from cobra.kernels.dispatch import resolve
+from cobra.kernels.dispatch import op
 from cobra.kernels.quantize import W4_COLUMNS, W8_COLUMNS, check_group
 
 
+@op
 def linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias (..., N) in x's dtype; products and sums in fp32.
 
@@ -23,9 +24,9 @@ def linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     check_matrix("weight", weight)
     check("weight", weight, "N, K", (len(weight), x.shape[-1]), x, (torch.bfloat16,))
     check("bias", bias, "N", weight.shape[:1], x)
-    return resolve("linear_bf16", x.device.type, x.dtype)(x, weight, bias)
 
 
+@op
 def linear_w8(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias (..., N) in x's dtype, of a weight in 8 bits.
 
@@ -47,9 +48,9 @@ def linear_w8(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None = N
     check("packed", packed, "N, ceil(K / 4)", (len(packed), words), x, WORDS)
     check("scales", scales, "N", packed.shape[:1], x)
     check("bias", bias, "N", packed.shape[:1], x)
-    return resolve("linear_w8", x.device.type, x.dtype)(x, packed, scales, bias)
 
 
+@op
 def linear_w4(x: Tensor, packed: Tensor, scales: Tensor, group: int, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias (..., N) in x's dtype, of a weight in 4 bits.
 
@@ -72,7 +73,6 @@ def linear_w4(x: Tensor, packed: Tensor, scales: Tensor, group: int, bias: Tenso
     check("packed", packed, "N, K / 8", (len(packed), x.shape[-1] // W4_COLUMNS), x, WORDS)
     check("scales", scales, "N, K / group", (len(packed), x.shape[-1] // group), x)
     check("bias", bias, "N", packed.shape[:1], x)
-    return resolve("linear_w4", x.device.type, x.dtype)(x, packed, scales, group, bias)
 
 
 def _check_input(x: Tensor, *others: Tensor | None) -> None:

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from cobra.kernels.call import needs_gradient
 from cobra.kernels.checks import check, check_divides, check_rows
-from cobra.kernels.dispatch import resolve
+from cobra.kernels.dispatch import op
 
 
+@op
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension, in x's dtype.
 
@@ -22,9 +22,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """
     check_rows("x", x)
     check("weight", weight, "D", x.shape[-1:], x)
-    return resolve("rms_norm", x.device.type, x.dtype)(x, weight, eps)
 
 
+@op
 def add_rms_norm(
     x: Tensor, residual: Tensor | None, weight: Tensor, eps: float = 1e-5, *, residual_in_fp32: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -43,11 +43,9 @@ def add_rms_norm(
     check_rows("x", x)
     check("residual", residual, "x's shape", x.shape, x)
     check("weight", weight, "D", x.shape[-1:], x)
-    return resolve("add_rms_norm", x.device.type, x.dtype)(
-        x, residual, weight, eps, residual_in_fp32=residual_in_fp32
-    )
 
 
+@op
 def rms_norm_gated(
     x: Tensor,
     z: Tensor,
@@ -75,9 +73,9 @@ def rms_norm_gated(
     check("weight", weight, "D", x.shape[-1:], x)
     if group_size is not None:
         check_divides("group_size", group_size, "the width of x", x.shape[-1])
-    return resolve("rms_norm_gated", x.device.type, x.dtype)(x, z, weight, eps, group_size=group_size)
 
 
+@op
 def add_layer_norm(
     x: Tensor,
     residual: Tensor | None,
@@ -109,7 +107,3 @@ def add_layer_norm(
     check("parallel", parallel, "x's shape", x.shape, x)
     check("weight", weight, "D", x.shape[-1:], x)
     check("bias", bias, "D", x.shape[-1:], x)
-    gradient = needs_gradient(x, residual, weight, bias, parallel)
-    return resolve("add_layer_norm", x.device.type, x.dtype, gradient=gradient)(
-        x, residual, weight, bias, eps, parallel=parallel, residual_in_fp32=residual_in_fp32
-    )

@@ -3,10 +3,11 @@
 from torch import Tensor
 
 from cobra.kernels.checks import BOOLEANS, INTEGERS, check, check_divides, check_first
-from cobra.kernels.dispatch import resolve
+from cobra.kernels.dispatch import op
 from cobra.kernels.scan_order import Grid, ScanOrder, check_scan_order
 
 
+@op
 def selective_scan(
     u: Tensor,
     delta: Tensor,
@@ -67,19 +68,3 @@ def selective_scan(
     check("seq_idx", seq_idx, "B, L", (batch, length), u, INTEGERS)
     check("mask", mask, "B, L", (batch, length), u, BOOLEANS)
     check_scan_order(scan_order, grid, length)
-    return resolve("selective_scan", u.device.type, u.dtype)(
-        u,
-        delta,
-        A,
-        B,
-        C,
-        D=D,
-        z=z,
-        delta_bias=delta_bias,
-        delta_softplus=delta_softplus,
-        initial_state=initial_state,
-        seq_idx=seq_idx,
-        mask=mask,
-        scan_order=scan_order,
-        grid=grid,
-    )

@@ -3,10 +3,11 @@
 from torch import Tensor
 
 from cobra.kernels.checks import BOOLEANS, INTEGERS, check, check_divides, check_first
-from cobra.kernels.dispatch import resolve
+from cobra.kernels.dispatch import op
 from cobra.kernels.scan_order import Grid, ScanOrder, check_scan_order
 
 
+@op
 def ssd_chunk_scan(
     x: Tensor,
     dt: Tensor,
@@ -76,20 +77,3 @@ def ssd_chunk_scan(
     check_scan_order(scan_order, grid, length)
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size} but must be at least 1: 64 is a good start")
-    return resolve("ssd_chunk_scan", x.device.type, x.dtype)(
-        x,
-        dt,
-        A,
-        B,
-        C,
-        D=D,
-        dt_bias=dt_bias,
-        dt_softplus=dt_softplus,
-        initial_state=initial_state,
-        seq_idx=seq_idx,
-        mask=mask,
-        scan_order=scan_order,
-        grid=grid,
-        chunk_size=chunk_size,
-        return_final_state=return_final_state,
-    )

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from cobra.kernels.call import needs_gradient
 from cobra.kernels.checks import check, check_divides, check_first, check_state
-from cobra.kernels.dispatch import resolve
+from cobra.kernels.dispatch import op
 
 
+@op(dtype_of="x")
 def selective_state_update(
     state: Tensor,
     x: Tensor,
@@ -55,12 +55,9 @@ def selective_state_update(
     check("D", D, letter, (width,), state)
     check("z", z, "x's shape", x.shape, state)
     check("dt_bias", dt_bias, letter, (width,), state)
-    gradient = needs_gradient(state, x, dt, A, B, C, D, z, dt_bias)
-    return resolve("selective_state_update", x.device.type, x.dtype, gradient=gradient)(
-        state, x, dt, A, B, C, D=D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus
-    )
 
 
+@op
 def mamba_step(
     xz: Tensor,
     conv_state: Tensor,
@@ -114,13 +111,9 @@ def mamba_step(
     check("dt_proj_bias", dt_proj_bias, "D", (d_inner,), xz)
     check("A_log", A_log, "D, N", (d_inner, d_state), xz)
     check("D", D, "D", (d_inner,), xz)
-    weights = (conv_weight, conv_bias, x_proj_weight, dt_proj_weight, dt_proj_bias, A_log, D)
-    gradient = needs_gradient(xz, conv_state, ssm_state, *weights)
-    return resolve("mamba_step", xz.device.type, xz.dtype, taps=taps, gradient=gradient)(
-        xz, conv_state, ssm_state, *weights
-    )
 
 
+@op
 def mamba2_step(
     zxbcdt: Tensor,
     conv_state: Tensor,
@@ -174,8 +167,3 @@ def mamba2_step(
     check("A_log", A_log, "H", (heads,), zxbcdt)
     check("D", D, "H", (heads,), zxbcdt)
     check("norm_weight", norm_weight, "d_inner", (d_inner,), zxbcdt)
-    weights = (conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
-    gradient = needs_gradient(zxbcdt, conv_state, ssm_state, *weights)
-    return resolve("mamba2_step", zxbcdt.device.type, zxbcdt.dtype, taps=taps, gradient=gradient)(
-        zxbcdt, conv_state, ssm_state, *weights, n_groups=n_groups, eps=eps
-    )

@@ -9,7 +9,7 @@ from cobra.kernels.reference.precision import accumulator, without_autocast
 
 @without_autocast
 def decode_attention(
-    q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None = None, *, scale: float | None = None
+    q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None, scale: float | None
 ) -> Tensor:
     """softmax(scale q keys^T) values, one query a sequence and head; as `ops.decode_attention`."""
     dtype = torch.promote_types(q.dtype, keys.dtype)
@@ -35,8 +35,7 @@ def attention_step(
     values: Tensor,
     lengths: Tensor,
     rotation: Tensor,
-    *,
-    scale: float | None = None,
+    scale: float | None,
 ) -> Tensor:
     """One token between the linears of an attention layer; as `ops.attention_step`."""
     room, rows = keys.shape[2], torch.arange(len(q), device=q.device)
@@ -49,7 +48,7 @@ def attention_step(
     keys[rows, :, lengths] = k.to(keys.dtype)
     values[rows, :, lengths] = v.to(values.dtype)
     # 3. attend
-    return decode_attention(q, keys, values, lengths + 1, scale=scale)
+    return decode_attention(q, keys, values, lengths + 1, scale)
 
 
 def advance(lengths: Tensor) -> None:

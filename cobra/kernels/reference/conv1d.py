@@ -13,14 +13,13 @@ from cobra.kernels.scan_order import Grid, ScanOrder, unvisit, visit
 def causal_conv1d(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None = None,
-    *,
-    initial_state: Tensor | None = None,
-    seq_idx: Tensor | None = None,
-    activation: str | None = None,
-    mask: Tensor | None = None,
-    scan_order: ScanOrder = "forward",
-    grid: Grid | None = None,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    activation: str | None,
+    mask: Tensor | None,
+    scan_order: ScanOrder,
+    grid: Grid | None,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, C) and the last K - 1 inputs (B, C, K - 1); as in `cobra.kernels.ops.causal_conv1d`."""
     dtype, (channels, taps) = accumulator(x), weight.shape
@@ -91,7 +90,7 @@ def _activate(y: Tensor, activation: str | None) -> Tensor:
 
 @without_autocast
 def causal_conv1d_update(
-    x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None
+    x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
 ) -> Tensor:
     """y (B, C) of one more token; `state` (B, C, K - 1) drops its oldest input and takes x (B, C)."""
     dtype = accumulator(x)

@@ -7,14 +7,14 @@ from torch import Tensor
 from cobra.kernels.reference.precision import accumulator, residual_dtype
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension, in x's dtype."""
     dtype = accumulator(x)
     return (_normalize(x.to(dtype), eps) * weight.to(dtype)).to(x.dtype)
 
 
 def add_rms_norm(
-    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float = 1e-5, *, residual_in_fp32: bool = False
+    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, residual_in_fp32: bool
 ) -> tuple[Tensor, Tensor]:
     """The norm of x + residual in x's dtype, and that sum in the residual's."""
     dtype = accumulator(x)
@@ -27,9 +27,8 @@ def rms_norm_gated(
     x: Tensor,
     z: Tensor,
     weight: Tensor,
-    eps: float = 1e-5,
-    *,
-    group_size: int | None = None,
+    eps: float,
+    group_size: int | None,
 ) -> Tensor:
     """RMSNorm(x silu(z)) weight, each group of channels by itself."""
     dtype = accumulator(x)
@@ -43,10 +42,9 @@ def add_layer_norm(
     residual: Tensor | None,
     weight: Tensor,
     bias: Tensor,
-    eps: float = 1e-5,
-    *,
-    parallel: Tensor | None = None,
-    residual_in_fp32: bool = False,
+    eps: float,
+    parallel: Tensor | None,
+    residual_in_fp32: bool,
 ) -> tuple[Tensor, Tensor]:
     """LayerNorm(x + parallel + residual) in x's dtype, and that sum in the residual's."""
     dtype = accumulator(x)

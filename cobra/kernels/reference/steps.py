@@ -18,11 +18,10 @@ def selective_state_update(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    *,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    dt_softplus: bool = False,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
 ) -> Tensor:
     """y like x; `state` becomes exp(dt A) state + dt x B^T. As `ops.selective_state_update`."""
     dtype, groups = accumulator(x), B.shape[1]
@@ -64,7 +63,7 @@ def mamba_step(
     # 3. update the state
     A = -torch.exp(A_log.to(accumulator(xz)))
     B, C = B.unsqueeze(1), C.unsqueeze(1)  # (B, 1, N)
-    return selective_state_update(ssm_state, x, dt, A, B, C, D=D, z=z, dt_bias=dt_proj_bias, dt_softplus=True)
+    return selective_state_update(ssm_state, x, dt, A, B, C, D, z, dt_proj_bias, True)
 
 
 def mamba2_step(
@@ -77,9 +76,8 @@ def mamba2_step(
     A_log: Tensor,
     D: Tensor,
     norm_weight: Tensor,
-    *,
     n_groups: int,
-    eps: float = 1e-5,
+    eps: float,
 ) -> Tensor:
     """y (B, d_inner) between in_proj and out_proj of a Mamba-2 mixer; as `ops.mamba2_step`."""
     heads, head_dim, d_state = ssm_state.shape[1:]
@@ -92,6 +90,6 @@ def mamba2_step(
     x = x.unflatten(1, (heads, head_dim))  # (B, H, P)
     B, C = (m.unflatten(1, (n_groups, d_state)) for m in (B, C))  # (B, G, N)
     A = -torch.exp(A_log.to(accumulator(zxbcdt)))
-    y = selective_state_update(ssm_state, x, dt, A, B, C, D=D, dt_bias=dt_bias, dt_softplus=True)  # (B, H, P)
+    y = selective_state_update(ssm_state, x, dt, A, B, C, D, None, dt_bias, True)  # (B, H, P)
     # 3. gate and norm, one norm a group
-    return rms_norm_gated(y.flatten(1), z, norm_weight, eps, group_size=d_inner // n_groups)
+    return rms_norm_gated(y.flatten(1), z, norm_weight, eps, d_inner // n_groups)
