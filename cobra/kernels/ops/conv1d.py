@@ -35,8 +35,9 @@ def causal_conv1d(
             values must be neighbours. `initial_state` belongs to the first token's sequence; the final state
             holds inputs of the last token's and zeros for the others.
         activation: None or "silu".
-        mask: False at tokens (B, L) that leave no trace, wherever they are: the others' y, the final state and
-            all gradients are those of the row without them, whatever they hold. y and its gradient are 0 there.
+        mask: False at tokens (B, L) that leave no trace, wherever they are and whatever they hold: the
+            others' y, the final state and all gradients are those of the row without them. y is 0 there, its
+            gradient is not read.
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, naming the argument.

@@ -46,9 +46,9 @@ def ssd_chunk_scan(
         seq_idx: the sequence of each token (B, L), int32 or int64; the state restarts where it changes from
             visit to visit. Equal values must be neighbours in this order. `initial_state` belongs to the
             sequence of the first visit, the final state to that of the last.
-        mask: False at tokens (B, L) that leave no trace, wherever they are: the others' y, the final state and
-            all gradients are those of the row without them, whatever they hold. y there is finite and
-            otherwise unspecified, its gradient is not read.
+        mask: False at tokens (B, L) that leave no trace, wherever they are and whatever they hold: the
+            others' y, the final state and all gradients are those of the row without them. y is finite there
+            and otherwise unspecified, its gradient is not read.
         scan_order: the order in which tokens are visited, which is the order of t above: "forward",
             "reversed", or "columns" and "columns_reversed", down the columns of the grid one after the other.
             Inputs and y keep the order of the tokens: the four scan orders of an image (VMamba, arXiv
