@@ -136,6 +136,11 @@ def test_weights_and_stages_find_their_parts_and_data_and_pictures_are_not_cut(c
     assert cli.datamodule.max_length > cli.model.model.num_image_tokens
 
 
+def test_gradients_are_clipped_at_1(cli: CobraCLI) -> None:
+    """As prismatic does, and transformers' Trainer where nothing is said."""
+    assert cli.trainer.gradient_clip_val == 1.0
+
+
 def prompts(model: CobraVLM) -> tuple[list[list[int]], Pixels]:
     """Two prompts of different lengths, each with a picture in front."""
     return [[IMAGE_ID] * model.num_image_tokens + text for text in TEXTS], pixels_of(model, len(TEXTS))

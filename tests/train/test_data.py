@@ -53,6 +53,12 @@ def test_a_run_sees_the_batches_of_its_seed_device_and_accumulation() -> None:
     ]
 
 
+def test_epochs_are_counted_in_steps_of_all_devices_and_accumulated_batches() -> None:
+    data = data_of(world=2, accumulate=3)
+    data.stages = [stage("a", ["lm"], steps=None, epochs=3, batch_size=2)]
+    assert data.plan().steps == [3]  # 30 examples, 2 × 2 × 3 a step
+
+
 @pytest.mark.parametrize("split", ["val", "test", "predict"])
 def test_a_question_ends_where_the_answer_begins_and_is_padded_in_front(split: str) -> None:
     data = data_of(eval_batch_size=4)

@@ -84,15 +84,33 @@ class Rates(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
     ) -> None:
         self.rates.append(optimizer.param_groups[0]["lr"])
-        self.momenta |= {group["betas"] for group in optimizer.param_groups}
+        self.momenta |= {group["betas"] for group in optimizer.param_groups if not group["muon"]}
 
 
-def test_the_optimizer_steps_with_the_rates_of_the_stages(tmp_path: Path) -> None:
+@pytest.mark.parametrize("muon", [[], ["lm"]])
+def test_the_optimizer_steps_with_the_rates_of_the_stages(muon: list[str], tmp_path: Path) -> None:
     rates = Rates()
     stages = [stage("a", ["lm"], steps=4, warmup=0.5, hold=0.0, decay="linear", lr=1.0), stage("b", ["lm"])]
-    run(stages, tmp_path, [rates], accumulate_grad_batches=2, betas=(0.8, 0.9))
+    run(stages, tmp_path, [rates], muon, accumulate_grad_batches=2, betas=(0.8, 0.9))
     assert rates.rates == [0.0, 0.5, 1.0, 0.5, 0.01, 0.01]
     assert rates.momenta == {(0.8, 0.9)}
+
+
+class Norms(L.Callback):
+    """Remembers the norm of what every step was made of."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: object) -> None:
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        self.norms.append(torch.nn.utils.get_total_norm(gradients).item())
+
+
+def test_gradients_of_all_groups_are_clipped_together(tmp_path: Path) -> None:
+    norms = Norms()
+    run([stage("a", ["projector", "lm"])], tmp_path, [norms], muon=["lm"], gradient_clip_val=1e-3)
+    assert norms.norms == [pytest.approx(1e-3, rel=1e-2)] * 2
 
 
 class Learners(L.Callback):
