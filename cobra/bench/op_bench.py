@@ -38,7 +38,7 @@ class Operator:
         lengths: tokens of a call.
         peers: beside our kernels and their slower levels.
         dtypes: of activations.
-        backward: whether with gradients, too.
+        backward: whether with gradients: not, only, or both.
     """
 
     case: str
@@ -46,7 +46,7 @@ class Operator:
     lengths: Sequence[int]
     peers: Sequence[Peer] = ()
     dtypes: Sequence[str] = ("float32", "bfloat16")
-    backward: bool = False
+    backward: Sequence[bool] = (False,)
 
     @property
     def name(self) -> str:
@@ -113,9 +113,7 @@ def plan(quick: bool, levels: Sequence[str], peers: bool = True) -> list[Group]:
 
 def _rows(operator: Operator, peers: Sequence[Peer]) -> Iterator[tuple[str, list[Measurement]]]:
     """What is a row of the report: its title, and everybody's measurement."""
-    for length, dtype, backward in product(operator.lengths, operator.dtypes, (False, True)):
-        if backward and not operator.backward:
-            continue
+    for length, dtype, backward in product(operator.lengths, operator.dtypes, operator.backward):
         op = f"{operator.name} {_SHORT[dtype]}" + (" forward+backward" if backward else "")
         arguments = {**operator.shape, "length": length, "dtype": dtype}
         if backward:
@@ -137,15 +135,18 @@ def _operators(quick: bool) -> list[Operator]:
     longer = [64] if quick else [4096, 16384, 65536]
     mamba2 = {"heads": inner // 64, "head_dim": 64, "d_state": 128}
     mamba = {"channels": inner, "d_state": 16}
+    both = (False, True)
     return [
-        Operator("ssd_chunk_scan", mamba2, tokens, (TRANSFORMERS, SMALL_CHUNKS, REFERENCE), backward=True),
+        Operator("ssd_chunk_scan", mamba2, tokens, (TRANSFORMERS, SMALL_CHUNKS, REFERENCE), backward=both),
         # a token must cost the same however many there are
         Operator("ssd_chunk_scan", mamba2, longer, dtypes=["float32"]),
-        Operator("selective_scan", mamba, tokens, (TRANSFORMERS, REFERENCE), backward=True),
-        Operator("causal_conv1d", {"channels": inner + 256}, tokens, [REFERENCE], backward=True),
-        Operator("rms_norm", {"width": inner // 2}, tokens, [REFERENCE], backward=True),
+        # transformers' gradients of it take time by the square of the length
+        Operator("selective_scan", mamba, tokens, (TRANSFORMERS, REFERENCE)),
+        Operator("selective_scan", mamba, tokens, [REFERENCE], backward=[True]),
+        Operator("causal_conv1d", {"channels": inner + 256}, tokens, [REFERENCE], backward=both),
+        Operator("rms_norm", {"width": inner // 2}, tokens, [REFERENCE], backward=both),
         Operator("add_rms_norm", {"width": inner // 2}, tokens, [REFERENCE]),
-        Operator("rms_norm_gated", {"width": inner}, tokens, [REFERENCE], backward=True),
+        Operator("rms_norm_gated", {"width": inner}, tokens, [REFERENCE], backward=both),
         Operator("selective_state_update", mamba2, [1], [REFERENCE]),
         Operator("mamba2_step", mamba2, [1], [REFERENCE]),
         Operator("mamba_step", {**mamba, "dt_rank": 48}, [1], [REFERENCE]),
