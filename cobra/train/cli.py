@@ -109,8 +109,7 @@ class CobraCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """A run that is resumed has its weights in the checkpoint; those it once started from may be gone."""
-        if self._get(self.config, "ckpt_path") is not None:
-            self.model.weights = {}
+        self.model.resumed = self._get(self.config, "ckpt_path") is not None
 
     @staticmethod
     def _several_devices(config: dict[str, Any]) -> bool:

@@ -20,7 +20,9 @@ from cobra.eval.predictions import Prediction
 from cobra.models.vlm import CobraVLM
 from cobra.train.clock import is_logged
 from cobra.train.divergence import check_loss, check_state
+from cobra.train.frozen import frozen_modules, frozen_places, keep_frozen, leave_out
 from cobra.train.muon_adamw import MuonAdamW
+from cobra.train.objectives.base import Objective
 from cobra.train.param_groups import decayed_names, group_parameters, hidden_matrices
 from cobra.train.stages import Plan, Stage
 from cobra.weights.check_fit import check_fit
@@ -41,7 +43,8 @@ class CobraModule(L.LightningModule):
             rest; it takes the same rates. For training from nothing on few devices: it needs whole matrices.
         max_new_tokens: longest answer in validation, test and predict.
         weights: what parts (vision, projector, lm) start training from: a folder, a file of weights or a hub
-            repository, in any layout that `cobra convert` reads. With --ckpt_path they are not read.
+            repository, in any layout that `cobra convert` reads. With --ckpt_path they are read only where an
+            objective keeps modules frozen, which checkpoints leave out.
             Every rank reads them before the model is sharded; building on the meta device is refused.
     """
 
@@ -61,6 +64,8 @@ class CobraModule(L.LightningModule):
         self.muon = muon or []
         self.max_new_tokens = max_new_tokens
         self.weights = weights or {}
+        # set by who knows that a checkpoint will follow
+        self.resumed = False
         self.model: CobraVLM | None = None
         self.entered: int | None = None
 
@@ -72,26 +77,45 @@ class CobraModule(L.LightningModule):
         """
         if self.model is not None:
             return
-        trainer = self._trainer
-        starts = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         try:
-            self.model = self.build()
-            if starts:
-                load_parts(self.model, self.weights)
+            self.model, objectives = self._start()
         except (ValueError, OSError) as error:
             raise ModelError(str(error)) from error
-        for who, names in [
-            ("muon steps", self.muon),
-            *((f"stage {s.name!r} trains", s.train) for s in self.stages),
-        ]:
-            if unknown := sorted(set(names) - set(self.model.parts())):
-                raise ModelError(f"{who} unknown parts {unknown}: {list(self.model.parts())}")
-        self.objectives = nn.ModuleList(stage.objective(self.model) for stage in self.stages)
+        self.objectives = nn.ModuleList(objectives)
+        self.frozen = frozen_places(self.model) + frozen_places(self.objectives)
+        self.references = {
+            f"objectives.{number}.{name}": module
+            for number, objective in enumerate(objectives)
+            for name, module in frozen_modules(objective)
+        }
+        leave_out(self, list(self.references))
         trained = {part for stage in self.stages for part in stage.train}
         for name, part in self.model.parts().items():
             part.requires_grad_(name in trained)
+        keep_frozen(self.frozen)
         self.decayed = decayed_names(self)
         self.hidden = hidden_matrices(self.model, self.muon)
+
+    def _start(self) -> tuple[CobraVLM, list[Objective]]:
+        """The model as the run starts, and the objectives of its stages."""
+        trainer = self._trainer
+        fits = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        model = self.build()
+        self._check_parts(model)
+        if fits and not self.resumed:
+            load_parts(model, self.weights)
+        objectives = [stage.objective(model) for stage in self.stages]
+        # what a checkpoint leaves out may be a copy of the model as the run started
+        if fits and self.resumed and any(any(frozen_modules(objective)) for objective in objectives):
+            load_parts(model, self.weights)
+            objectives = [stage.objective(model) for stage in self.stages]
+        return model, objectives
+
+    def _check_parts(self, model: CobraVLM) -> None:
+        trains = [(f"stage {stage.name!r} trains", stage.train) for stage in self.stages]
+        for who, names in [("muon steps", self.muon), *trains]:
+            if unknown := sorted(set(names) - set(model.parts())):
+                raise ValueError(f"{who} unknown parts {unknown}: {list(model.parts())}")
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, and Muon where asked, over all that any stage trains; the schedule returns the rate itself.
@@ -121,7 +145,10 @@ class CobraModule(L.LightningModule):
         for name, part in self.model.parts().items():
             part.requires_grad_(name in stage.train).train(name in stage.train)
         for number, objective in enumerate(self.objectives):
-            objective.requires_grad_(number == index)
+            objective.requires_grad_(number == index).train(number == index)
+        keep_frozen(self.frozen)
+        for reference in self.references.values():
+            reference.eval()
         for group in self.trainer.optimizers[0].param_groups:
             group["weight_decay"] = stage.weight_decay if group["decays"] else 0.0
 

@@ -11,7 +11,9 @@ from cobra.models.vlm import CobraVLM
 class Objective(nn.Module, ABC):
     """A loss, with whatever heads it needs (which are trained with it and saved in checkpoints).
 
-    Subclasses take the model first and read its widths; they do not keep it.
+    Subclasses take the model first and read its widths; they do not keep it. Modules that they build frozen,
+    e.g. a copy of the model as the run starts, stay frozen, in evaluation mode and out of checkpoints: a run
+    that is resumed builds them anew.
     """
 
     @abstractmethod
