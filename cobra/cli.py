@@ -53,8 +53,7 @@ def _run_trainer(program: str) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from cobra.train.cli import main as run
 
-    sys.argv[0] = program  # what usage messages call it, however it was started
-    run()
+    run(program)
 
 
 def _parser() -> argparse.ArgumentParser:

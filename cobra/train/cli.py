@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
-import torch  # isort: skip
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer  # isort: skip
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from cobra.config.class_paths import refuse_functions, restrict_imports
 from cobra.train.clock import TrainingClock
@@ -80,12 +80,14 @@ class CobraCLI(LightningCLI):
         if config["logger"] is None:
             # a new folder every launch: a CSV that is opened again loses its first part
             kwargs["logger"] = CSVLogger(root, name="logs") if self.subcommand == "fit" else False
-        if config["strategy"] == "auto" and self._several_devices(config):
-            # parts that a stage freezes, and the encoder in a batch of text, take no part in a step
-            kwargs["strategy"] = "ddp_find_unused_parameters_true"
         callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._checkpointing(root)]
         callbacks += [TrainingClock()] if self.subcommand == "fit" else []
-        return super().instantiate_trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
+        trainer = super().instantiate_trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
+        # how many devices `0,1`, `auto` or -1 are is Lightning's to say
+        if config["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
+            # parts that a stage freezes, and the encoder in a batch of text, take no part in a step
+            trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
+        return trainer
 
     def before_instantiate_classes(self) -> None:
         """Refuse a configuration that would call functions, a bad checkpoint and a folder that cannot be."""
@@ -111,14 +113,6 @@ class CobraCLI(LightningCLI):
         """A run that is resumed has its weights in the checkpoint; those it once started from may be gone."""
         self.model.resumed = self._get(self.config, "ckpt_path") is not None
 
-    @staticmethod
-    def _several_devices(config: dict[str, Any]) -> bool:
-        devices = config["devices"]
-        if devices in ("auto", -1, "-1"):
-            devices = torch.cuda.device_count()
-        count = len(devices) if isinstance(devices, list) else int(devices)
-        return count * config["num_nodes"] > 1
-
     def _checkpointing(self, root: Path) -> list[Callback]:
         every = self._get(self.config, "checkpoint_every")
         folder = root / "checkpoints"
@@ -132,8 +126,11 @@ def _is_ours(error: BaseException) -> bool:
     return Path(last[0].f_code.co_filename).is_relative_to(Path(__file__).parents[1])
 
 
-def main() -> None:
-    """Run the subcommand of LightningCLI that sys.argv names; what a user gave wrongly ends in one line."""
+def main(program: str = "cobra") -> None:
+    """Run the subcommand of LightningCLI that sys.argv names; what a user gave wrongly ends in one line.
+
+    `program` is what messages call it. sys.argv[0] stays: Lightning starts it again for each further device.
+    """
     restrict_imports()
     for handler in logging.getLogger("lightning.pytorch").handlers:
         handler.addFilter(lambda record: "💡 Tip" not in record.getMessage())
@@ -148,9 +145,9 @@ def main() -> None:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            parser_kwargs={"prog": Path(sys.argv[0]).name},
+            parser_kwargs={"prog": program},
         )
     except (ValueError, OSError) as error:
         if isinstance(error, ValueError) and not _is_ours(error):
             raise
-        sys.exit(f"cobra {sys.argv[1]}: {error}")
+        sys.exit(f"{program} {sys.argv[1]}: {error}")

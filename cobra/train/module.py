@@ -210,7 +210,8 @@ class CobraModule(L.LightningModule):
             accuracy[f"val/{kind}"] = right / total
         if accuracy:
             accuracy["val/macro"] = sum(accuracy.values()) / len(accuracy)
-            self.log_dict(accuracy, rank_zero_only=True)
+            # equal on all devices, each of which may wait for it, e.g. to stop early
+            self.log_dict(accuracy, sync_dist=True)
 
     def predict_step(
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0

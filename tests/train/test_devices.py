@@ -1,0 +1,89 @@
+"""Several devices, as they are asked for on a command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+from cobra.cli import lightning
+from tests.test_cli import ROOT, instantiate
+from tests.train.test_resume import OVERRIDES, STAGES
+
+CONFIG = ["-c", str(ROOT / "configs/cobra_tiny.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("devices", "ids"),
+    [
+        ("0,1", [0, 1]),
+        ("[0, 1]", [0, 1]),
+        ("2", [0, 1]),
+        ("-1", [0, 1, 2, 3]),
+        ("auto", [0, 1, 2, 3]),
+        ("1", [0]),
+    ],
+)
+def test_devices_are_what_lightning_takes_them_for(
+    devices: str, ids: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for package in ("fabric", "pytorch"):
+        monkeypatch.setattr(f"lightning.{package}.accelerators.cuda.num_cuda_devices", lambda: 4)
+    options = ["--trainer.accelerator", "gpu", "--trainer.default_root_dir", str(tmp_path)]
+    trainer = instantiate(monkeypatch, "fit", *CONFIG, *options, f"--trainer.devices={devices}").trainer
+    assert trainer.device_ids == ids
+    if len(ids) > 1:
+        assert isinstance(trainer.strategy, DDPStrategy)
+        assert trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
+    else:
+        assert isinstance(trainer.strategy, SingleDeviceStrategy)
+
+
+def test_a_command_that_trains_can_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning starts a process of the same sys.argv for each further device."""
+    argv = ["/somewhere/bin/lightning", "fit"]
+    programs: list[str] = []
+    monkeypatch.setattr(sys, "argv", list(argv))
+    monkeypatch.setattr("cobra.train.cli.main", programs.append)
+    lightning()
+    assert sys.argv == argv
+    assert programs == ["lightning"]
+
+
+def started(how: str, folder: Path) -> list[str]:
+    """The command, as pip installs it or of the module."""
+    if how == "python -m cobra":
+        return [sys.executable, "-m", "cobra"]
+    script = folder / how
+    entry = {"cobra": "main", "lightning": "lightning"}[how]
+    script.write_text(f"#!{sys.executable}\nimport sys\nfrom cobra.cli import {entry}\nsys.exit({entry}())\n")
+    script.chmod(0o755)
+    return [str(script)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["cobra", "lightning", "python -m cobra"])
+def test_two_devices_train_however_the_command_was_started(how: str, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "COBRA_CACHE": str(tmp_path / "cache"),
+    }
+    options = [
+        *OVERRIDES,
+        "--stages",
+        STAGES.replace("steps: 6", "steps: 1").replace("steps: 18", "steps: 1"),
+    ]
+    devices = ["--trainer.devices", "2", "--trainer.accelerator", "cpu"]
+    result = subprocess.run(
+        [*started(how, tmp_path), "fit", *CONFIG, *options, *devices],
+        cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Starting with 2 processes" in result.stderr
+    assert (elsewhere / "runs/tiny/model/model.safetensors").is_file()
