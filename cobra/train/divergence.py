@@ -1,8 +1,9 @@
 """Stop a run whose numbers are finite no longer, before they reach its last good checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from cobra.weights.is_finite import is_finite
 
@@ -21,14 +22,23 @@ def check_loss(loss: Tensor, stage: str, step: int, checkpoint: str | None) -> N
         raise ValueError(f"the loss is {loss.item()} {_where(stage, step)}: {_kept(checkpoint)}; {_REMEDY}")
 
 
-def check_state(state: Mapping[str, Tensor], stage: str, step: int, checkpoint: str | None) -> None:
-    """Refuse weights that are NaN or infinite; arguments and errors as for `check_loss`."""
-    bad = sorted(name for name, tensor in state.items() if not is_finite(tensor))
-    if bad:
-        raise ValueError(
-            f"{len(bad)} weights, e.g. {bad[0]}, are not finite {_where(stage, step)}: {_kept(checkpoint)}; "
-            f"{_REMEDY}"
-        )
+def check_state(
+    state: Mapping[str, Tensor],
+    stage: str,
+    step: int,
+    checkpoint: str | None,
+    on_any_device: Callable[[bool], bool] = bool,
+) -> None:
+    """Refuse weights that are NaN or infinite, here or on another device; the rest as for `check_loss`."""
+    bad = sorted(name for name, tensor in state.items() if not is_finite(_share(tensor)))
+    if on_any_device(bool(bad)):
+        which = f"{len(bad)} weights, e.g. {bad[0]}," if bad else "weights on another device"
+        raise ValueError(f"{which} are not finite {_where(stage, step)}: {_kept(checkpoint)}; {_REMEDY}")
+
+
+def _share(tensor: Tensor) -> Tensor:
+    """What this device has of a weight."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _where(stage: str, step: int) -> str:

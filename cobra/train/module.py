@@ -1,6 +1,7 @@
 """The only LightningModule: stages, loss, optimizer, answers."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from cobra.eval.predictions import Prediction
 from cobra.models.vlm import CobraVLM
 from cobra.train.clock import is_logged
 from cobra.train.divergence import check_loss, check_state
-from cobra.train.frozen import frozen_modules, frozen_places, keep_frozen, leave_out
+from cobra.train.learning import Learning, frozen_modules, leave_out
 from cobra.train.muon_adamw import MuonAdamW
 from cobra.train.objectives.base import Objective
 from cobra.train.param_groups import decayed_names, group_parameters, hidden_matrices
+from cobra.train.sharding import data_parallel, shard, start_moments, whole, zero
 from cobra.train.stages import Plan, Stage
 from cobra.weights.check_fit import check_fit
 
@@ -68,6 +70,7 @@ class CobraModule(L.LightningModule):
         self.resumed = False
         self.model: CobraVLM | None = None
         self.entered: int | None = None
+        self.answering = ExitStack()
 
     def configure_model(self) -> None:
         """Build the model and the heads of the objectives, once.
@@ -78,23 +81,20 @@ class CobraModule(L.LightningModule):
         if self.model is not None:
             return
         try:
+            mesh = None if self.device_mesh is None else data_parallel(self.device_mesh)
             self.model, objectives = self._start()
         except (ValueError, OSError) as error:
             raise ModelError(str(error)) from error
         self.objectives = nn.ModuleList(objectives)
-        self.frozen = frozen_places(self.model) + frozen_places(self.objectives)
-        self.references = {
-            f"objectives.{number}.{name}": module
-            for number, objective in enumerate(objectives)
-            for name, module in frozen_modules(objective)
-        }
-        leave_out(self, list(self.references))
-        trained = {part for stage in self.stages for part in stage.train}
-        for name, part in self.model.parts().items():
-            part.requires_grad_(name in trained)
-        keep_frozen(self.frozen)
+        self.learning = Learning(self.model, objectives)
+        self.learning.thaw({part for stage in self.stages for part in stage.train}, range(len(objectives)))
+        # stages set the modes; Lightning warns where any but training is found before
+        self.train()
+        leave_out(self, [f"objectives.{name}" for name in self.learning.references])
         self.decayed = decayed_names(self)
         self.hidden = hidden_matrices(self.model, self.muon)
+        if mesh is not None:
+            shard(self, mesh, "training_step")
 
     def _start(self) -> tuple[CobraVLM, list[Objective]]:
         """The model as the run starts, and the objectives of its stages."""
@@ -124,11 +124,13 @@ class CobraModule(L.LightningModule):
         """
         self.plan: Plan = self.trainer.datamodule.plan()
         groups = group_parameters(self, self.decayed, self.hidden)
-        optimizer: Optimizer = (
-            MuonAdamW(groups, lr=1.0, betas=self.betas)
-            if any(group["muon"] for group in groups)
-            else AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
-        )
+        optimizer: Optimizer
+        if any(group["muon"] for group in groups):
+            optimizer = MuonAdamW(groups, lr=1.0, betas=self.betas)
+        else:
+            optimizer = AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
+            if self.device_mesh is not None:
+                start_moments(optimizer)
         schedule = LambdaLR(optimizer, [partial(self.plan.rate, part=group["part"]) for group in groups])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -141,14 +143,7 @@ class CobraModule(L.LightningModule):
     def enter(self, index: int) -> None:
         """Freeze and thaw parts, and set the weight decay, as a stage says."""
         stage, self.entered = self.stages[index], index
-        assert self.model is not None
-        for name, part in self.model.parts().items():
-            part.requires_grad_(name in stage.train).train(name in stage.train)
-        for number, objective in enumerate(self.objectives):
-            objective.requires_grad_(number == index).train(number == index)
-        keep_frozen(self.frozen)
-        for reference in self.references.values():
-            reference.eval()
+        self.learning.thaw(stage.train, [index])
         for group in self.trainer.optimizers[0].param_groups:
             group["weight_decay"] = stage.weight_decay if group["decays"] else 0.0
 
@@ -162,11 +157,12 @@ class CobraModule(L.LightningModule):
         if is_logged(self.trainer, self.global_step + 1):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"stage": float(self.entered), "lr": rate}, batch_size=1)
-        return loss
+        return loss if self.device_mesh is None else loss + zero(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the checkpoint that is there where the weights that would replace it are not finite."""
-        check_state(checkpoint["state_dict"], *self._position())
+        on_any_device = partial(self.trainer.strategy.reduce_boolean_decision, all=False)
+        check_state(checkpoint["state_dict"], *self._position(), on_any_device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model; a sharded strategy has taken the weights out before."""
@@ -192,6 +188,19 @@ class CobraModule(L.LightningModule):
             counts = self.counts.setdefault(prediction.kind, [0, 0])
             counts[0] += prediction.is_right
             counts[1] += 1
+
+    def on_validation_start(self) -> None:
+        """Gather sharded weights: devices answer different questions, at different lengths."""
+        assert self.model is not None
+        self.answering.enter_context(whole(self, self.model))
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def on_validation_end(self) -> None:
+        """Go back to shares."""
+        self.answering.close()
+
+    on_test_end = on_predict_end = on_validation_end
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 # Muon's momentum and the odd polynomial that brings all singular values near 1 (Jordan et al. 2024)
@@ -43,10 +44,11 @@ class MuonAdamW(Optimizer):
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "muon": None})
         for group in self._of(muon=True):
             for parameter in group["params"]:
-                if parameter.ndim != 2 or len(parameter) != sum(group["muon"]):
+                rows, sharded = sum(group["muon"]), isinstance(parameter, DTensor)
+                if sharded or parameter.ndim != 2 or len(parameter) != rows:
                     raise ValueError(
-                        f"Muon needs matrices of {sum(group['muon'])} rows, got a parameter of shape "
-                        f"{tuple(parameter.shape)}: leave its part out of `muon`, or do not shard it"
+                        f"Muon needs matrices of {rows} rows, got {'a share of ' * sharded}a parameter of "
+                        f"shape {tuple(parameter.shape)}: leave its part out of `muon`, or do not shard it"
                     )
         # it shares the groups, which hold the rates, and the state
         self.adamw = AdamW(self._of(muon=False), lr=lr, betas=betas, weight_decay=0.0)

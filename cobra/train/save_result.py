@@ -7,6 +7,7 @@ import cobra.torchvision_shim  # noqa: F401  (before lightning)
 from lightning.pytorch import Callback, LightningModule, Trainer  # isort: skip
 
 from cobra.pretrained import save_pretrained
+from cobra.train.sharding import gathered_state, is_sharded
 
 
 class SaveResult(Callback):
@@ -22,8 +23,12 @@ class SaveResult(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the weights (a sharded model is whole only here) and write them on one device."""
-        state = trainer.strategy.lightning_module_state_dict()
-        prefix = "model."
-        weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if is_sharded(pl_module.model):
+            weights = gathered_state(pl_module.model)
+        else:
+            state, prefix = trainer.strategy.lightning_module_state_dict(), "model."
+            weights = {
+                key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+            }
         if trainer.is_global_zero:
             save_pretrained(pl_module.model, trainer.datamodule.chat, self.directory, weights)

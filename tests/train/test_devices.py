@@ -1,12 +1,13 @@
 """Several devices, as they are asked for on a command line."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 
 from cobra.cli import lightning
 from tests.test_cli import ROOT, instantiate
@@ -39,6 +40,20 @@ def test_devices_are_what_lightning_takes_them_for(
         assert trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
     else:
         assert isinstance(trainer.strategy, SingleDeviceStrategy)
+
+
+def test_the_readmes_sharded_command_shards_among_all_devices(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    readme = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    line = next(line for line in readme.splitlines() if "ModelParallelStrategy" in line)
+    program, *args = shlex.split(line)
+    monkeypatch.chdir(ROOT)
+    on_cpu = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path)]
+    strategy = instantiate(monkeypatch, *args, *on_cpu).trainer.strategy
+    assert program == "cobra"
+    assert isinstance(strategy, ModelParallelStrategy)
+    assert (strategy.num_processes, strategy._data_parallel_size, strategy._tensor_parallel_size) == (8, 8, 1)
 
 
 def test_a_command_that_trains_can_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:

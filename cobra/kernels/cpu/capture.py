@@ -103,7 +103,8 @@ class _CaptureMode(TorchDispatchMode):
         native = native_function(func)
         # what an operator consists of is seen, too
         with self:
-            if native is not None:
+            # a subclass, e.g. a sharded weight, has no memory here to read: its own dispatch refuses the call
+            if native is not None and not types:
                 with watching(self._capture):
                     return native(*args, **kwargs)
             result = func.decompose(*args, **kwargs)

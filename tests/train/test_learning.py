@@ -116,10 +116,10 @@ def test_a_resumed_run_reads_what_it_started_from_for_a_copy_alone(
     assert len(names) == reads
 
 
-def resume(stages: list[Stage], folder: Path, *arguments: list, **options: Any) -> CobraModule:
+def resume(stages: list[Stage], folder: Path, callbacks: list | None = None, **options: Any) -> CobraModule:
     fit = partialmethod(L.Trainer.fit, ckpt_path=folder / "checkpoints/last.ckpt")
     with mock.patch.object(L.Trainer, "fit", fit):
-        return run(stages, folder, *arguments, **options)
+        return run(stages, folder, callbacks, **options)
 
 
 class Killed(Exception):

@@ -1,0 +1,141 @@
+"""Fully sharded training (torch's FSDP2): every device keeps a share of each weight.
+
+A block of a language model is gathered while it runs, everything else while a step of training does. So
+devices gather the same weights in the same order whatever their batches hold: were the vision tower gathered
+when it is called, a device that sees a picture would wait for ever for one that sees none.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW
+
+from cobra.models.lm.base import LanguageModel
+from cobra.models.vlm import CobraVLM
+
+
+def data_parallel(mesh: DeviceMesh) -> DeviceMesh:
+    """The devices of Lightning's ModelParallelStrategy, among which weights are sharded.
+
+    Raises:
+        ValueError: where it would have them compute parts of one product, which is not built here.
+    """
+    if mesh["tensor_parallel"].size() > 1:
+        raise ValueError(
+            "ModelParallelStrategy: weights are sharded among data-parallel devices only: set its "
+            f"data_parallel_size to {mesh.size()}, the number of devices, and tensor_parallel_size to 1"
+        )
+    return mesh["data_parallel"]
+
+
+def shard(module: nn.Module, mesh: DeviceMesh, *steps: str) -> None:
+    """Shard a module in place.
+
+    Args:
+        module: holds models and all else that learns; the same on every device.
+        mesh: the devices.
+        steps: its methods through which everything in it runs, besides forward. The models in it can answer
+            outside of them, too.
+    """
+    for lm in [child for child in module.modules() if isinstance(child, LanguageModel)]:
+        for block in _blocks(lm):
+            fully_shard(block, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    setattr(module, _GATHER, _gather)
+    for name in (*steps, _GATHER):
+        register_fsdp_forward_method(module, name)
+    for model in module.modules():
+        if isinstance(model, CobraVLM):
+            vars(model)["stream"] = partial(_stream, module, model, model.stream)
+
+
+_GATHER = "gather_weights"
+
+
+@contextmanager
+def whole(module: nn.Module, part: nn.Module) -> Iterator[None]:
+    """Inside, every device has all weights of a part of a sharded module; all devices must enter and leave.
+
+    Between, none waits for another: answers may differ in number and length.
+    """
+    if not is_sharded(part):
+        yield
+        return
+    blocks = [unit for unit in part.modules() if isinstance(unit, FSDPModule) and unit is not module]
+    for block in blocks:
+        block.set_reshard_after_forward(False)
+    # memory that is first used in inference mode could not be trained in later
+    with torch.inference_mode(False), torch.no_grad():
+        getattr(module, _GATHER)(blocks)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.set_reshard_after_forward(True)
+            block.reshard()
+        assert isinstance(module, FSDPModule)
+        module.reshard()
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether a device has only its share of some weights now."""
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
+def zero(module: nn.Module) -> Tensor:
+    """0, which gives each weight that learns and is gathered now a gradient, if of zeros.
+
+    Devices add up their gradients of the same weights, also where one has used fewer of them.
+    """
+    learning = [p for p in module.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+    return 0 * torch.stack([p.flatten()[0].float() for p in learning]).sum()
+
+
+def start_moments(optimizer: AdamW) -> None:
+    """Make the moments of all weights, as AdamW would in their first step.
+
+    A sharded checkpoint must hold those of every weight, also of those that no stage has trained yet.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.tensor(0.0), **zeros}
+
+
+def gathered_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a sharded module, on the CPU of the first device; empty on others, which must ask too.
+
+    A weight that has two names, e.g. a tied head, is there once.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state: dict[str, Any] = get_model_state_dict(module, options=options)
+    names: dict[int, str] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), name)
+    return {name: state[name] for name in names.values() if name in state}
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """What the outermost lists in a module hold: the blocks of a language model."""
+    for child in module.children():
+        yield from child if isinstance(child, nn.ModuleList) else _blocks(child)
+
+
+def _gather(blocks: list[FSDPModule]) -> None:
+    """What runs as a step of the module, which is gathered itself, too."""
+    for block in blocks:
+        block.unshard()
+
+
+def _stream(module: nn.Module, model: CobraVLM, stream: Any, *args: Any, **options: Any) -> Iterator[Tensor]:
+    """`CobraVLM.stream` with whole weights."""
+    with whole(module, model):
+        yield from stream(*args, **options)
