@@ -8,8 +8,7 @@ from typing import Any
 
 from cobra.bench.subjects import Subject
 from cobra.bench.timing.sample import Measurement, Runner
-from cobra.config.build import build
-from cobra.models.lm.state_space import StateSpaceLM
+from cobra.config.build import build_on_meta
 
 OURS, TRANSFORMERS, LLAMA = "torch", "transformers", "llama.cpp"
 RUNTIMES = (OURS, TRANSFORMERS, LLAMA)
@@ -163,5 +162,5 @@ def _ways(subject: Subject, runtime: str, settings: Settings) -> list[Engine]:
 
 def _state_dtypes(subject: Subject, settings: Settings) -> Sequence[str]:
     """A model without a recurrent state is measured once, however many precisions were asked for."""
-    factory: Any = build(subject.lm)
-    return settings.state_dtypes if issubclass(factory.func, StateSpaceLM) else ("fp32",)
+    lm: Any = build_on_meta(subject.lm)
+    return settings.state_dtypes if lm.recurrent else ("fp32",)

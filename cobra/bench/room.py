@@ -14,7 +14,6 @@ from cobra.bench.systems.contexts import state_bytes_of_step
 from cobra.bench.timing.case import dtype_of
 from cobra.config.build import build_on_meta
 from cobra.models.component import Component
-from cobra.models.lm.state_dtype import set_state_dtype
 
 # bits of a weight, scales included; the others have those of the dtype
 _BITS = {"bf16": 16.0, "int8": 8.1, "int4": 4.5}
@@ -34,7 +33,7 @@ def needed(engine: Engine, length: int) -> float:
     if engine.subject.vlm is not None:
         eyes = [*whole.vision.parameters(), *whole.projector.parameters()]
         weights += sum(p.numel() for p in eyes) * dtype.itemsize
-    set_state_dtype(lm, engine.arguments.get("state_dtype", "fp32"))
+    lm.set_state_dtype(engine.arguments.get("state_dtype", "fp32"))
     # its cache is copied whenever it grows
     copies = 2 if engine.runtime == TRANSFORMERS else 1
     return weights + copies * state_bytes_of_step(lm, length, dtype) + _PROCESS

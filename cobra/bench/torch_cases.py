@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from cobra.bench.build import random_lm, random_vlm, weight_bytes
 from cobra.bench.question import Question
 from cobra.bench.subjects import Tree
-from cobra.bench.systems.contexts import rewind, state_at, state_bytes_of_step
+from cobra.bench.systems.contexts import state_at, state_bytes_of_step
 from cobra.bench.systems.flops import tensors_read
 from cobra.bench.timing.case import Case, Stopwatch, dtype_of
 from cobra.bench.timing.sample import Sample
 from cobra.models.generate import decode as decoding
-from cobra.models.lm.base import DecodeState, LanguageModel
-from cobra.models.lm.state_dtype import set_state_dtype
+from cobra.models.lm.base import LanguageModel
+from cobra.models.lm.state import State
 from cobra.models.sampling import Sampler
 
 # Tokens of a prompt that are read at a time where it is very long.
@@ -35,7 +35,7 @@ def e2e(
     others), and, beside the total, second (the first token of a second question about the same picture).
     """
     model = random_vlm(vlm, quantization, dtype_of(dtype), device)
-    set_state_dtype(model.lm, state_dtype)
+    model.lm.set_state_dtype(state_dtype)
     question = Question(model.num_image_tokens, device)
     context = question.ids.shape[1]
     room = context + new_tokens + question.more.shape[1] + 1
@@ -98,7 +98,8 @@ def decode(
 
     @torch.inference_mode()
     def run(count: int = tokens) -> Sample:
-        rewind(state, context)
+        # a step costs what it costs at this length, whatever was read since
+        state.lengths.fill_(context)
         watch = Stopwatch(device)
         steps = decoding(model, hidden, state, _SETTLING + count, None, Sampler())
         for _ in range(_SETTLING):
@@ -137,11 +138,11 @@ def prefill(
 def _lm(tree: str, quantization: Any, dtype: str, device: str, state_dtype: str) -> LanguageModel:
     # a process measures one model, at many lengths
     lm = random_lm(json.loads(tree), quantization, dtype_of(dtype), device)
-    set_state_dtype(lm, state_dtype)
+    lm.set_state_dtype(state_dtype)
     return lm
 
 
-def _read(lm: LanguageModel, context: int, room: int) -> DecodeState:
+def _read(lm: LanguageModel, context: int, room: int) -> State:
     state = lm.allocate_state(1, context + room)
     ids = torch.randint(lm.vocab_size, (1, context))
     for piece in ids.split(_PIECE, dim=1):

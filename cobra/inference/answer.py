@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from cobra.inference.conversation import Conversation
-from cobra.models.lm.state_dtype import set_state_dtype
 from cobra.models.quantize import Quantization, quantize_
 from cobra.models.sampling import Sampler
 from cobra.pretrained import from_pretrained
@@ -52,5 +51,5 @@ def open_conversation(
     sampler = Sampler(temperature, top_k, top_p, min_p, generator)
     model, processor = from_pretrained(ckpt, device)
     quantize_(model.lm, quant, group_size)
-    set_state_dtype(model.lm, state_dtype)
+    model.lm.set_state_dtype(state_dtype)
     return Conversation(model, processor, max_length, max_new_tokens, sampler)

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 from cobra.data.processor import Processor
 from cobra.data.record import ImageSource, Message, Record, assistant, user
 from cobra.inference.text_stream import TextStream
-from cobra.models.lm.base import DecodeState
+from cobra.models.lm.state import State
 from cobra.models.sampling import Sampler
 from cobra.models.vision.base import Pixels
 from cobra.models.vlm import IMAGE_ID, CobraVLM
@@ -45,7 +45,7 @@ class Conversation:
         """Forget everything that was said and seen."""
         self.messages: list[Message] = []
         self.images: list[ImageSource] = []
-        self._state: DecodeState | None = None
+        self._state: State | None = None
         # tokens of the last answer, its end included
         self.answer_tokens = 0
         # said, but not read by the model yet: the end of its last answer

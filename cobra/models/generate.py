@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from cobra.kernels.step_graph import StepGraph
-from cobra.models.lm.base import DecodeState, LanguageModel
+from cobra.models.lm.base import LanguageModel
+from cobra.models.lm.state import State
 from cobra.models.sampling import Sampler
 
 
 def decode(
     lm: LanguageModel,
     hidden: Tensor,
-    state: DecodeState,
+    state: State,
     max_new_tokens: int,
     eos_id: int | None,
     sampler: Sampler,

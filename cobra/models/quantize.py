@@ -11,8 +11,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from cobra.kernels.quantize import check_group
 from cobra.models.lm.base import LanguageModel
+from cobra.models.lm.layers import TiedEmbedding
 from cobra.models.lm.mamba import FusedLinear
-from cobra.models.lm.state_space import TiedEmbedding
 from cobra.models.packed import (
     BF16Matrix,
     Int4Matrix,

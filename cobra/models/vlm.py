@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_map
 
 from cobra.models.component import Component
 from cobra.models.generate import decode
-from cobra.models.lm.base import DecodeState, LanguageModel
+from cobra.models.lm.base import LanguageModel
+from cobra.models.lm.state import State
 from cobra.models.projectors.base import Projector
 from cobra.models.sampling import Sampler
 from cobra.models.vision.base import Pixels, VisionEncoder
@@ -87,7 +88,7 @@ class CobraVLM(Component):
         max_new_tokens: int = 256,
         eos_id: int | None = None,
         sampler: Sampler | None = None,
-        state: DecodeState | None = None,
+        state: State | None = None,
     ) -> Iterator[Tensor]:
         """New token ids (B,), one position at a time; see `cobra.models.generate.decode`.
 

@@ -31,4 +31,4 @@ def test_every_token_before_is_read_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(model.lm, "allocate_state", kept)
     decode_cost(model, positions=(3, 1100), turns=1)
     # each of the ten timed tokens comes from reading the one before
-    assert [state.length for state in states] == [3 + 10, 1100 + 10]
+    assert [state.lengths.tolist() for state in states] == [[3 + 10], [1100 + 10]]

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from cobra.bench.systems.configs import read_systems
-from cobra.bench.systems.flops import scan_flops, update_flops
+from cobra.bench.systems.flops import mixing_flops, step_flops
 from cobra.bench.systems.measure import System, _measure_lm, measure
 from cobra.bench.systems.notes import read_notes
 from cobra.bench.systems.show import document
-from cobra.models.lm.mamba2 import Mamba2LM
+from cobra.models.lm.mamba2 import Mamba2Mixer
 
 ROOT = Path(__file__).parents[2]
 CONFIGS, NOTES, PAGE = ROOT / "configs", ROOT / "docs/models.yaml", ROOT / "docs/models.md"
@@ -67,10 +67,10 @@ def test_a_decode_step_reads_what_the_published_tables_say(systems: dict[str, Sy
 
 def test_mamba2s_scan_has_the_published_cost() -> None:
     with torch.device("meta"):
-        (published,) = Mamba2LM(64, 2560, 1, chunk_size=256).blocks
+        published = Mamba2Mixer(2560, chunk_size=256)
     channels = 5120 + 2 * 128
-    assert 64 * (scan_flops(published.mixer) - 8 * channels) == pytest.approx(339.7e6, abs=1e5)
-    assert update_flops(published.mixer) == 5 * 5120 * 128 + 8 * channels
+    assert 64 * (mixing_flops(published, 1024) - 8 * channels) == pytest.approx(339.7e6, abs=1e5)
+    assert step_flops(published, 1024) == 5 * 5120 * 128 + 8 * channels
 
 
 def test_ml_mambas_connector_costs_what_its_layers_imply(systems: dict[str, System]) -> None:

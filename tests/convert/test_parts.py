@@ -43,7 +43,7 @@ def test_parts_come_from_any_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     model = cobra_model()
     model.lm = MambaLM(VOCAB, D, 2, d_state=8, dt_rank=3)
     load_parts(model, {"lm": str(tmp_path / "hf"), "projector": str(tmp_path / "align")})
-    assert torch.equal(model.lm.embedding.weight, transformers.backbone.embeddings.weight)
+    assert torch.equal(model.lm.get_parameter("embedding.weight"), transformers.backbone.embeddings.weight)
     middle = model.projector.state_dict()["projector.2.weight"]
     assert torch.equal(middle, align["model/projector/projector.2.weight"])
 

@@ -15,7 +15,7 @@ from cobra.data.chat import Chat
 from cobra.inference.conversation import Conversation
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.mamba2 import Mamba2LM
-from cobra.models.lm.state_space import SSMState, StateSpaceLM
+from cobra.models.lm.state import State
 from cobra.models.lm.transformer import TransformerLM
 from cobra.models.quantize import quantize_
 from cobra.models.vlm import CobraVLM
@@ -58,14 +58,14 @@ def test_generate_answers_with_the_quantized_model(
 def test_a_recurrent_state_is_narrowed_and_a_transformer_has_none(
     saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    allocate, dtypes = StateSpaceLM.allocate_state, set[torch.dtype]()
+    allocate, dtypes = LanguageModel.allocate_state, set[torch.dtype]()
 
-    def noted(*args: Any, **options: Any) -> SSMState:
+    def noted(*args: Any, **options: Any) -> State:
         state = allocate(*args, **options)
-        dtypes.add(state.ssm.dtype)
+        dtypes.add(state.layers[0]["ssm"].dtype)
         return state
 
-    monkeypatch.setattr(StateSpaceLM, "allocate_state", noted)
+    monkeypatch.setattr(LanguageModel, "allocate_state", noted)
     options = ("--state-dtype", "bf16")
     monkeypatch.setattr(sys, "argv", ["cobra", "generate", "--ckpt", str(saved), *QUESTION, *options])
     if "Transformer" in (saved / "config.json").read_text():

@@ -121,7 +121,7 @@ def test_a_recurrent_state_in_bf16_changes_little() -> None:
     torch.manual_seed(0)
     lm, ids = LMS["mamba2"]().eval(), torch.randint(VOCAB, (1, 15))
     expected, before = logits(lm, ids, 7), lm.allocate_state(1, 0).nbytes
-    lm.state_dtype = torch.bfloat16  # type: ignore[assignment]
+    lm.set_state_dtype("bf16")
     assert lm.allocate_state(1, 0).nbytes < 0.7 * before
     actual = logits(lm, ids, 7)
     assert not torch.equal(actual, expected)

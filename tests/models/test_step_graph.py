@@ -11,7 +11,7 @@ from cobra.kernels.ops import rms_norm
 from cobra.kernels.step_graph import StepGraph
 from cobra.models.generate import decode
 from cobra.models.lm.base import LanguageModel
-from cobra.models.lm.kv_state import KVState
+from cobra.models.lm.state import State
 from cobra.models.quantize import Quantization, quantize_
 from cobra.models.sampling import Sampler
 from tests.models.builders import LMS, VOCAB
@@ -32,10 +32,11 @@ def next_logits(lm: LanguageModel, token: Tensor, state: Any) -> Tensor:
     return lm.head(lm.step(lm.embed(token[:, None])[:, 0], state))
 
 
-def assert_same(state: Any, expected: Any) -> None:
-    names = ("keys", "values", "lengths") if isinstance(state, KVState) else ("conv", "ssm")
-    for name in names:
-        assert torch.equal(getattr(state, name), getattr(expected, name)), name
+def assert_same(state: State, expected: State) -> None:
+    assert torch.equal(state.lengths, expected.lengths)
+    for layer, other in zip(state.layers, expected.layers, strict=True):
+        for name, buffer in layer.items():
+            assert torch.equal(buffer, other[name]), name
 
 
 REPEATED = [

@@ -1,9 +1,10 @@
 """Floating-point operations: counted on the meta device, and by formula for what a counter does not see.
 
 An operation is an addition or a multiplication. torch's counter sees matrix products and convolutions; the
-scans of a state-space language model are added by formula.
+mixers of a stack are added by formula.
 """
 
+import math
 from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from cobra.models.lm.attention import Attention
+from cobra.models.lm.gated_mlp import GatedMLP
 from cobra.models.lm.mamba import MambaMixer
 from cobra.models.lm.mamba2 import Mamba2Mixer
-from cobra.models.lm.state_space import Mixer
+from cobra.models.lm.mixer import Mixer
 
 
 @torch.no_grad()
@@ -55,47 +58,57 @@ class _Seen(TorchDispatchMode):
 
 
 @singledispatch
-def scan_flops(mixer: Mixer) -> int:
-    """Operations of a mixer's convolution and scan for one token of a prompt, outside matrix products."""
+def mixing_flops(mixer: Mixer, context: int) -> int:
+    """Operations for one token of a prompt of `context` tokens, outside linears."""
     raise NotImplementedError(f"no formula for {type(mixer).__name__}: register one in {__name__}")
 
 
-@scan_flops.register
-def _(mixer: MambaMixer) -> int:
-    d_inner, d_state = mixer.ssm_shape
+@mixing_flops.register
+def _(mixer: MambaMixer, context: int) -> int:
+    d_inner, d_state = mixer.layout["ssm"].shape
     # a parallel scan has 9 an element (state-spaces/mamba, issue 110; VMamba's counter); D u and the gate
     return 9 * d_inner * d_state + 2 * d_inner + _conv_flops(mixer)
 
 
-@scan_flops.register
-def _(mixer: Mamba2Mixer) -> int:
-    heads, head_dim, d_state = mixer.ssm_shape
+@mixing_flops.register
+def _(mixer: Mamba2Mixer, context: int) -> int:
+    heads, head_dim, d_state = mixer.layout["ssm"].shape
     d_inner, chunk = heads * head_dim, mixer.chunk_size
     # Mamba-2, section 6: C B^T and its product with x in a chunk; states into chunks and out of them
     within = 2 * chunk * d_state * mixer.n_groups + 2 * chunk * d_inner
     return within + 4 * d_state * d_inner + _conv_flops(mixer)
 
 
+@mixing_flops.register
+def _(mixer: Attention, context: int) -> int:
+    # scores and sums; a prompt's later half is masked, but counted, as torch's counter does
+    return 4 * context * mixer.q_proj.out_features
+
+
+@mixing_flops.register
+def _(mixer: GatedMLP, context: int) -> int:
+    return 0
+
+
 @singledispatch
-def update_flops(mixer: Mixer) -> int:
-    """Operations of a mixer's convolution and state update for one token of decoding."""
-    raise NotImplementedError(f"no formula for {type(mixer).__name__}: register one in {__name__}")
+def step_flops(mixer: Mixer, context: int) -> int:
+    """Operations for one token of an answer after `context` tokens, itself among them, outside linears."""
+    return mixing_flops(mixer, context)
 
 
-@update_flops.register
-def _(mixer: MambaMixer) -> int:
-    d_inner, d_state = mixer.ssm_shape
+@step_flops.register
+def _(mixer: MambaMixer, context: int) -> int:
+    d_inner, d_state = mixer.layout["ssm"].shape
     # dt A; dt u B; state times decay, plus it; C times state, summed
     return 6 * d_inner * d_state + _conv_flops(mixer)
 
 
-@update_flops.register
-def _(mixer: Mamba2Mixer) -> int:
-    heads, head_dim, d_state = mixer.ssm_shape
+@step_flops.register
+def _(mixer: Mamba2Mixer, context: int) -> int:
     # as above, but for dt A, which is one number a head
-    return 5 * heads * head_dim * d_state + _conv_flops(mixer)
+    return 5 * math.prod(mixer.layout["ssm"].shape) + _conv_flops(mixer)
 
 
 def _conv_flops(mixer: Mixer) -> int:
-    channels, before = mixer.conv_shape
+    channels, before = mixer.layout["conv"].shape
     return 2 * (before + 1) * channels

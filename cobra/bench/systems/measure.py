@@ -11,12 +11,12 @@ from PIL import Image
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from cobra.bench.systems.contexts import rewind, state_bytes_of_step
-from cobra.bench.systems.flops import count, count_and_read, scan_flops, update_flops
+from cobra.bench.systems.contexts import state_bytes_of_step
+from cobra.bench.systems.flops import count, count_and_read, mixing_flops, step_flops
 from cobra.config.build import build, build_on_meta
 from cobra.models.component import Component
 from cobra.models.lm.base import LanguageModel
-from cobra.models.lm.state_space import StateSpaceLM
+from cobra.models.lm.stacked import StackedLM
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.fused import FusedEncoder
 
@@ -107,18 +107,20 @@ def _measure_lm(tree: str) -> tuple[LMCost, int]:
     lm = build_on_meta(json.loads(tree))
     assert isinstance(lm, LanguageModel)
     state_bytes = tuple(lm.allocate_state(1, length, torch.bfloat16).nbytes for length in CONTEXTS)
-    moved = round(state_bytes_of_step(lm, CONTEXTS[0] - 1, torch.bfloat16))
-    prefill, decode, weights = _state_space(lm) if isinstance(lm, StateSpaceLM) else _traced(lm)
+    moved = state_bytes_of_step(lm, CONTEXTS[0] - 1, torch.bfloat16)
+    prefill, decode, weights = _stacked(lm) if isinstance(lm, StackedLM) else _traced(lm)
     return LMCost(_lm_title(lm), _size(lm), prefill, decode, 2 * weights + moved, state_bytes), lm.d_model
 
 
-def _state_space(lm: StateSpaceLM) -> tuple[int, int, int]:
+def _stacked(lm: StackedLM) -> tuple[int, int, int]:
     """Operations for a token of a prompt and of an answer, and parameters that a step reads; by formula."""
-    mixers = [block.mixer for block in lm.blocks]
-    linears = 2 * sum(m.weight.numel() for m in lm.modules() if isinstance(m, nn.Linear))
+    mixers = [mixer for block in lm.blocks for _, mixer in block.branches()]
+    linears = 2 * sum(
+        m.weight.numel() for mixer in mixers for m in mixer.modules() if isinstance(m, nn.Linear)
+    )
     head = 2 * lm.vocab_size * lm.d_model
-    decode = linears + head + sum(map(update_flops, mixers))
-    return linears + sum(map(scan_flops, mixers)), decode, _size(lm)
+    prefill, decode = (sum(f(mixer, CONTEXTS[0]) for mixer in mixers) for f in (mixing_flops, step_flops))
+    return linears + prefill, linears + head + decode, _size(lm)
 
 
 def _traced(lm: LanguageModel) -> tuple[int, int, int]:
@@ -127,7 +129,7 @@ def _traced(lm: LanguageModel) -> tuple[int, int, int]:
     embeds = torch.empty(1, length, lm.d_model, device=_META)
     prefill = count(lambda: lm.prefill(embeds)) // length
     # a step's cost depends on what is behind it
-    rewind(state, length - 1)
+    state.lengths.fill_(length - 1)
     decode, read = count_and_read(lm, lambda: lm.head(lm.step(embeds[:, 0], state)))
     return prefill, decode, read
 

@@ -1,26 +1,18 @@
 """The contract of a language backbone."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cobra.models.component import Component
+from cobra.models.lm.state import LayerState, Layout, State
+from cobra.models.lm.tokens import Tokens, following, packed
 
-
-class DecodeState(Protocol):
-    """What a backbone remembers of the tokens it has seen: fixed buffers, written in place."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the buffers take."""
-
-    def clone(self) -> Any:
-        """An independent copy, e.g. to ask several questions after one picture."""
-
-    def reset(self) -> None:
-        """Forget everything."""
+# what the command line calls the precisions of a recurrent state
+_STATE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class LanguageModel(Component, ABC):
@@ -29,32 +21,24 @@ class LanguageModel(Component, ABC):
     Attributes:
         vocab_size: rows of the embedding and of the head.
         d_model: width D of embeddings and hidden states.
+        state_dtype: of the recurrent state of a model that is not fp64. bf16 halves what a step reads and
+            writes of it, and rounds it at every token.
     """
 
     vocab_size: int
     d_model: int
+    state_dtype = torch.float32
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (B, T) to embeddings (B, T, D)."""
 
     @abstractmethod
-    def prefill(
-        self, embeds: Tensor, state: Any = None, mask: Tensor | None = None, seq_idx: Tensor | None = None
-    ) -> Tensor:
-        """Embeddings (B, T, D) to hidden states (B, T, D); continues from `state` and updates it in place.
-
-        Args:
-            embeds: token and image embeddings.
-            state: from `allocate_state`; None in training, where nothing is remembered.
-            mask: (B, T) bool, False on left padding; padding changes neither the other outputs nor the state.
-                Ragged rows start from an empty state.
-            seq_idx: (B, T) int32, number of the packed sequence that a token belongs to, non-decreasing in a
-                row; no information crosses from one to the next.
-        """
+    def read(self, embeds: Tensor, layers: list[LayerState] | None, tokens: Tokens) -> Tensor:
+        """Embeddings (B, T, D) to hidden states (B, T, D); continues from a state's layers, in place."""
 
     @abstractmethod
-    def step(self, embed: Tensor, state: Any) -> Tensor:
+    def step(self, embed: Tensor, state: State) -> Tensor:
         """One embedding a sequence (B, D) to its hidden state (B, D); updates `state` in place."""
 
     @abstractmethod
@@ -62,14 +46,78 @@ class LanguageModel(Component, ABC):
         """Hidden states (..., D) to logits (..., vocab_size)."""
 
     @abstractmethod
+    def layouts(self) -> list[Layout]:
+        """The buffers of each layer of its state."""
+
+    def tables(self, length: int, device: torch.device) -> Mapping[Any, Tensor]:
+        """What its steps look up by position, for `length` positions; see `State`."""
+        return {}
+
+    def prefill(
+        self,
+        embeds: Tensor,
+        state: State | None = None,
+        mask: Tensor | None = None,
+        seq_idx: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings (B, T, D) to hidden states (B, T, D); continues from `state` and updates it in place.
+
+        Args:
+            embeds: token and image embeddings.
+            state: from `allocate_state`; None in training, where nothing is remembered.
+            mask: (B, T) bool, False at padding, wherever it is: the state and the other outputs are those of
+                the row without it.
+            seq_idx: (B, T) int32, number of the packed sequence that a token belongs to, non-decreasing in a
+                row; no information crosses from one to the next.
+
+        Raises:
+            ValueError: where there is no room for the tokens, or sequences are packed into a state.
+        """
+        if state is None:
+            attends = any(buffer.grows for layout in self.layouts() for buffer in layout.values())
+            tokens = packed(embeds, mask, seq_idx) if attends else Tokens(mask, seq_idx)
+            return self.read(embeds, None, tokens)
+        if seq_idx is not None:
+            raise ValueError("seq_idx packs sequences in training; a decode state holds one sequence a row")
+        tokens = following(state, embeds, mask) if state.grows else Tokens(mask)
+        hidden = self.read(embeds, state.layers, tokens)
+        state.lengths += embeds.shape[1] if mask is None else mask.sum(1)
+        return hidden
+
     def allocate_state(
         self,
         batch: int,
-        max_length: int,
+        max_length: int = 0,
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
-    ) -> DecodeState:
+    ) -> State:
         """An empty state for `batch` sequences of at most `max_length` tokens.
 
-        Defaults to the parameters' dtype and device. A state-space model's does not grow with max_length.
+        Defaults to the parameters' dtype and device. A state-space model's does not grow with max_length, and
+        is never full.
         """
+        weight = next(self.parameters())
+        device = torch.device(device or weight.device)
+        # under autocast keys and values come in its dtype
+        autocast = device.type != "meta" and torch.is_autocast_enabled(device.type)
+        dtype = dtype or (torch.get_autocast_dtype(device.type) if autocast else weight.dtype)
+        recurrent_dtype = dtype if dtype == torch.float64 else self.state_dtype
+        tables = self.tables(max_length, device)
+        return State(self.layouts(), batch, max_length, dtype, recurrent_dtype, device, tables)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether a layer has a recurrent state."""
+        return any(buffer.recurrent for layout in self.layouts() for buffer in layout.values())
+
+    def set_state_dtype(self, name: str) -> None:
+        """Allocate recurrent states of fp32 or bf16 from now on; see `state_dtype`.
+
+        Raises:
+            ValueError: where there is none to narrow.
+        """
+        if name != "fp32" and not self.recurrent:
+            raise ValueError(
+                f"--state-dtype {name}: a {type(self).__name__} has no recurrent state; leave it out"
+            )
+        self.state_dtype = _STATE_DTYPES[name]

@@ -1,17 +1,29 @@
 """Mamba-1 (Gu & Dao 2023, arXiv 2312.00752)."""
 
 import math
+from functools import partial
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cobra.kernels.ops import causal_conv1d, mamba_step, selective_scan
+from cobra.kernels.ops import (
+    causal_conv1d,
+    causal_conv1d_update,
+    mamba_step,
+    selective_scan,
+    selective_state_update,
+)
 from cobra.models.lm.init import inverse_softplus_dt, scale_output, stack, without_weight_decay
-from cobra.models.lm.state_space import Mixer, SSMState, StateSpaceLM
+from cobra.models.lm.layers import filters
+from cobra.models.lm.mixer import Mixer
+from cobra.models.lm.stacked import StackedLM
+from cobra.models.lm.state import Buffer, LayerState
+from cobra.models.lm.tokens import Tokens
 
 
-class MambaLM(StateSpaceLM):
+class MambaLM(StackedLM):
     """A Mamba-1 language model.
 
     Args:
@@ -38,11 +50,10 @@ class MambaLM(StateSpaceLM):
         dt_range: tuple[float, float] = (1e-3, 1e-1),
         norm_eps: float = 1e-5,
     ) -> None:
-        rank = dt_rank or math.ceil(d_model / 16)
-        mixers = [MambaMixer(d_model, expand * d_model, d_state, rank, d_conv) for _ in range(n_layers)]
-        for mixer in mixers:
-            mixer.initialize(dt_range, n_layers)
-        super().__init__(vocab_size, d_model, mixers, norm_eps)
+        mixer = partial(
+            MambaMixer, d_state=d_state, expand=expand, d_conv=d_conv, dt_rank=dt_rank, dt_range=dt_range
+        )
+        super().__init__(vocab_size, d_model, repeat(mixer, n_layers), norm_eps=norm_eps)
 
 
 class FusedLinear(nn.Linear):
@@ -54,13 +65,32 @@ class FusedLinear(nn.Linear):
 
 
 class MambaMixer(Mixer):
-    """in_proj, causal convolution, selective scan, gate, out_proj; names as in mamba_ssm."""
+    """in_proj, causal convolution, selective scan, gate, out_proj; names as in mamba_ssm.
 
-    def __init__(self, d_model: int, d_inner: int, d_state: int, dt_rank: int, d_conv: int) -> None:
+    Args:
+        d_state: see `MambaLM`, as for the others.
+        expand: inner width as a multiple of d_model.
+        d_conv: width of the causal convolution.
+        dt_rank: rank of the time step's projection; d_model / 16, rounded up, when left out.
+        dt_range: time steps at initialization.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        expand: int = 2,
+        d_conv: int = 4,
+        dt_rank: int | None = None,
+        dt_range: tuple[float, float] = (1e-3, 1e-1),
+    ) -> None:
         super().__init__()
-        self.conv_shape = (d_inner, d_conv - 1)
-        self.ssm_shape = (d_inner, d_state)
-        self.splits = (dt_rank, d_state, d_state)
+        d_inner, dt_rank = expand * d_model, dt_rank or math.ceil(d_model / 16)
+        self.layout = {
+            "conv": Buffer((d_inner, d_conv - 1)),
+            "ssm": Buffer((d_inner, d_state), recurrent=True),
+        }
+        self.splits, self.dt_range = (dt_rank, d_state, d_state), dt_range
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         stack(self.in_proj, (d_inner, d_inner))
         self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)
@@ -73,30 +103,23 @@ class MambaMixer(Mixer):
         self.D = without_weight_decay(nn.Parameter(torch.ones(d_inner)))
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
-    def initialize(self, dt_range: tuple[float, float], n_layers: int) -> None:
+    def initialize(self, branches: int) -> None:
         """Draw dt (Mamba's reference code, `Mamba.__init__`) and scale the output."""
         nn.init.uniform_(self.dt_proj.weight, -(self.splits[0] ** -0.5), self.splits[0] ** -0.5)
         with torch.no_grad():
-            self.dt_proj.bias.copy_(inverse_softplus_dt(self.dt_proj.out_features, dt_range))
-        scale_output(self.out_proj, n_layers)
+            self.dt_proj.bias.copy_(inverse_softplus_dt(self.dt_proj.out_features, self.dt_range))
+        scale_output(self.out_proj, branches)
 
-    def forward(
-        self,
-        x: Tensor,
-        state: SSMState | None = None,
-        mask: Tensor | None = None,
-        seq_idx: Tensor | None = None,
-    ) -> Tensor:
-        """(B, T, D) to (B, T, D); continues from `state` and updates it in place."""
+    def forward(self, x: Tensor, state: LayerState | None, tokens: Tokens) -> Tensor:
+        """See `Mixer.forward`."""
         x, z = self.in_proj(x).chunk(2, dim=-1)
         x, conv_state = causal_conv1d(
             x,
-            self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
-            initial_state=None if state is None else state.conv,
-            seq_idx=seq_idx,
+            *filters(self.conv1d),
+            initial_state=None if state is None else state["conv"],
+            seq_idx=tokens.seq_idx,
             activation="silu",
-            mask=mask,
+            mask=tokens.mask,
         )
         dt, B, C = self.x_proj(x).split(self.splits, dim=-1)
         y, ssm_state = selective_scan(
@@ -109,27 +132,28 @@ class MambaMixer(Mixer):
             z=z,
             delta_bias=self.dt_proj.bias,
             delta_softplus=True,
-            initial_state=None if state is None else state.ssm,
-            seq_idx=seq_idx,
-            mask=mask,
+            initial_state=None if state is None else state["ssm"],
+            seq_idx=tokens.seq_idx,
+            mask=tokens.mask,
         )
         if state is not None:
-            state.conv.copy_(conv_state)
-            state.ssm.copy_(ssm_state)
+            state["conv"].copy_(conv_state)
+            state["ssm"].copy_(ssm_state)
         return self.out_proj(y)
 
-    def step(self, x: Tensor, state: SSMState) -> Tensor:
-        """(B, D) to (B, D), one token; updates `state` in place."""
-        y = mamba_step(
-            self.in_proj(x),
-            state.conv,
-            state.ssm,
-            self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
-            self.x_proj.weight,
-            self.dt_proj.weight,
-            self.dt_proj.bias,
-            self.A_log,
-            self.D,
+    def step(self, x: Tensor, state: LayerState, tokens: Tokens) -> Tensor:
+        """See `Mixer.step`."""
+        xz, conv, dt_bias = self.in_proj(x), filters(self.conv1d), self.dt_proj.bias
+        if type(self.x_proj) is type(self.dt_proj) is FusedLinear:
+            projections = (self.x_proj.weight, self.dt_proj.weight, dt_bias)
+            y = mamba_step(xz, state["conv"], state["ssm"], *conv, *projections, self.A_log, self.D)
+            return self.out_proj(y)
+        # wrapped, e.g. by LoRA: what a wrapper adds acts where it is called
+        x, z = xz.chunk(2, dim=-1)
+        x = causal_conv1d_update(x, state["conv"], *conv, "silu")
+        dt, B, C = self.x_proj(x).split(self.splits, dim=-1)
+        dt, A, B, C = self.dt_proj(dt), -torch.exp(self.A_log.float()), B.unsqueeze(1), C.unsqueeze(1)
+        y = selective_state_update(
+            state["ssm"], x, dt, A, B, C, D=self.D, z=z, dt_bias=dt_bias, dt_softplus=True
         )
         return self.out_proj(y)

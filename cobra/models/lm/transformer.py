@@ -4,16 +4,19 @@ from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
-from torch import Tensor, nn  # isort: skip
+import torch  # isort: skip
+from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, Cache
 
-from cobra.models.lm.attention_lm import AttentionLM
-from cobra.models.lm.block_steps import BlockSteps
-from cobra.models.lm.kv_state import KVState, attend
-from cobra.models.lm.transformer_steps import block_steps
+from cobra.kernels.ops import advance
+from cobra.models.lm.attention import attend, keys_and_values
+from cobra.models.lm.base import LanguageModel
+from cobra.models.lm.state import LayerState, Layout, State
+from cobra.models.lm.tokens import Slots, Tokens, following
+from cobra.models.lm.transformer_steps import ROTATION, block_steps
 
 
-class TransformerLM(AttentionLM):
+class TransformerLM(LanguageModel):
     """A decoder-only transformer of the transformers library, with random weights.
 
     Args:
@@ -41,9 +44,9 @@ class TransformerLM(AttentionLM):
         # left out where initial values are, e.g. when weights are about to be read
         self.causal_lm.tie_weights()
         heads = config.num_attention_heads
-        self.n_slots = n_layers
-        self.kv_heads = getattr(config, "num_key_value_heads", None) or heads
-        self.head_dim = getattr(config, "head_dim", None) or d_model // heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        head_dim = getattr(config, "head_dim", None) or d_model // heads
+        self.layout, self.n_layers = keys_and_values(kv_heads, head_dim), n_layers
         # configurations keep a window that is switched off out of sliding_window
         self.window: int | None = getattr(config, "sliding_window", None)
 
@@ -55,22 +58,36 @@ class TransformerLM(AttentionLM):
         """Hidden states (..., D) to logits (..., vocab_size)."""
         return self.causal_lm.get_output_embeddings()(hidden)
 
-    def run(
-        self, embeds: Tensor, seen: Tensor | None, positions: Tensor, state: KVState | None = None
-    ) -> Tensor:
-        """See `AttentionLM.run`."""
-        self._check_window(embeds.shape[1] + (0 if state is None else state.length))
+    def layouts(self) -> list[Layout]:
+        """See `LanguageModel.layouts`."""
+        return [self.layout] * self.n_layers
+
+    def tables(self, length: int, device: torch.device) -> dict[str, Tensor]:
+        """See `LanguageModel.tables`; empty where a step goes through transformers' own modules."""
+        on_cpu = device.type == next(self.parameters()).device.type == "cpu"
+        steps = block_steps(self.causal_lm) if on_cpu else None
+        return {} if steps is None else {ROTATION: steps.rotation(length)}
+
+    def read(self, embeds: Tensor, layers: list[LayerState] | None, tokens: Tokens) -> Tensor:
+        """See `LanguageModel.read`."""
+        self._check_window(tokens.slots.end if tokens.slots else embeds.shape[1])
         return self.causal_lm.base_model(
             inputs_embeds=embeds,
-            attention_mask=seen,
-            position_ids=positions,
-            past_key_values=None if state is None else _WrittenCache(state),
-            use_cache=state is not None,
+            attention_mask=tokens.attn_mask,
+            position_ids=tokens.positions,
+            past_key_values=None if layers is None else _StateCache(layers, tokens.slots),
+            use_cache=layers is not None,
         ).last_hidden_state
 
-    def block_steps(self) -> BlockSteps | None:
-        """See `AttentionLM.block_steps`."""
-        return block_steps(self.causal_lm)
+    def step(self, embed: Tensor, state: State) -> Tensor:
+        """See `LanguageModel.step`."""
+        steps = block_steps(self.causal_lm) if state.tables else None
+        if steps is None:
+            hidden = self.read(embed[:, None], state.layers, following(state, embed[:, None], None))[:, 0]
+        else:
+            hidden = steps.step(embed, state)
+        advance(state.lengths)
+        return hidden
 
     def _check_window(self, tokens: int) -> None:
         """Attention here is over all tokens: refuse to be silently another model than the configuration's."""
@@ -81,20 +98,19 @@ class TransformerLM(AttentionLM):
             )
 
 
-class _WrittenCache(Cache):
-    """A `KVState` as transformers' models ask for it."""
+class _StateCache(Cache):
+    """A state's layers as transformers' models ask for them."""
 
-    def __init__(self, state: KVState) -> None:
+    def __init__(self, layers: list[LayerState], slots: Slots | None) -> None:
         super().__init__(layers=[])
-        self.state = state
+        self.states, self.slots = layers, slots
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        return self.state.write(layer_idx, key_states, value_states)
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.state.length
+        assert self.slots is not None
+        keys, values = self.states[layer_idx].values()
+        return self.slots.extend(keys, key_states), self.slots.extend(values, value_states)
 
 
 def _attend(

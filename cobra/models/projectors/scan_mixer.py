@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from cobra.kernels.ops import causal_conv1d, rms_norm_gated, ssd_chunk_scan
 from cobra.kernels.scan_order import SCAN_ORDERS, Grid, ScanOrder
 from cobra.models.lm.init import decay_logs, inverse_softplus_dt, scale_output, stack, without_weight_decay
-from cobra.models.lm.state_space import RMSNorm
+from cobra.models.lm.layers import RMSNorm
 from cobra.models.projectors.grid import square_side
 
 Paths = Literal["bidirectional", "cross"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedModel
 
-from cobra.models.lm.attention_lm import AttentionLM
+from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.mobile_llm import MobileLLM
 from cobra.models.lm.transformer import TransformerLM
 from tests.models.builders import LMS, TRANSFORMERS, VOCAB
@@ -41,7 +41,7 @@ def keep_fp64_in_norms(model: nn.Module) -> None:
                 setattr(module, child, exact)
 
 
-def transformers_pair(name: str, dtype: torch.dtype) -> tuple[AttentionLM, PreTrainedModel]:
+def transformers_pair(name: str, dtype: torch.dtype) -> tuple[LanguageModel, PreTrainedModel]:
     ours = TransformerLM(VOCAB, 32, 2, *TRANSFORMERS[name])
     shaken(ours).to(dtype)
     # a copy, because building a model writes its attention into the configuration
@@ -55,13 +55,13 @@ def transformers_pair(name: str, dtype: torch.dtype) -> tuple[AttentionLM, PreTr
     return ours, theirs.to(dtype).eval()
 
 
-def mobile_llm_pair(share_blocks: bool, dtype: torch.dtype) -> tuple[AttentionLM, PreTrainedModel]:
+def mobile_llm_pair(share_blocks: bool, dtype: torch.dtype) -> tuple[LanguageModel, PreTrainedModel]:
     """MobileLLM beside a LLaMA with a tied head, which for LS has every block twice."""
     ours = MobileLLM(VOCAB, 32, 2, 4, 2, 48, share_blocks)
     shaken(ours).to(dtype)
     theirs = AutoModelForCausalLM.from_config(
         LlamaConfig(
-            vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=ours.n_slots,
+            vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=len(ours.blocks),
             num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-5, tie_word_embeddings=True,
         ),
         attn_implementation=ATTENTION[dtype],
@@ -80,7 +80,7 @@ def mobile_llm_pair(share_blocks: bool, dtype: torch.dtype) -> tuple[AttentionLM
     return ours, theirs.to(dtype).eval()
 
 
-PAIRS: dict[str, tuple[Callable[..., tuple[AttentionLM, PreTrainedModel]], Any]] = {
+PAIRS: dict[str, tuple[Callable[..., tuple[LanguageModel, PreTrainedModel]], Any]] = {
     **{name: (transformers_pair, name) for name in TRANSFORMERS},
     "mobile_llm": (mobile_llm_pair, False),
     "mobile_llm_shared": (mobile_llm_pair, True),
@@ -113,8 +113,9 @@ def test_logits_of_a_prefill_and_64_steps_are_transformers(
     )
     # and what it keeps is what a cache that grows keeps
     for slot, layer in enumerate(cache.layers):
-        torch.testing.assert_close(state.keys[slot], layer.keys, rtol=tolerance, atol=tolerance)
-        torch.testing.assert_close(state.values[slot], layer.values, rtol=tolerance, atol=tolerance)
+        kept = state.layers[slot]
+        torch.testing.assert_close(kept["keys"], layer.keys, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(kept["values"], layer.values, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -136,23 +137,23 @@ def test_gradients_are_transformers(name: str) -> None:
 def test_a_step_reads_nothing_that_is_not_written(name: str) -> None:
     torch.manual_seed(0)
     lm = LMS[name]().eval()
-    assert isinstance(lm, AttentionLM)
     embeds = lm.embed(token_ids(2, 8))
     mask = torch.ones(2, 7, dtype=torch.bool)
     mask[0, :3] = False
     results = []
     for filling in (0.0, torch.nan):
         state = lm.allocate_state(2, 12)
-        state.keys.fill_(filling)
-        state.values.fill_(filling)
+        for layer in state.layers:
+            layer["keys"].fill_(filling)
+            layer["values"].fill_(filling)
         lm.prefill(embeds[:, :7], state, mask)
         results.append(lm.step(embeds[:, 7], state))
     assert torch.equal(*results)
 
 
 def test_known_blocks_step_by_kernels_alone() -> None:
-    states: dict[str, Any] = {name: LMS[name]().allocate_state(1, 4) for name in PAIRS}
-    alike = {name for name, state in states.items() if state.rotation is not None}
+    states = {name: LMS[name]().allocate_state(1, 4) for name in PAIRS}
+    alike = {name for name, state in states.items() if state.tables}
     assert alike == {"llama", "qwen2", "stablelm", "phi", "phi3", "mobile_llm", "mobile_llm_shared"}
 
 
@@ -175,14 +176,13 @@ def test_blocks_with_other_options_step_through_their_modules(name: str, options
     lm = TransformerLM(VOCAB, 32, 2, model_type, usual | options)
     shaken(lm)
     embeds, state = lm.embed(token_ids(2, 5)), lm.allocate_state(2, 5)
-    assert state.rotation is None
+    assert not state.tables
     steps = [lm.step(embed, state) for embed in embeds.unbind(1)]
     torch.testing.assert_close(torch.stack(steps, 1), lm.prefill(embeds), rtol=1e-5, atol=1e-5)
 
 
 def test_a_state_says_what_does_not_fit() -> None:
     lm = LMS["llama"]()
-    assert isinstance(lm, AttentionLM)
     embeds, mask = lm.embed(token_ids(1, 6)), torch.ones(1, 4, dtype=torch.bool)
     state = lm.allocate_state(1, 5)
     with pytest.raises(ValueError, match="6 tokens exceed the state's max_length 5: allocate more"):

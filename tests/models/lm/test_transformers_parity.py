@@ -11,7 +11,7 @@ from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForC
 
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.lm.mamba2 import Mamba2LM
-from cobra.models.lm.state_space import StateSpaceLM
+from cobra.models.lm.stacked import StackedLM
 from cobra.models.projectors.linear import LinearProjector
 from cobra.models.vlm import IGNORE_ID, CobraVLM
 from tests.models.builders import VOCAB, small_vit
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def make_pair(name: str) -> tuple[StateSpaceLM, PreTrainedModel]:
+def make_pair(name: str) -> tuple[StackedLM, PreTrainedModel]:
     """Ours and transformers' with the same weights, none of which hides behind a one or a zero."""
     torch.manual_seed(0)
     shared = {"vocab_size": VOCAB, "num_hidden_layers": 3, "tie_word_embeddings": True}
-    ours: StateSpaceLM
+    ours: StackedLM
     theirs: PreTrainedModel
     if name == "mamba":
         ours = MambaLM(VOCAB, 32, 3)

@@ -1,0 +1,163 @@
+"""Language models that are a stack of blocks, whatever mixes the tokens in each."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from cobra.kernels.ops import advance
+from cobra.models.lm.base import LanguageModel
+from cobra.models.lm.layers import RMSNorm, TiedEmbedding
+from cobra.models.lm.mixer import Mixer
+from cobra.models.lm.rotary import Rotary
+from cobra.models.lm.state import LayerState, Layout, State
+from cobra.models.lm.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Names:
+    """What checkpoints call the parts of a model and of its blocks; by default as mamba_ssm does."""
+
+    embedding: str = "embedding"
+    norm: str = "norm"
+    mixer: str = "mixer"
+    mlp_norm: str = "norm2"
+    mlp: str = "mlp"
+    final_norm: str = "norm_f"
+
+
+class Block(nn.ModuleDict):
+    """Norms and mixers in turn, by name: each mixer reads the norm of the sum of all before it.
+
+    The sum is kept in fp32.
+    """
+
+    def branches(self) -> Iterator[tuple[RMSNorm, Mixer]]:
+        """Each mixer and its norm."""
+        parts: Iterator[Any] = iter(self.values())
+        return zip(parts, parts, strict=True)
+
+    def forward(
+        self, hidden: Tensor, residual: Tensor | None, state: LayerState | None, tokens: Tokens
+    ) -> tuple[Tensor, Tensor | None]:
+        """Output and sum of the branches before (B, T, D) to those of its last one."""
+        for norm, mixer in self.branches():
+            normed, residual = norm.add(hidden, residual)
+            hidden = mixer(normed, state, tokens)
+        return hidden, residual
+
+    def step(
+        self, hidden: Tensor, residual: Tensor | None, state: LayerState, tokens: Tokens
+    ) -> tuple[Tensor, Tensor | None]:
+        """As forward for one token a sequence, (B, D)."""
+        for norm, mixer in self.branches():
+            normed, residual = norm.add(hidden, residual)
+            hidden = mixer.step(normed, state, tokens)
+        return hidden, residual
+
+
+class StackedLM(LanguageModel):
+    """Embedding, blocks of a mixer and perhaps an MLP, a norm and a tied head.
+
+    Args:
+        vocab_size: rows of the embedding, padding included.
+        d_model: width D.
+        mixers: one for each block, first to last.
+        mlp: of every block, behind its mixer; left out, there is none.
+        norm_eps: epsilon of the norms.
+
+    Attributes:
+        names: of its parts.
+        passes: how often in a row each block is applied; every application has a state of its own.
+    """
+
+    names = Names()
+    passes = 1
+
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int,
+        mixers: Iterable[Callable[[int], Mixer]],
+        mlp: Callable[[int], Mixer] | None = None,
+        norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.vocab_size, self.d_model = vocab_size, d_model
+        blocks = [self._block(mixer, mlp, norm_eps) for mixer in mixers]
+        if not blocks:
+            raise ValueError("there are no mixers: a language model needs one at least")
+        branches = [mixer for block in blocks for _, mixer in block.branches()]
+        for branch in branches:
+            branch.initialize(len(branches))
+        embedding = TiedEmbedding(vocab_size, d_model)
+        nn.init.normal_(embedding.weight, std=0.02)
+        self.add_module(self.names.embedding, embedding)
+        self.layers = nn.ModuleList(blocks)
+        self.add_module(self.names.final_norm, RMSNorm(d_model, norm_eps))
+
+    @property
+    def blocks(self) -> list[Block]:
+        """In the order in which they are applied."""
+        return [block for block in cast(Iterable[Block], self.layers) for _ in range(self.passes)]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (B, T) to embeddings (B, T, D)."""
+        return self._part(self.names.embedding)(ids)
+
+    def read(self, embeds: Tensor, layers: list[LayerState] | None, tokens: Tokens) -> Tensor:
+        """See `LanguageModel.read`."""
+        if tokens.positions is not None:
+            turns = {rotary: rotary.turns(tokens.positions) for rotary in self._rotaries()}
+            tokens = replace(tokens, rotations={r: x[:, None].to(embeds.dtype) for r, x in turns.items()})
+        hidden, residual = embeds, None
+        for index, block in enumerate(self.blocks):
+            hidden, residual = block(hidden, residual, None if layers is None else layers[index], tokens)
+        return self._part(self.names.final_norm).add(hidden, residual)[0]
+
+    def step(self, embed: Tensor, state: State) -> Tensor:
+        """See `LanguageModel.step`."""
+        hidden, residual, tokens = embed, None, Tokens(lengths=state.lengths, rotations=state.tables)
+        for block, layer in zip(self.blocks, state.layers, strict=True):
+            hidden, residual = block.step(hidden, residual, layer, tokens)
+        advance(state.lengths)
+        return self._part(self.names.final_norm).add(hidden, residual)[0]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) to logits (..., vocab_size), with the embedding's weights."""
+        return self._part(self.names.embedding).logits(hidden)
+
+    def layouts(self) -> list[Layout]:
+        """See `LanguageModel.layouts`."""
+        return [{k: v for _, mixer in b.branches() for k, v in mixer.layout.items()} for b in self.blocks]
+
+    def tables(self, length: int, device: torch.device) -> dict[Rotary, Tensor]:
+        """See `LanguageModel.tables`."""
+        return {rotary: rotary.turns(torch.arange(length, device=device)) for rotary in self._rotaries()}
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments, with the mixers that were built."""
+        built = [[mixer for _, mixer in block.branches()] for block in cast(Iterable[Block], self.layers)]
+        parts = {"mixers": [mixer for mixer, *_ in built], "mlp": (*built[0], None)[1]}
+        return {name: parts.get(name, value) for name, value in self.init_args.items()}
+
+    def _block(
+        self, mixer: Callable[[int], Mixer], mlp: Callable[[int], Mixer] | None, norm_eps: float
+    ) -> Block:
+        names = [(self.names.norm, self.names.mixer), (self.names.mlp_norm, self.names.mlp)]
+        parts: dict[str, nn.Module] = {}
+        for (norm, name), make in zip(names, [mixer] if mlp is None else [mixer, mlp], strict=False):
+            parts[norm], parts[name] = RMSNorm(self.d_model, norm_eps), make(self.d_model)
+            if not isinstance(parts[name], Mixer):
+                raise ValueError(
+                    f"a block holds a Mixer, not a {type(parts[name]).__name__}: name another class"
+                )
+        return Block(parts)
+
+    def _part(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def _rotaries(self) -> set[Rotary]:
+        return {mixer.rotary for block in self.blocks for _, mixer in block.branches() if mixer.rotary}

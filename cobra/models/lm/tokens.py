@@ -1,0 +1,114 @@
+"""Tokens of one call: what every layer asks about them, made once by the model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cobra.models.lm.state import State
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where the tokens of a call go in growing buffers, behind those that each row has.
+
+    Attributes:
+        end: tokens that the longest row has then.
+        begin: where they go in every row; None where rows differ, and the rest is given.
+        places: row, token and slot of each that is written.
+        lacking: (B, 1, end, 1) bool, slots before `end` that a row has no token for.
+    """
+
+    end: int
+    begin: int | None = None
+    places: tuple[Tensor, Tensor, Tensor] | None = None
+    lacking: Tensor | None = None
+
+    def extend(self, buffer: Tensor, new: Tensor) -> Tensor:
+        """Write new keys or values (B, G, T, P); all that there are then, (B, G, end, P)."""
+        if self.places is None:
+            buffer[:, :, self.begin : self.end] = new
+        else:
+            rows, tokens, slots = self.places
+            buffer[rows, :, slots] = new[rows, :, tokens].to(buffer.dtype)
+        past = buffer[:, :, : self.end]
+        # a weight of 0 does not undo what is not finite
+        return past if self.lacking is None else past.masked_fill(self.lacking, 0)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens (B, T) that a model reads at once, or one of each row, which it steps.
+
+    Attributes:
+        mask: (B, T) bool, False at those that are not read; None: all are.
+        seq_idx: (B, T), the packed sequence of each; None: there is one a row.
+        positions: (B, T) or (1, T), of each in its sequence; a masked one has that of the one before.
+        attn_mask: which tokens each one sees, as `attention.attend` takes it.
+        slots: where keys and values go; None without a state.
+        rotations: turns at `positions` by rotary embedding, (B or 1, 1, T, R); in a step at all positions,
+            (max_length, R).
+        lengths: in a step, (B,) int64: tokens that each row has.
+    """
+
+    mask: Tensor | None = None
+    seq_idx: Tensor | None = None
+    positions: Tensor | None = None
+    attn_mask: Tensor | None = None
+    slots: Slots | None = None
+    rotations: Mapping[Any, Tensor] = field(default_factory=dict)
+    lengths: Tensor | None = None
+
+
+def packed(embeds: Tensor, mask: Tensor | None, seq_idx: Tensor | None) -> Tokens:
+    """Tokens that follow nothing, for attention among themselves."""
+    count, device = embeds.shape[1], embeds.device
+    before = torch.arange(count, device=device)[None] if mask is None else mask.cumsum(1) - mask.long()
+    positions = before if mask is None else before + mask.long() - 1
+    if seq_idx is not None:
+        starts = seq_idx.diff(dim=1, prepend=seq_idx[:, :1] - 1) != 0
+        positions = positions - torch.where(starts, before, 0).cummax(1).values
+    if mask is None and seq_idx is None:
+        return Tokens(positions=positions)
+    seen = torch.ones(count, count, dtype=torch.bool, device=device).tril()
+    if mask is not None:
+        seen = seen & mask[:, None]
+    if seq_idx is not None:
+        seen = seen & (seq_idx[:, :, None] == seq_idx[:, None])
+    # a masked one sees itself: with nothing to see its softmax would be NaN, which spreads
+    seen = seen | torch.eye(count, dtype=torch.bool, device=device)
+    return Tokens(mask, seq_idx, positions.clamp(min=0), seen[:, None])
+
+
+def following(state: State, embeds: Tensor, mask: Tensor | None) -> Tokens:
+    """Tokens that follow what each row of a state has read.
+
+    Raises:
+        ValueError: where there is no room for them.
+    """
+    lengths, count, device = state.lengths.tolist(), embeds.shape[1], embeds.device
+    if mask is None and len(set(lengths)) == 1:
+        begin, end = lengths[0], lengths[0] + count
+        state.check_room(end)
+        positions = torch.arange(begin, end, device=device)[None]
+        # attention knows these two without a mask
+        simple = begin == 0 or count == 1
+        return Tokens(
+            positions=positions, attn_mask=None if simple else _up_to(positions, end), slots=Slots(end, begin)
+        )
+    read = mask if mask is not None else torch.ones(embeds.shape[:2], dtype=torch.bool, device=device)
+    stops = state.lengths + read.sum(1)
+    end = max(1, *stops.tolist())
+    state.check_room(end)
+    positions = (state.lengths[:, None] + read.cumsum(1) - 1).clamp(min=0)
+    rows, tokens = read.nonzero(as_tuple=True)
+    lacking = torch.arange(end, device=device) >= stops[:, None]
+    slots = Slots(end, places=(rows, tokens, positions[rows, tokens]), lacking=lacking[:, None, :, None])
+    return Tokens(mask, None, positions, _up_to(positions, end), slots)
+
+
+def _up_to(positions: Tensor, end: int) -> Tensor:
+    """Each token sees those before it and itself, of `end` tokens: (B or 1, 1, T, end) bool."""
+    return (torch.arange(end, device=positions.device) <= positions[..., None])[:, None]
