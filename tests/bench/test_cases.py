@@ -1,5 +1,6 @@
 """What is timed: stages, steps after a context, and the bytes that bound them."""
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -19,6 +20,7 @@ from cobra.kernels.step_graph import StepGraph
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.lm.transformer import TransformerLM
 from tests.bench.tiny_subject import LLAMA, TINY
+from tests.models.builders import HYBRID
 
 MAMBA2: dict[str, Any] = {
     "class_path": "cobra.models.lm.mamba2.Mamba2LM",
@@ -69,6 +71,21 @@ def test_decoding_and_reading_are_timed_on_any_language_model() -> None:
         torch_cases.decode(**shared, context=6, tokens=4, real=True),
         torch_cases.prefill(**shared, length=5),
     ):
+        sample: Any = case.run()
+        assert sample.wall > 0
+
+
+def test_a_hybrid_is_timed_as_every_model(demo: Subject) -> None:
+    shared: dict[str, Any] = {"quantization": "int8", "dtype": "float32", "device": "cpu"}
+    wide, narrow = (
+        cases.decode(HYBRID, **shared, context=6, tokens=4, state_dtype=name) for name in ("fp32", "bf16")
+    )
+    # two of three mixers have a recurrent state, 4 heads × 16 × 16 numbers, read and written
+    assert wide.bytes - narrow.bytes == 2 * 2 * 2 * 4 * 16 * 16
+    assert not wide.about["constant_state"]
+    vlm: Any = copy.deepcopy(demo.vlm)
+    vlm["init_args"]["lm"] = HYBRID
+    for case in (narrow, cases.prefill(HYBRID, **shared, length=5), cases.e2e(vlm, **shared, new_tokens=3)):
         sample: Any = case.run()
         assert sample.wall > 0
 

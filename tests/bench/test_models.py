@@ -13,6 +13,7 @@ from cobra.bench.subjects import Subject, read_subjects
 from cobra.bench.systems.contexts import state_bytes_of_step
 from cobra.config.build import build_on_meta
 from tests.bench.tiny_subject import LLAMA, TINY
+from tests.models.builders import HYBRID
 
 CONFIGS = Path("configs")
 
@@ -70,12 +71,13 @@ def test_every_engine_has_a_name_of_its_own() -> None:
 
 
 def test_only_a_recurrent_state_is_measured_in_two_precisions() -> None:
-    subjects = [TINY, *read_subjects(["mamba2-130m"], CONFIGS)]
+    subjects = [TINY, *read_subjects(["mamba2-130m"], CONFIGS), Subject("hybrid", HYBRID)]
     chosen = engines(subjects, Settings(state_dtypes=("fp32", "bf16")))
     assert [engine.label for engine in chosen] == [
-        "tiny-llama, bf16", "mamba2-130m, bf16", "mamba2-130m, bf16, bf16 state"
+        "tiny-llama, bf16", "mamba2-130m, bf16", "mamba2-130m, bf16, bf16 state", "hybrid, bf16",
+        "hybrid, bf16, bf16 state",
     ]  # fmt: skip
-    wide, narrow = (needed(engine, 0) for engine in chosen[1:])
+    wide, narrow = (needed(engine, 0) for engine in chosen[1:3])
     # 24 layers × 24 heads × 64 × 128 numbers, 2 bytes less each; read and written
     assert wide - narrow == 2 * 2 * 24 * 24 * 64 * 128
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from cobra.bench.systems.configs import read_systems
 from cobra.bench.systems.flops import mixing_flops, step_flops
@@ -12,6 +13,7 @@ from cobra.bench.systems.measure import System, _measure_lm, measure
 from cobra.bench.systems.notes import read_notes
 from cobra.bench.systems.show import document
 from cobra.models.lm.mamba2 import Mamba2Mixer
+from tests.models.builders import HYBRID
 
 ROOT = Path(__file__).parents[2]
 CONFIGS, NOTES, PAGE = ROOT / "configs", ROOT / "docs/models.yaml", ROOT / "docs/models.md"
@@ -96,6 +98,22 @@ def test_a_transformers_cache_grows_and_its_embedding_is_not_read() -> None:
     linears = 2 * (32 * 32 + 2 * 16 * 32 + 32 * 32 + 3 * 32 * 48) + 32 * 64
     attention = 2 * 2 * 2 * 1024 * 32  # layers; scores and sums
     assert cost.decode_flops == 2 * linears + attention
+
+
+def test_a_hybrid_costs_what_its_mixers_do(tmp_path: Path) -> None:
+    """It is read as every yaml is, and nothing here knows it."""
+    model = yaml.safe_load((CONFIGS / "cobra_tiny.yaml").read_text())["model"]
+    model["model"]["init_args"]["lm"] = HYBRID
+    (tmp_path / "hybrid.yaml").write_text(yaml.safe_dump({"model": model}))
+    cost = measure("hybrid", read_systems(tmp_path)["hybrid"]).lm
+    assert cost.title == "StackedLM 32 × 3"
+    kept = 2 * (4 * 4 * 16 * 16 + 2 * 96 * 3)  # two mixers; heads of 16 channels × 16 in fp32, three inputs
+    per_token = 2 * 2 * 8 * 2  # keys and values, heads, channels, bytes
+    assert cost.state_bytes == tuple(kept + per_token * length for length in (1024, 8192, 32768))
+    assert cost.decode_bytes == 2 * cost.parameters + 2 * kept + 1024 * per_token
+    mixing = 2 * (5 * 4 * 16 * 16 + 8 * 96) + 4 * 1024 * 32
+    linears = 2 * 32 * (164 + 64) + 32 * (32 + 2 * 16 + 32) + 3 * 3 * 32 * 64
+    assert cost.decode_flops == 2 * (linears + 32 * 432) + mixing
 
 
 def test_the_page_is_current(systems: dict[str, System]) -> None:

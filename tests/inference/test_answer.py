@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from cobra.cli import main
+from cobra.config.build import build
 from cobra.data.chat import Chat
 from cobra.inference.conversation import Conversation
 from cobra.models.lm.base import LanguageModel
@@ -20,12 +21,13 @@ from cobra.models.lm.transformer import TransformerLM
 from cobra.models.quantize import quantize_
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import from_pretrained, save_pretrained
-from tests.models.builders import ENCODERS, PROJECTORS
+from tests.models.builders import ENCODERS, HYBRID, PROJECTORS
 
 QUESTION = ("--prompt", "what is it?", "--max-new-tokens", "8", "--max-length", "300")
 LLAMA = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
 LMS: dict[str, Callable[[], LanguageModel]] = {
     "mamba2": partial(Mamba2LM, 512, 64, 2, d_state=16, head_dim=16),
+    "hybrid": build(HYBRID),
     "transformer": partial(TransformerLM, 512, 64, 2, "llama", LLAMA),
 }
 

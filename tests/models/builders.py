@@ -1,9 +1,14 @@
 """Tiny parts of every kind, for tests that enumerate them."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from cobra.config.build import build
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.lm.mamba2 import Mamba2LM
@@ -57,6 +62,11 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     "stablelm": ("stablelm", _PUBLISHED_HEADS | {"partial_rotary_factor": 0.25, "use_qkv_bias": True}),
 }
 
+# Mamba-2, attention, Mamba-2, each with an MLP, by yaml alone
+HYBRID: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "hybrid.yaml").read_text())
+HYBRID_WITHOUT_MLP = copy.deepcopy(HYBRID)
+del HYBRID_WITHOUT_MLP["init_args"]["mlp"]
+
 small_vit = partial(SmallViT, image_size=32, embed_dim=16)
 timm_vit = partial(TimmEncoder, name="test_vit.r160_in1k", image_size=64, pretrained=False)
 
@@ -81,6 +91,8 @@ LMS: dict[str, Callable[[], LanguageModel]] = {
     "mamba2_groups": partial(Mamba2LM, VOCAB, 32, 2, d_state=8, head_dim=16, n_groups=2, chunk_size=8),
     "mamba": partial(MambaLM, VOCAB, 32, 2),
     **{name: partial(TransformerLM, VOCAB, 32, 2, *rest) for name, rest in TRANSFORMERS.items()},
+    "hybrid": build(HYBRID),
+    "hybrid_without_mlp": build(HYBRID_WITHOUT_MLP),
     "mobile_llm": partial(MobileLLM, VOCAB, 32, 2, 4, 2, 64),
     "mobile_llm_shared": partial(MobileLLM, VOCAB, 32, 2, 4, 2, 64, share_blocks=True),
 }

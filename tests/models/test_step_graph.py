@@ -48,6 +48,8 @@ REPEATED = [
     "stablelm",
     "phi",
     "phi3",
+    "hybrid",
+    "hybrid_without_mlp",
     "mobile_llm",
     "mobile_llm_shared",
 ]

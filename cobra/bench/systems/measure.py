@@ -147,7 +147,8 @@ def _encoder_title(encoder: VisionEncoder) -> str:
 
 def _lm_title(lm: LanguageModel) -> str:
     arguments = lm.arguments()
-    return f"{arguments.get('model_type', type(lm).__name__)} {lm.d_model} × {arguments.get('n_layers', '?')}"
+    kind, layers = arguments.get("model_type", type(lm).__name__), len(lm.layouts())
+    return f"{kind} {lm.d_model} × {arguments.get('n_layers', layers)}"
 
 
 def _title(component: Component) -> str:
