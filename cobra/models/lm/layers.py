@@ -1,5 +1,6 @@
 """Small layers that language models and projectors are made of."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,10 @@ class RMSNorm(nn.Module):
         """(..., dim) to (..., dim)."""
         return rms_norm(x, self.weight, self.eps)
 
+    def scale(self) -> tuple[Tensor, float]:
+        """Weight (dim,) and epsilon."""
+        return self.weight, self.eps
+
     def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         """Norm of x + residual, and that sum, in fp32 whatever the dtype of x; residual None is 0."""
         return add_rms_norm(x, residual, self.weight, self.eps, residual_in_fp32=True)
@@ -34,22 +39,22 @@ class TiedEmbedding(nn.Embedding):
         return F.linear(hidden, self.weight)
 
 
-def bare(module: nn.Module, *kinds: type) -> Any:
-    """The module, one of `kinds`, whose weights are used past its forward.
+class DepthwiseConv1d(nn.Conv1d):
+    """A convolution with a filter for each channel."""
+
+    def filters(self) -> tuple[Tensor, Tensor | None]:
+        """Weights (C, K) and biases (C,)."""
+        return self.weight.squeeze(1), self.bias
+
+
+def method(module: nn.Module, name: str) -> Callable[..., Any]:
+    """A method that computes with a module's weights, or gives them, past its forward.
 
     Raises:
-        ValueError: where it is wrapped, e.g. by LoRA: the wrapper would not act.
+        ValueError: where the module is wrapped, e.g. by LoRA, and the wrapper would not act.
     """
-    if not isinstance(module, kinds):
-        wrapper, kind = type(module), kinds[0].__name__
-        raise ValueError(
-            f"a {wrapper.__module__}.{wrapper.__name__} around a {kind} would not act, since the weights are "
-            "used past it: wrap linears only"
-        )
-    return module
-
-
-def filters(conv1d: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weight (C, K) and bias (C,) of a depthwise convolution, for kernels; errors as for `bare`."""
-    conv = bare(conv1d, nn.Conv1d)
-    return conv.weight.squeeze(1), conv.bias
+    found = getattr(module, name, None)
+    if found is None:
+        wrapper = f"{type(module).__module__}.{type(module).__name__}"
+        raise ValueError(f"a {wrapper} has no `{name}` and so would not act here: wrap linears only")
+    return found

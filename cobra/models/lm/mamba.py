@@ -16,7 +16,7 @@ from cobra.kernels.ops import (
     selective_state_update,
 )
 from cobra.models.lm.init import inverse_softplus_dt, scale_output, stack, without_weight_decay
-from cobra.models.lm.layers import filters
+from cobra.models.lm.layers import DepthwiseConv1d, method
 from cobra.models.lm.mixer import Mixer
 from cobra.models.lm.stacked import StackedLM
 from cobra.models.lm.state import Buffer, LayerState
@@ -93,7 +93,7 @@ class MambaMixer(Mixer):
         self.splits, self.dt_range = (dt_rank, d_state, d_state), dt_range
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         stack(self.in_proj, (d_inner, d_inner))
-        self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)
+        self.conv1d = DepthwiseConv1d(d_inner, d_inner, d_conv, groups=d_inner)
         self.x_proj = FusedLinear(d_inner, sum(self.splits), bias=False)
         stack(self.x_proj, self.splits)
         self.dt_proj = FusedLinear(dt_rank, d_inner)
@@ -115,7 +115,7 @@ class MambaMixer(Mixer):
         x, z = self.in_proj(x).chunk(2, dim=-1)
         x, conv_state = causal_conv1d(
             x,
-            *filters(self.conv1d),
+            *method(self.conv1d, "filters")(),
             initial_state=None if state is None else state["conv"],
             seq_idx=tokens.seq_idx,
             activation="silu",
@@ -143,17 +143,27 @@ class MambaMixer(Mixer):
 
     def step(self, x: Tensor, state: LayerState, tokens: Tokens) -> Tensor:
         """See `Mixer.step`."""
-        xz, conv, dt_bias = self.in_proj(x), filters(self.conv1d), self.dt_proj.bias
+        xz, (filters, bias), dt_bias = self.in_proj(x), method(self.conv1d, "filters")(), self.dt_proj.bias
         if type(self.x_proj) is type(self.dt_proj) is FusedLinear:
-            projections = (self.x_proj.weight, self.dt_proj.weight, dt_bias)
-            y = mamba_step(xz, state["conv"], state["ssm"], *conv, *projections, self.A_log, self.D)
+            projections = self.x_proj.weight, self.dt_proj.weight
+            y = mamba_step(
+                xz, state["conv"], state["ssm"], filters, bias, *projections, dt_bias, self.A_log, self.D
+            )
             return self.out_proj(y)
-        # wrapped, e.g. by LoRA: what a wrapper adds acts where it is called
+        # what wraps a projection, e.g. LoRA, acts where it is called
         x, z = xz.chunk(2, dim=-1)
-        x = causal_conv1d_update(x, state["conv"], *conv, "silu")
+        x = causal_conv1d_update(x, state["conv"], filters, bias, "silu")
         dt, B, C = self.x_proj(x).split(self.splits, dim=-1)
-        dt, A, B, C = self.dt_proj(dt), -torch.exp(self.A_log.float()), B.unsqueeze(1), C.unsqueeze(1)
         y = selective_state_update(
-            state["ssm"], x, dt, A, B, C, D=self.D, z=z, dt_bias=dt_bias, dt_softplus=True
+            state["ssm"],
+            x,
+            self.dt_proj(dt),
+            -torch.exp(self.A_log.float()),
+            B.unsqueeze(1),  # (B, 1, N)
+            C.unsqueeze(1),
+            D=self.D,
+            z=z,
+            dt_bias=dt_bias,
+            dt_softplus=True,
         )
         return self.out_proj(y)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cobra.kernels.ops import causal_conv1d, mamba2_step, rms_norm_gated, ssd_chunk_scan
 from cobra.models.lm.init import decay_logs, inverse_softplus_dt, scale_output, stack, without_weight_decay
-from cobra.models.lm.layers import RMSNorm, bare, filters
+from cobra.models.lm.layers import DepthwiseConv1d, RMSNorm, method
 from cobra.models.lm.mixer import Mixer
 from cobra.models.lm.stacked import StackedLM
 from cobra.models.lm.state import Buffer, LayerState
@@ -120,7 +120,7 @@ class Mamba2Mixer(Mixer):
         self.in_proj = nn.Linear(d_model, sum(self.splits), bias=False)
         # z, x, B and C of each group, dt
         stack(self.in_proj, (d_inner, d_inner, *[d_state] * (2 * n_groups), n_heads))
-        self.conv1d = nn.Conv1d(channels, channels, d_conv, groups=channels)
+        self.conv1d = DepthwiseConv1d(channels, channels, d_conv, groups=channels)
         self.dt_bias = without_weight_decay(nn.Parameter(torch.zeros(n_heads)))
         self.A_log = without_weight_decay(nn.Parameter(torch.zeros(n_heads)))
         self.D = without_weight_decay(nn.Parameter(torch.ones(n_heads)))
@@ -141,7 +141,7 @@ class Mamba2Mixer(Mixer):
         z, xBC, dt = self.in_proj(x).split(self.splits, dim=-1)
         xBC, conv_state = causal_conv1d(
             xBC,
-            *filters(self.conv1d),
+            *method(self.conv1d, "filters")(),
             initial_state=None if state is None else state["conv"],
             seq_idx=tokens.seq_idx,
             activation="silu",
@@ -166,24 +166,23 @@ class Mamba2Mixer(Mixer):
         if state is not None:
             state["conv"].copy_(conv_state)
             state["ssm"].copy_(ssm_state)
-        norm = bare(self.norm, RMSNorm)
-        return self.out_proj(
-            rms_norm_gated(y.flatten(-2), z, norm.weight, norm.eps, group_size=self.group_size)
-        )
+        scale = method(self.norm, "scale")()
+        return self.out_proj(rms_norm_gated(y.flatten(-2), z, *scale, group_size=self.group_size))
 
     def step(self, x: Tensor, state: LayerState, tokens: Tokens) -> Tensor:
         """See `Mixer.step`."""
-        norm = bare(self.norm, RMSNorm)
+        (filters, bias), (scale, eps) = method(self.conv1d, "filters")(), method(self.norm, "scale")()
         y = mamba2_step(
             self.in_proj(x),
             state["conv"],
             state["ssm"],
-            *filters(self.conv1d),
+            filters,
+            bias,
             self.dt_bias,
             self.A_log,
             self.D,
-            norm.weight,
+            scale,
             n_groups=self.n_groups,
-            eps=norm.eps,
+            eps=eps,
         )
         return self.out_proj(y)

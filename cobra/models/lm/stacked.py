@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cobra.kernels.ops import advance
 from cobra.models.lm.base import LanguageModel
-from cobra.models.lm.layers import RMSNorm, TiedEmbedding
+from cobra.models.lm.layers import RMSNorm, TiedEmbedding, method
 from cobra.models.lm.mixer import Mixer
 from cobra.models.lm.rotary import Rotary
 from cobra.models.lm.state import LayerState, Layout, State
@@ -44,7 +44,7 @@ class Block(nn.ModuleDict):
     ) -> tuple[Tensor, Tensor | None]:
         """Output and sum of the branches before (B, T, D) to those of its last one."""
         for norm, mixer in self.branches():
-            normed, residual = norm.add(hidden, residual)
+            normed, residual = method(norm, "add")(hidden, residual)
             hidden = mixer(normed, state, tokens)
         return hidden, residual
 
@@ -53,7 +53,7 @@ class Block(nn.ModuleDict):
     ) -> tuple[Tensor, Tensor | None]:
         """As forward for one token a sequence, (B, D)."""
         for norm, mixer in self.branches():
-            normed, residual = norm.add(hidden, residual)
+            normed, residual = method(norm, "add")(hidden, residual)
             hidden = mixer.step(normed, state, tokens)
         return hidden, residual
 
@@ -105,7 +105,7 @@ class StackedLM(LanguageModel):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (B, T) to embeddings (B, T, D)."""
-        return self._part(self.names.embedding)(ids)
+        return getattr(self, self.names.embedding)(ids)
 
     def read(self, embeds: Tensor, layers: list[LayerState] | None, tokens: Tokens) -> Tensor:
         """See `LanguageModel.read`."""
@@ -115,7 +115,7 @@ class StackedLM(LanguageModel):
         hidden, residual = embeds, None
         for index, block in enumerate(self.blocks):
             hidden, residual = block(hidden, residual, None if layers is None else layers[index], tokens)
-        return self._part(self.names.final_norm).add(hidden, residual)[0]
+        return self._final_norm(hidden, residual)
 
     def step(self, embed: Tensor, state: State) -> Tensor:
         """See `LanguageModel.step`."""
@@ -123,11 +123,11 @@ class StackedLM(LanguageModel):
         for block, layer in zip(self.blocks, state.layers, strict=True):
             hidden, residual = block.step(hidden, residual, layer, tokens)
         advance(state.lengths)
-        return self._part(self.names.final_norm).add(hidden, residual)[0]
+        return self._final_norm(hidden, residual)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., vocab_size), with the embedding's weights."""
-        return self._part(self.names.embedding).logits(hidden)
+        return method(getattr(self, self.names.embedding), "logits")(hidden)
 
     def layouts(self) -> list[Layout]:
         """See `LanguageModel.layouts`."""
@@ -156,8 +156,8 @@ class StackedLM(LanguageModel):
                 )
         return Block(parts)
 
-    def _part(self, name: str) -> Any:
-        return getattr(self, name)
+    def _final_norm(self, hidden: Tensor, residual: Tensor | None) -> Tensor:
+        return method(getattr(self, self.names.final_norm), "add")(hidden, residual)[0]
 
     def _rotaries(self) -> set[Rotary]:
         return {mixer.rotary for block in self.blocks for _, mixer in block.branches() if mixer.rotary}
