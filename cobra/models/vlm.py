@@ -93,7 +93,7 @@ class CobraVLM(Component):
         """New token ids (B,), one position at a time; see `cobra.models.generate.decode`.
 
         Args:
-            ids: prompts (B, T), padded on the left where `mask` is False.
+            ids: prompts (B, T), padded where `mask` is False.
             pixels: pixels of all pictures in the prompts.
             mask: (B, T) bool, None when no row is padded.
             max_new_tokens: positions to generate at most.
@@ -106,7 +106,7 @@ class CobraVLM(Component):
         if state is None:
             state = self.lm.allocate_state(ids.shape[0], ids.shape[1] + max_new_tokens)
         hidden = self.lm.prefill(self.splice(ids, pixels), state, mask)
-        yield from decode(self.lm, hidden[:, -1], state, max_new_tokens, eos_id, sampler or Sampler())
+        yield from decode(self.lm, _last(hidden, mask), state, max_new_tokens, eos_id, sampler or Sampler())
 
     def generate(
         self, ids: Tensor, pixels: Pixels | None = None, mask: Tensor | None = None, **options: Any
@@ -121,6 +121,14 @@ class CobraVLM(Component):
     def parts(self) -> dict[str, nn.Module]:
         """The parts by name, in data order; a training stage names those that it trains."""
         return {"vision": self.vision, "projector": self.projector, "lm": self.lm}
+
+
+def _last(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """Hidden states (B, D) of each row's last token that is no padding."""
+    if mask is None:
+        return hidden[:, -1]
+    index = torch.arange(hidden.shape[1], device=mask.device)
+    return hidden[torch.arange(len(hidden), device=mask.device), (mask * index).argmax(1)]
 
 
 def _built(part: Any, contract: type, name: str) -> Any:

@@ -73,13 +73,16 @@ def test_loss_counts_labelled_positions_only() -> None:
     torch.testing.assert_close(model.loss(hidden, labels), expected)
 
 
+@pytest.mark.parametrize("left", [True, False])
 @pytest.mark.parametrize("lm", sorted(LMS))
-def test_a_ragged_batch_answers_like_its_single_prompts(lm: str) -> None:
+def test_a_ragged_batch_answers_like_its_single_prompts(lm: str, left: bool) -> None:
     model = build(lm=lm)
     rows = [prompt(model, [1, 2, 3, 7, 9]), prompt(model, [4, 5])]
     width = max(map(len, rows))
-    ids = torch.tensor([[0] * (width - len(r)) + r for r in rows])
-    mask = torch.tensor([[False] * (width - len(r)) + [True] * len(r) for r in rows])
+    ids, mask = torch.zeros(2, width, dtype=torch.long), torch.zeros(2, width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        there = slice(width - len(row), width) if left else slice(len(row))
+        ids[i, there], mask[i, there] = torch.tensor(row), True
     pixels = pixels_of(model, 2)
     assert isinstance(pixels, torch.Tensor)
     together = model.generate(ids, pixels, mask, max_new_tokens=6)
@@ -88,10 +91,10 @@ def test_a_ragged_batch_answers_like_its_single_prompts(lm: str) -> None:
     ]
     assert together.tolist() == torch.cat(apart).tolist()
     with torch.no_grad():
-        logits = model.lm.head(model.lm.prefill(model.splice(ids, pixels), mask=mask)[:, -1])
+        logits = model.lm.head(model.lm.prefill(model.splice(ids, pixels), mask=mask))
         for i, row in enumerate(rows):
-            single = model.lm.head(model(torch.tensor([row]), pixels[i : i + 1])[:, -1])
-            torch.testing.assert_close(logits[i : i + 1], single, rtol=1e-5, atol=1e-5)
+            single = model.lm.head(model(torch.tensor([row]), pixels[i : i + 1]))[0]
+            torch.testing.assert_close(logits[i, mask[i]], single, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("lm", sorted(LMS))

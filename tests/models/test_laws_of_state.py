@@ -1,0 +1,262 @@
+"""Laws of state, which every language model keeps on every backend."""
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from cobra.kernels.dispatch import use_backend
+from cobra.models.lm.base import LanguageModel
+from cobra.models.lm.state import State
+from tests.models.builders import LMS, VOCAB
+
+TOKENS = 19
+SETTINGS: dict[str, tuple[str | None, torch.dtype]] = {
+    "reference": ("reference", torch.float32),
+    "fastest": (None, torch.float32),
+    "bf16": (None, torch.bfloat16),
+}
+
+
+# what rounds the same in both halves of a law keeps it in bf16, too
+bf16_too = pytest.mark.parametrize("setting", SETTINGS, indirect=True)
+
+
+@pytest.fixture(params=["reference", "fastest"])
+def setting(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
+    backend, dtype = SETTINGS[request.param]
+    with use_backend(backend):
+        yield dtype
+
+
+@pytest.fixture(params=sorted(LMS))
+def lm(request: pytest.FixtureRequest, setting: torch.dtype) -> LanguageModel:
+    torch.manual_seed(0)
+    lm = LMS[request.param]().eval()
+    generator = torch.Generator().manual_seed(3)
+    for parameter in lm.parameters():  # none hides behind a one or a zero
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return lm.to(setting)
+
+
+@pytest.fixture
+def embeds(lm: LanguageModel) -> Tensor:
+    return lm.embed(token_ids(2)).detach()
+
+
+def token_ids(rows: int, tokens: int = TOKENS) -> Tensor:
+    return torch.randint(VOCAB, (rows, tokens), generator=torch.Generator().manual_seed(1))
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def assert_same(actual: State, expected: State) -> None:
+    """The same memories, to rounding."""
+    assert actual.lengths.tolist() == expected.lengths.tolist()
+    for layout, layer, other in zip(actual.layouts, actual.layers, expected.layers, strict=True):
+        for name, buffer in layout.items():
+            for row, length in enumerate(actual.lengths.tolist()):
+                written = (..., slice(length), slice(None)) if buffer.grows else ...
+                assert_close(layer[name][row][written], other[name][row][written])
+
+
+def after(lm: LanguageModel, embeds: Tensor, *pieces: int) -> tuple[Tensor, State]:
+    """Hidden states of a prompt read in pieces, and the state then."""
+    state = lm.allocate_state(len(embeds), embeds.shape[1])
+    parts = embeds.split(list(pieces) or [embeds.shape[1]], 1)
+    return torch.cat([lm.prefill(part, state) for part in parts], 1), state
+
+
+MASKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "left": lambda index: index >= 6,
+    "right": lambda index: index < 13,
+    "middle": lambda index: (index < 5) | (index >= 11),
+    "scattered": lambda index: index % 3 != 1,
+    "all but one": lambda index: index == 9,
+    "all": lambda index: index < 0,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("where", MASKS)
+def test_masked_tokens_leave_no_trace(lm: LanguageModel, embeds: Tensor, where: str) -> None:
+    """In outputs and state, of a first prompt, of one behind it, and of a step behind both."""
+    masks = torch.stack([MASKS[where](torch.arange(TOKENS)), torch.arange(TOKENS) != 4])
+    state, alone = lm.allocate_state(2, 50), [lm.allocate_state(1, 50) for _ in range(2)]
+    for mask in (masks, masks.flip(0)):
+        hidden, free = lm.prefill(embeds, state, mask), lm.prefill(embeds, mask=mask)
+        for row, (kept, own) in enumerate(zip(mask, alone, strict=True)):
+            if kept.any():
+                assert_close(hidden[row, kept], lm.prefill(embeds[row, kept][None], own)[0])
+                assert_close(free[row, kept], lm.prefill(embeds[row, kept][None])[0])
+    stepped = lm.step(embeds[:, 0], state)
+    for row, own in enumerate(alone):
+        assert_close(stepped[row], lm.step(embeds[row : row + 1, 0], own)[0])
+        assert_same(state.take([row]), own)
+
+
+@torch.no_grad()
+def test_a_prompt_cut_anywhere_gives_one_state_however_it_is_read(lm: LanguageModel, embeds: Tensor) -> None:
+    whole, expected = after(lm, embeds)
+    for cut in range(1, TOKENS):
+        hidden, state = after(lm, embeds, cut, TOKENS - cut)
+        assert_close(hidden, whole)
+        assert_same(state, expected)
+
+
+@torch.no_grad()
+def test_prefill_is_steps(lm: LanguageModel, embeds: Tensor) -> None:
+    state = lm.allocate_state(2, TOKENS)
+    steps = torch.stack([lm.step(embed, state) for embed in embeds.unbind(1)], 1)
+    whole, expected = after(lm, embeds)
+    assert_close(steps, whole)
+    assert_close(steps, lm.prefill(embeds))
+    assert_same(state, expected)
+
+
+@torch.no_grad()
+def test_a_batch_is_its_rows_alone(lm: LanguageModel, embeds: Tensor) -> None:
+    hidden, state = after(lm, embeds)
+    for row in range(2):
+        alone, expected = after(lm, embeds[row : row + 1])
+        assert_close(hidden[row], alone[0])
+        assert_same(state.take([row]), expected)
+
+
+@torch.no_grad()
+def test_a_long_text_is_many_short_ones(lm: LanguageModel) -> None:
+    """Longer than the chunks of a scan and than the blocks of a kernel."""
+    embeds = lm.embed(token_ids(1, 300))
+    whole, expected = after(lm, embeds)
+    hidden, state = after(lm, embeds, *[1, 2, 7, 64, 65, 128, 33])
+    assert_close(hidden, whole)
+    assert_same(state, expected)
+
+
+@torch.no_grad()
+def test_a_state_that_does_not_grow_is_never_full_and_another_says_so(lm: LanguageModel) -> None:
+    embeds, state = lm.embed(token_ids(1)), lm.allocate_state(1, max_length=10)
+    if state.grows:
+        with pytest.raises(ValueError, match="19 tokens exceed the state's max_length 10: allocate more"):
+            lm.prefill(embeds, state)
+        for embed in embeds[:, :10].unbind(1):
+            lm.step(embed, state)
+        with pytest.raises(ValueError, match="allocate"):
+            lm.step(embeds[:, 0], state)
+        with pytest.raises(ValueError, match="10 tokens exceed the state's max_length 9: allocate more"):
+            lm.allocate_state(1, 9).copy_from(state)
+    else:
+        assert_close(lm.prefill(embeds, state), lm.prefill(embeds))
+
+
+@torch.no_grad()
+def test_embeddings_in_are_tokens_in(lm: LanguageModel) -> None:
+    ids = token_ids(2)
+    apart = torch.stack([lm.embed(token[:, None])[:, 0] for token in ids.unbind(1)], 1)
+    assert torch.equal(apart, lm.embed(ids))
+
+
+def test_packed_sequences_are_separate_ones_in_values_and_gradients(
+    lm: LanguageModel, embeds: Tensor
+) -> None:
+    cuts, mask = ([7, 12], [1, 18]), torch.arange(TOKENS) % 7 != 2
+    seq_idx = torch.tensor([[0] * first + [3] * second for first, second in cuts], dtype=torch.int32)
+    packed = lm.prefill(embeds, mask=mask.expand(2, -1), seq_idx=seq_idx)[:, mask]
+    apart = [
+        lm.prefill(part[kept][None])[0]
+        for row, cut in zip(embeds, cuts, strict=True)
+        for part, kept in zip(row.split(cut), mask.split(cut), strict=True)
+    ]
+    separate = torch.cat(apart).view_as(packed)
+    assert_close(packed, separate)
+    weights = torch.randn(packed.shape, generator=torch.Generator().manual_seed(2))
+    # all but the embedding, which comes before
+    parameters = list(lm.parameters())[1:]
+    gradients = [
+        torch.autograd.grad((x * weights).sum(), parameters, allow_unused=True) for x in (packed, separate)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        if one is not other:
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def written_over(state: State) -> State:
+    """Another state that held something else before."""
+    other = state.clone()
+    for layer in other.layers:
+        for buffer in layer.values():
+            buffer.fill_(torch.nan)
+    other.lengths.fill_(3)
+    other.copy_from(state)
+    return other
+
+
+def through_slots(state: State) -> State:
+    """The same rows, which were taken out one by one and put back into others."""
+    slots = written_over(state)
+    slots.put([1], state.take([0]))
+    slots.put([0], state.take([1]))
+    return slots.take([1, 0])
+
+
+COPIES: dict[str, Callable[[State], State]] = {
+    "clone": State.clone,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda state: pickle.loads(pickle.dumps(state)),
+    "copy_from": written_over,
+    "take and put": through_slots,
+}
+
+
+@bf16_too
+@torch.no_grad()
+@pytest.mark.parametrize("how", COPIES)
+def test_a_restored_state_never_left(lm: LanguageModel, embeds: Tensor, how: str) -> None:
+    state, mask = lm.allocate_state(2, 40), torch.arange(TOKENS) >= torch.tensor([[4], [0]])
+    lm.prefill(embeds, state, mask)
+    restored = COPIES[how](state)
+    assert_same(restored, state)
+    before = restored.clone()
+    hidden = lm.prefill(embeds[:, :5], state, mask[:, 2:7])
+    first = lm.step(embeds[:, 0], state)
+    # it was not written by the other
+    assert_same(restored, before)
+    assert torch.equal(lm.prefill(embeds[:, :5], restored, mask[:, 2:7]), hidden)
+    assert torch.equal(lm.step(embeds[:, 0], restored), first)
+    assert_same(restored, state)
+
+
+@bf16_too
+@torch.no_grad()
+def test_a_state_that_was_reset_has_read_nothing(lm: LanguageModel, embeds: Tensor) -> None:
+    state = lm.allocate_state(2, 40)
+    for layer in state.layers:
+        for buffer in layer.values():
+            buffer.fill_(torch.nan)
+    state.lengths.fill_(5)
+    state.reset()
+    mask = torch.arange(TOKENS) >= torch.tensor([[4], [0]])
+    fresh = lm.allocate_state(2, 40)
+    assert torch.equal(lm.prefill(embeds, state, mask), lm.prefill(embeds, fresh, mask))
+    assert torch.equal(lm.step(embeds[:, 0], state), lm.step(embeds[:, 0], fresh))
+    assert_same(state, fresh)
+
+
+@torch.no_grad()
+def test_rewinding_is_exact_or_refused(lm: LanguageModel, embeds: Tensor) -> None:
+    _, state = after(lm, embeds)
+    kept = {name for layout in state.layouts for name, buffer in layout.items() if not buffer.grows}
+    if kept:
+        with pytest.raises(ValueError, match=r"'conv' of layer 0 cannot be rewound.*copy_from the clone"):
+            state.rewind(7)
+        return
+    state.rewind(torch.tensor([7, 11]))
+    for row, length in enumerate((7, 11)):
+        assert_same(state.take([row]), after(lm, embeds[row : row + 1, :length])[1])
+    with pytest.raises(ValueError, match=r"have read \[7, 11\] tokens cannot be rewound to \[8, 8\]"):
+        state.rewind(8)
