@@ -1,6 +1,8 @@
 """Text and tokens: a tokenizer with its chat template."""
 
+import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,7 @@ import cobra.torchvision_shim  # noqa: F401  (before transformers)
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast  # isort: skip
 from transformers.utils.chat_template_utils import render_jinja_template
 
-# What a chat template writes where a picture goes.
-IMAGE_TEXT = "<image>"
-
-# Questions repeat, long texts hardly do; together these hold a few megabytes.
-_MAX_REMEMBERED, _MAX_CHARACTERS = 16384, 256
+from cobra.data.token_ids import IMAGE_TEXT, TokenIds
 
 _ROLES = ("user", "assistant")
 
@@ -25,10 +23,12 @@ class Segment:
     Attributes:
         text: as rendered.
         is_answer: whether the assistant says it, so that it carries loss.
+        before: what is rendered before it, since the last picture.
     """
 
     text: str
     is_answer: bool
+    before: str
 
 
 class Chat:
@@ -52,9 +52,7 @@ class Chat:
             )
         if self.tokenizer.eos_token_id is None:
             raise ValueError(f"tokenizer {path!r} has no end-of-text token, which stops an answer")
-        self._remembered: dict[str, list[int]] = {}
-        # SentencePiece puts a space before whatever it is given
-        self._adds_space = "".join(self.tokenizer.tokenize("a")).startswith("▁")
+        self._ids = TokenIds(self.tokenizer)
         self.eos_id: int = self._end_of_answer()
         pad = self.tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else pad
@@ -78,7 +76,7 @@ class Chat:
         """The rendered chat, cut where the assistant starts and stops; `prompt`: ready for its next turn."""
         try:
             texts, spans = render_jinja_template(
-                [messages],
+                [[self._guarded(message) for message in messages]],
                 chat_template=self.tokenizer.chat_template,
                 return_assistant_tokens_mask=True,
                 add_generation_prompt=prompt,
@@ -89,23 +87,27 @@ class Chat:
             raise ValueError(
                 f"the template of tokenizer {self.path!r} fails ({error}): restore its chat_template.jinja"
             ) from error
-        text, segments, at = texts[0], [], 0
-        for start, stop in spans[0]:
-            segments += [Segment(text[at:start], False), Segment(text[start:stop], True)]
-            at = stop
-        return [s for s in [*segments, Segment(text[at:], False)] if s.text]
+        text = texts[0]
+        borders = [0, *(at for span in spans[0] for at in span), len(text)]
+        return [
+            Segment(text[start:stop], bool(number % 2), text[:start].rpartition(IMAGE_TEXT)[2])
+            for number, (start, stop) in enumerate(pairwise(borders))
+            if start < stop
+        ]
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a stretch of rendered text, as they are in the middle of a text."""
-        if text not in self._remembered:
-            if not text.isascii():
-                _check_unicode(text)
-            given = text.removeprefix(" ") if self._adds_space else text
-            ids = self.tokenizer.encode(given, add_special_tokens=False)
-            if len(text) > _MAX_CHARACTERS or len(self._remembered) == _MAX_REMEMBERED:
-                return ids
-            self._remembered[text] = ids
-        return list(self._remembered[text])
+    def _guarded(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The message with its words as words: what looks like a special token in them is none."""
+        content, guard = message["content"], self._ids.guard
+        if isinstance(content, str):
+            return {**message, "content": guard(content)}
+        return {
+            **message,
+            "content": [{**p, "text": guard(p["text"])} if "text" in p else p for p in content],
+        }
+
+    def encode(self, text: str, before: str = "") -> list[int]:
+        """Token ids of rendered text that stands behind `before`; see `TokenIds`."""
+        return self._ids.encode(text, before)
 
     def decode(self, ids: list[int]) -> str:
         """Text of an answer's ids, up to its end."""
@@ -113,13 +115,16 @@ class Chat:
 
     def decode_part(self, ids: list[int]) -> str:
         """Text of a part of an answer, with the spaces around it."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        # as it was said: a tokenizer's file may ask for "It 's" to become "It's"
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _end_of_answer(self) -> int:
         """The special token that the template ends an answer with; else the tokenizer's end of text."""
         asked, said = ({"role": role, "content": [{"type": "text", "text": "a"}]} for role in _ROLES)
         ends = [
-            self.encode(segment.text)[-1] for segment in self.segments([asked, said]) if segment.is_answer
+            self.encode(segment.text, segment.before)[-1]
+            for segment in self.segments([asked, said])
+            if segment.is_answer
         ]
         added = self.tokenizer.added_tokens_decoder
         special = [end for end in ends if end in added and added[end].special]
@@ -130,22 +135,13 @@ class Chat:
         self.tokenizer.save_pretrained(directory)
 
 
-def _check_unicode(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{text[:40]!r} holds half a character at {error.start}, of bytes that are no UTF-8: retype it"
-        ) from error
-
-
 def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or a hub name; a file in it may describe a tokenizer, never run as code."""
     # the file is the whole tokenizer: nothing has to be guessed from a model's configuration
     whole = (Path(path) / "tokenizer.json").is_file()
-    kind, options = (PreTrainedTokenizerFast, {}) if whole else (AutoTokenizer, {"trust_remote_code": False})
+    kind = PreTrainedTokenizerFast if whole else AutoTokenizer
     try:
-        tokenizer = kind.from_pretrained(path, **options)
+        tokenizer = kind.from_pretrained(path, **({} if whole else _options(Path(path))))
         # some settings are only looked at here
         tokenizer.encode("a", add_special_tokens=False)
         return tokenizer
@@ -158,6 +154,14 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
             f"tokenizer {path!r} cannot be read ({type(error).__name__}: {reason}): restore its "
             "tokenizer.json and tokenizer_config.json"
         ) from error
+
+
+def _options(folder: Path) -> dict[str, Any]:
+    """For a tokenizer in parts: LLaMA's `legacy` was true by default when the models here were published."""
+    file = folder / "tokenizer_config.json"
+    said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    is_old = (folder / "tokenizer.model").is_file() and said.get("legacy") is None
+    return {"trust_remote_code": False, **({"legacy": True} if is_old else {})}
 
 
 def _resolve(path: str) -> str:

@@ -167,4 +167,5 @@ def _parts(text: str) -> list[Part]:
             parts.append({"type": "image"})
         if piece.strip():
             parts.append({"type": "text", "text": piece.strip()})
-    return parts
+    # a question of pictures alone is one, too: without a text part it would be the start of a caption
+    return parts if any("text" in part for part in parts) else [*parts, {"type": "text", "text": ""}]

@@ -118,7 +118,8 @@ class Processor:
         for segment in segments:
             # pieces are encoded apart, so that no token spans the border of a turn or of a picture
             for number, piece in enumerate(segment.text.split(IMAGE_TEXT)):
-                new = [IMAGE_ID] * (self.num_image_tokens if number else 0) + self.chat.encode(piece)
+                new = [IMAGE_ID] * (self.num_image_tokens if number else 0)
+                new += self.chat.encode(piece, "" if number else segment.before)
                 ids += new
                 labels += new if segment.is_answer else [IGNORE_ID] * len(new)
         if ids.count(IMAGE_ID) != images * self.num_image_tokens:

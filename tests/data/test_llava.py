@@ -62,7 +62,8 @@ def test_placeholder_keeps_its_place(tmp_path: Path) -> None:
     assert contents[0][0] == contents[4][0] == [picture, what]
     assert contents[1][0] == [what, picture]
     assert [part.get("text") for part in contents[2][0]] == ["is", None, "like", None, "?"]
-    assert contents[3][2] == [picture]
+    # a question, not the start of a caption
+    assert contents[3][2] == [picture, {"type": "text", "text": ""}]
     assert data[0].images == [tmp_path / "a/b.jpg"]
     assert len(data[2].images) == 2
     assert data[0].source == "data"

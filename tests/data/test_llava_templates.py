@@ -1,5 +1,6 @@
 """The prompts of LLaVA's family to the letter, and how they become tokens."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tokenizers import (
 
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 from cobra.data.chat import Chat
+from cobra.data.llava import LlavaJson
 from cobra.data.record import Message, assistant, user
 
 from transformers import PreTrainedTokenizerFast  # isort: skip
@@ -41,7 +43,7 @@ TURNS = {
         "No<|im_end|>",
     ],
     ("imp_phi3", "</s>"): [
-        f"<|system|>\n{SYSTEM}<|end|>\n<|user|>\n<image>\nHi?<|end|>\n<|assistant|>\n",
+        f"<s><|system|>\n{SYSTEM}<|end|>\n<|user|>\n<image>\nHi?<|end|>\n<|assistant|>\n",
         "Yes<|end|>",
         "\n<|user|>\nMore<|end|>\n<|assistant|>\n",
         "No<|end|>",
@@ -104,8 +106,20 @@ def test_alignment_is_a_picture_a_caption_and_a_newline(
 ) -> None:
     messages = [Message("user", [{"type": "image"}]), assistant(" A cat. ")]
     segments = load(tokenizers, name, end).segments([m.as_dict() for m in messages])
-    start = "<s>" if (name, end) == ("vicuna_v1", "</s>") else ""
+    start = "<s>" if (name, end) in [("vicuna_v1", "</s>"), ("imp_phi3", "</s>")] else ""
     assert [(s.text, s.is_answer) for s in segments] == [(f"{start}<image>", False), ("A cat.\n", True)]
+
+
+@pytest.mark.parametrize(("name", "end"), TURNS)
+def test_a_question_of_a_picture_alone_is_a_turn(
+    tokenizers: dict[str, Path], name: str, end: str, tmp_path: Path
+) -> None:
+    """LLaVA strips what is around it: no newline is left."""
+    turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "Yes"}]
+    (tmp_path / "a.json").write_text(json.dumps([{"id": 0, "image": "a.jpg", "conversations": turns}]))
+    (record,) = LlavaJson(tmp_path / "a.json", tmp_path, tmp_path)
+    said = [s.text for s in load(tokenizers, name, end).segments([m.as_dict() for m in record.messages])]
+    assert said == [TURNS[name, end][0].replace("\nHi?", ""), TURNS[name, end][1]]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +147,7 @@ def test_turns_that_are_tokenised_apart_are_the_tokens_of_the_whole(
     """As LLaVA trains: where SentencePiece adds a space, an answer does not get a second one."""
     chat = load(tokenizers, "vicuna_v1", end)
     asked, said = user("Hi?"), assistant("Yes")
-    prompt, answer = (s.text for s in chat.segments([asked.as_dict(), said.as_dict()]))
-    whole = chat.tokenizer.encode(prompt.removeprefix("<s>") + answer)
-    assert chat.encode(prompt) + chat.encode(answer) == whole
-    assert chat.decode(chat.encode(answer)) == "Yes"
+    prompt, answer = chat.segments([asked.as_dict(), said.as_dict()])
+    whole = chat.tokenizer.encode(prompt.text.removeprefix("<s>") + answer.text)
+    assert chat.encode(prompt.text) + chat.encode(answer.text, answer.before) == whole
+    assert chat.decode(chat.encode(answer.text, answer.before)) == "Yes"

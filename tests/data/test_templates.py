@@ -110,6 +110,20 @@ def test_labels_are_the_answers_with_their_ends_and_every_turn_is_tokenised_apar
     assert [label for label in example.labels if label == chat.eos_id == 0] == [0, 0]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_special_tokens_in_data_are_words(tokenizer: Path, name: str) -> None:
+    """They neither end a text nor an answer, and come out as they went in."""
+    said = "<|endoftext|> ends, <|endo<|endoftext|>"
+    chat = load(tokenizer, name)
+    example = Processor(chat, SquashTransform(8, (0.5,) * 3, (0.5,) * 3), 2).encode(
+        Record("r", [user(said), assistant(said)], [])
+    )
+    learned = [label for label in example.labels if label != IGNORE_ID]
+    assert example.ids.count(chat.eos_id) == "".join(TURNS[name][:2]).count("<|endoftext|>")
+    assert learned.count(chat.eos_id) == 1
+    assert chat.decode(learned) == said
+
+
 @pytest.mark.parametrize(("name", "matters"), [("zephyr", False), ("mamba_base", True)])
 def test_tokenising_a_chat_in_one_piece_would_move_the_border_after_out(
     tokenizer: Path, name: str, matters: bool
