@@ -33,6 +33,13 @@ _KINDS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "weight": (f"{_PROJECTORS}.linear.LinearProjector", {"": "projector."}),
 }
+# LLaVA's and MobileVLM's names of them
+PROJECTOR_TYPES = {
+    "linear": f"{_PROJECTORS}.linear.LinearProjector",
+    "mlp2x_gelu": f"{_PROJECTORS}.mlp.MLPProjector",
+    "ldpnet": f"{_PROJECTORS}.ldp.LDPProjector",
+    "ldpnetv2": f"{_PROJECTORS}.ldpv2.LDPv2Projector",
+}
 _COMPUTED = re.compile(r"\.(rotary_emb\.inv_freq|position_ids)$")
 
 
@@ -102,6 +109,13 @@ def prefix_map(source: Source, prefixes: Prefixes) -> dict[str, str]:
         prefixes.lm: "lm.causal_lm.model.",
         prefixes.head: "lm.causal_lm.lm_head.",
     }
+
+
+def tied_head(prefixes: Prefixes, lm_config: dict) -> dict[str, str]:
+    """The name of a head that may repeat the embedding, where config.json says they are one."""
+    if not lm_config.get("tie_word_embeddings"):
+        return {}
+    return {f"{prefixes.head}weight": f"{prefixes.lm}embed_tokens.weight"}
 
 
 def _projector(source: Source, prefix: str) -> tuple[str, dict[str, str]]:

@@ -23,6 +23,7 @@ from cobra.weights.writer import write_tensors
 _TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",

@@ -47,6 +47,8 @@ SHAPES = {
 }
 # the end of `mm_vision_tower`, for checkpoints without a tower
 NAMES = {"clip-vit-large-patch14-336": CLIP_L, "siglip-so400m-patch14-384": SIGLIP}
+# transformers' names of them; None is CLIP's own
+_ACTIVATIONS = {None: "quick_gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 # towers that were trained further: Google's weights would be silently wrong
 RETRAINED = "TinyLLaVA-"
 
@@ -62,13 +64,22 @@ def tower_tree(tensors: Mapping[str, Stored], config: dict[str, Any]) -> Tree:
         ValueError: where it is none of the published ones.
     """
     tower = _by_shape(tensors) if tensors else _by_name(str(config.get("mm_vision_tower")))
-    pads = config.get("image_aspect_ratio") == "pad"
-    arguments = {
-        "name": tower.name, "image_size": tower.image_size, "resize": "letterbox" if pads else tower.resize,
-    }  # fmt: skip
+    aspect = config.get("image_aspect_ratio") or "square"
+    if aspect not in ("square", "pad"):
+        raise ValueError(f"config.json: image_aspect_ratio {aspect!r} cannot be read, only 'square' or 'pad'")
+    _check_activation(tower, config.get("vision_config"))
+    resize = "letterbox" if aspect == "pad" else tower.resize
+    arguments = {"name": tower.name, "image_size": tower.image_size, "resize": resize}
     optional = {"activation": tower.activation, "weights": tower.weights}
     arguments |= {name: value for name, value in optional.items() if value is not None}
     return {"class_path": "cobra.models.vision.timm_encoder.TimmEncoder", "init_args": arguments}
+
+
+def _check_activation(tower: Tower, described: Any) -> None:
+    said = described.get("hidden_act") if isinstance(described, dict) else None
+    built = _ACTIVATIONS[tower.activation]
+    if said not in (None, built):
+        raise ValueError(f"config.json: vision_config.hidden_act {said!r} cannot be read, only {built!r}")
 
 
 def _by_shape(tensors: Mapping[str, Stored]) -> Tower:

@@ -25,7 +25,8 @@ _OPTIONS = (
     "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "hidden_act",
     "rms_norm_eps", "layer_norm_eps", "use_qkv_bias", "attention_bias", "mlp_bias", "qk_layernorm",
     "use_parallel_residual", "rope_theta", "partial_rotary_factor", "rope_scaling", "rope_parameters",
-    "max_position_embeddings", "original_max_position_embeddings", "tie_word_embeddings",
+    "sliding_window", "use_sliding_window", "max_position_embeddings", "original_max_position_embeddings",
+    "tie_word_embeddings",
 )  # fmt: skip
 
 

@@ -142,6 +142,8 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     kind = PreTrainedTokenizerFast if whole else AutoTokenizer
     try:
         tokenizer = kind.from_pretrained(path, **({} if whole else _options(Path(path))))
+        if not tokenizer.is_fast:
+            raise ValueError("it has no tokenizer.json, nor parts that make one")
         # some settings are only looked at here
         tokenizer.encode("a", add_special_tokens=False)
         return tokenizer

@@ -19,12 +19,13 @@ from transformers import (
 )
 
 from cobra.convert import towers
-from cobra.convert.checkpoint import arrange
+from cobra.convert.checkpoint import arrange, open_checkpoint
 from cobra.convert.layout import all_layouts, find_layout
 from cobra.convert.run import convert
 from cobra.convert.source import Source, open_source
 from cobra.convert.towers import Tower
 from cobra.convert.vision import tower_tensors
+from cobra.data.record import Record, user
 from cobra.models.vlm import IMAGE_ID
 from cobra.pretrained import from_pretrained, lm_from_pretrained
 from cobra.weights.tensors import Stored
@@ -33,6 +34,7 @@ from tests.convert.fakes import random
 from tests.convert.published_keys import Shapes
 from tests.convert.test_convert import TOKENIZER
 from tests.convert.test_published_keys import listed, unread
+from tests.data.sentencepiece_model import SYSTEM, Published, write_model
 
 CLIP = "openai/clip-vit-large-patch14-336"
 SIGLIP = "google/siglip-so400m-patch14-384"
@@ -185,6 +187,41 @@ def test_what_is_built_otherwise_is_refused(names: Shapes, said: dict[str, Any],
         listed(held, {**config(64, 1, 4, 96, 64), "mm_vision_tower": CLIP, **said})
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"mm_vision_select_layer": -1}, r"mm_vision_select_layer -1 cannot be read, only -2"),
+        ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature 'cls_patch' .* only 'patch'"),
+        ({"mm_use_im_start_end": True}, "mm_use_im_start_end True"),
+        ({"mm_patch_merge_type": "spatial_unpad"}, "mm_patch_merge_type 'spatial_unpad'"),
+        ({"image_aspect_ratio": "anyres", "mm_patch_merge_type": "flat"}, "image_aspect_ratio 'anyres'"),
+        ({"mm_resampler_type": "perceiver"}, "mm_resampler_type 'perceiver'"),
+        ({"mm_projector_type": "mlp3x_gelu"}, "mm_projector_type 'mlp3x_gelu'"),
+        ({"mm_projector_type": "ldpnet"}, "mm_projector_type 'ldpnet' is not .* names of a MLPProjector"),
+        ({"vision_tower_type": "siglip"}, "vision_tower_type 'siglip'"),
+        ({"s2": True}, "s2 True"),
+        ({"vision_config": {"hidden_act": "gelu"}}, r"vision_config\.hidden_act 'gelu' .* only 'quick_gelu'"),
+        ({"mm_spatial_pool_mode": "bilinear"}, "mm_spatial_pool_mode 'bilinear' cannot be read"),
+    ],
+)
+def test_options_that_would_be_built_as_plain_llava_are_refused(said: dict[str, Any], message: str) -> None:
+    plain = {**config(64, 1, 4, 96, 64), "mm_vision_tower": CLIP, "model_type": "llava"}
+    held = keys.mlp(1024, 64) | keys.llama(64, 64, 96, 1)
+    published = {
+        "mm_vision_select_layer": -2, "mm_vision_select_feature": "patch", "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False, "mm_projector_type": "mlp2x_gelu", "mm_hidden_size": 1024,
+        "mm_projector_lr": 2e-5, "image_aspect_ratio": "pad", "mm_patch_merge_type": "flat",
+    }  # fmt: skip
+    listed(held, {**plain, **published})
+    with pytest.raises(ValueError, match=rf"config\.json: {message}"):
+        listed(held, {**plain, **published, **said})
+
+
+def test_all_tokens_of_siglip_are_patches() -> None:
+    held = keys.siglip() | keys.mlp(1152, 64) | keys.phi(64, 64, 96, 1)
+    listed(held, {**config(64, 1, 2, 96, 64), "mm_vision_select_feature": "cls_patch"})
+
+
 TINY = {"embed_dim": 32, "depth": 3, "num_heads": 2}
 
 
@@ -219,6 +256,12 @@ ORIGINAL = {
 }
 
 
+def originally(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """transformers' tensors by LLaVA's names."""
+    names = {name: next((old for old in ORIGINAL if name.startswith(old)), "") for name in state}
+    return {ORIGINAL.get(old, "") + name.removeprefix(old): state[name] for name, old in names.items()}
+
+
 def write(folder: Path, tensors: dict[str, Tensor], said: dict[str, Any]) -> None:
     folder.mkdir()
     torch.save({name: tensor.clone() for name, tensor in tensors.items()}, folder / "pytorch_model.bin")
@@ -235,10 +278,7 @@ def test_llavas_logits_are_transformers(layout: str, tmp_path: Path, tiny_clip: 
     elif layout == "in memory":
         write(source, state, theirs.config.to_dict())
     else:
-        names = {name: next((old for old in ORIGINAL if name.startswith(old)), "") for name in state}
-        original = {
-            ORIGINAL.get(old, "") + name.removeprefix(old): state[name] for name, old in names.items()
-        }
+        original = originally(state)
         original["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
         write(source, original, {**theirs.config.text_config.to_dict(), "model_type": "llava"})
     titles = [known.title for known in all_layouts() if known.recognises(open_source(source))]
@@ -251,6 +291,28 @@ def test_llavas_logits_are_transformers(layout: str, tmp_path: Path, tiny_clip: 
     ids = torch.tensor([[1, *[IMAGE_ID] * ours.num_image_tokens, *row] for row in text])
     expected = theirs(ids.masked_fill(ids == IMAGE_ID, 500), pixels).logits
     torch.testing.assert_close(ours.lm.head(ours(ids, pixels)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_shards_and_a_sentencepiece_model_alone_become_a_model_with_llavas_ids(
+    tmp_path: Path, tiny_clip: None
+) -> None:
+    """As LLaVA and MobileVLM are published: .bin files with an index, and only tokenizer.model."""
+    theirs, source = llava_model(), tmp_path / "published"
+    original = {name: tensor.clone() for name, tensor in originally(theirs.state_dict()).items()}
+    write_model(source, legacy=False)
+    shards = {
+        name: f"pytorch_model-0000{1 + number % 2}-of-00002.bin" for number, name in enumerate(original)
+    }
+    for shard in set(shards.values()):
+        torch.save({name: t for name, t in original.items() if shards[name] == shard}, source / shard)
+    (source / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": shards}))
+    said = {**theirs.config.text_config.to_dict(), "model_type": "mobilevlm"}
+    (source / "config.json").write_text(json.dumps(said))
+    convert(str(source), tmp_path / "ours")
+    _, processor = from_pretrained(tmp_path / "ours")
+    ids = processor.encode(Record("r", [user("What is it?")], []), prompt=True).ids
+    assert ids == Published(source, legacy=False).prompt(f"{SYSTEM} USER: What is it? ASSISTANT:")
+    assert not any((tmp_path / "ours" / name).exists() for name in ("tokenizer.model", "added_tokens.json"))
 
 
 def test_a_tower_that_the_user_names_replaces_the_checkpoints(tmp_path: Path, tiny_clip: None) -> None:
@@ -285,6 +347,40 @@ def test_a_language_model_alone_has_transformers_logits(kind: str, tmp_path: Pat
     ours, ids = lm_from_pretrained(tmp_path / "ours"), torch.arange(9)[None]
     logits = ours.head(ours.prefill(ours.embed(ids)))
     torch.testing.assert_close(logits, theirs(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", ["alone", "LLaVA"])
+def test_a_tied_model_may_store_its_head_again(layout: str, tmp_path: Path) -> None:
+    """Qwen1.5-0.5B-Chat does; a head that is another is refused."""
+    shapes = keys.llama(64, 64, 96, 1, bias=True)
+    if layout == "LLaVA":
+        shapes |= keys.mlp(1024, 64)
+    said = {
+        **config(64, 1, 4, 96, 64, num_key_value_heads=4),
+        "tie_word_embeddings": True,
+        "mm_vision_tower": CLIP,
+    }
+    tensors = random(shapes, {"lm_head.weight": "model.embed_tokens.weight"})
+    write(tmp_path / "published", tensors, {**said, "model_type": "qwen2" if layout == "alone" else "llava"})
+    lm = open_checkpoint(str(tmp_path / "published")).part("lm")
+    assert "causal_lm.lm_head.weight" not in lm
+    assert torch.equal(lm["causal_lm.model.embed_tokens.weight"].read(), tensors["lm_head.weight"])
+    tensors["lm_head.weight"][0, 0] += 1
+    torch.save(tensors, tmp_path / "published/pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight"):
+        open_checkpoint(str(tmp_path / "published"))
+
+
+def test_a_window_of_attention_is_kept_and_not_exceeded(tmp_path: Path) -> None:
+    """Phi-3's is 2047 tokens; behind it transformers cuts off, which is not built here."""
+    said = {**config(64, 1, 4, 96, 64), "model_type": "phi3", "sliding_window": 8}
+    write(tmp_path / "published", random(keys.phi3(64, 64, 96, 1)), said)
+    convert(str(tmp_path / "published"), tmp_path / "ours")
+    ours = lm_from_pretrained(tmp_path / "ours")
+    ours.prefill(ours.embed(torch.ones(1, 8, dtype=torch.long)))
+    with pytest.raises(ValueError, match="9 tokens exceed sliding_window 8"):
+        ours.prefill(ours.embed(torch.ones(1, 9, dtype=torch.long)))
 
 
 def test_phi2s_first_names_are_its_todays(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_question_of_a_picture_alone_is_a_turn(
     """LLaVA strips what is around it: no newline is left."""
     turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "Yes"}]
     (tmp_path / "a.json").write_text(json.dumps([{"id": 0, "image": "a.jpg", "conversations": turns}]))
-    (record,) = LlavaJson(tmp_path / "a.json", tmp_path, tmp_path)
+    record = LlavaJson(tmp_path / "a.json", tmp_path, tmp_path)[0]
     said = [s.text for s in load(tokenizers, name, end).segments([m.as_dict() for m in record.messages])]
     assert said == [TURNS[name, end][0].replace("\nHi?", ""), TURNS[name, end][1]]
 

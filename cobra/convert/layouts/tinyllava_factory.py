@@ -5,7 +5,7 @@ from typing import Any
 
 from cobra.convert.layout import Layout, Tree
 from cobra.convert.layouts.mamba_ssm import require
-from cobra.convert.llava_family import Prefixes, describe, prefix_map, renamed_tower
+from cobra.convert.llava_family import Prefixes, describe, prefix_map, renamed_tower, tied_head
 from cobra.convert.source import Source
 from cobra.weights.tensors import Stored
 
@@ -42,6 +42,10 @@ class TinyLlavaFactory(Layout):
     def key_map(self, source: Source) -> dict[str, str]:
         """The three wrappers, and the head."""
         return prefix_map(source, _AT)
+
+    def copies(self, source: Source) -> dict[str, str]:
+        """The head of a tied language model, where it is stored again."""
+        return tied_head(_AT, _text_config(source))
 
     def chat(self, source: Source) -> tuple[str | None, str | None] | None:
         """The tokenizer beside the weights; all have LLaVA's prompts, and their own end of text."""

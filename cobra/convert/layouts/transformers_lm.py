@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from cobra.convert.layout import Layout, Tree
-from cobra.convert.llava_family import Prefixes, lm_names, without_computed
+from cobra.convert.llava_family import Prefixes, lm_names, tied_head, without_computed
 from cobra.convert.source import Source
 from cobra.convert.transformers_lm import kind_of, lm_tree
 from cobra.weights.tensors import Stored
@@ -32,6 +32,10 @@ class TransformersLM(Layout):
     def tensors(self, source: Source) -> Mapping[str, Stored]:
         """Without computed buffers."""
         return without_computed(source.tensors)
+
+    def copies(self, source: Source) -> dict[str, str]:
+        """The head of a tied model, where it is stored again (Qwen1.5-0.5B-Chat)."""
+        return tied_head(_AT, source.config)
 
     def key_map(self, source: Source) -> dict[str, str]:
         """Two prefixes."""
