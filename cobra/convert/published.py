@@ -45,6 +45,9 @@ TOWERS: dict[str, tuple[tuple[str, ...], int]] = {
     ),
 }
 
+# Cobra leaves timm's erf-GELU in this CLIP; CLIP alone gets the quick GELU that it was trained with.
+_ACTIVATIONS = {("dinoclip-vit-l-336px", "vit_large_patch14_clip_336.openai"): {"activation": "gelu"}}
+
 # `image_resize_strategy`; Cobra's letterbox has bars of equal width, whatever the parity.
 _RESIZES = {
     "resize-naive": "resize-naive",
@@ -60,7 +63,12 @@ def vision_tree(model: dict[str, Any]) -> dict[str, Any]:
     towers = [
         {
             "class_path": "cobra.models.vision.timm_encoder.TimmEncoder",
-            "init_args": {"name": name, "image_size": size, "resize": resize},
+            "init_args": {
+                "name": name,
+                "image_size": size,
+                "resize": resize,
+                **_ACTIVATIONS.get((model["vision_backbone_id"], name), {}),
+            },
         }
         for name in names
     ]

@@ -32,7 +32,7 @@ class Tower:
     weights: str | None = None
 
 
-CLIP_L = Tower("vit_large_patch14_clip_336.openai", 336, "resize-crop")
+CLIP_L = Tower("vit_large_patch14_clip_336.openai", 336, "resize-crop-floor")
 # squashed by PhiVA's phone app, the only model here that has it
 CLIP_B = Tower("vit_base_patch16_clip_224.openai", 224, "resize-naive")
 SIGLIP = Tower("vit_so400m_patch14_siglip_384.webli", 384, "resize-naive", "gelu_tanh")

@@ -4,16 +4,13 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from cobra.config.limits import MAX_PIXELS, MAX_SIDE
 from cobra.data.record import ImageSource
 
-# Half a gigabyte of RGB: twice the size that Pillow warns of, and where it suspects a decompression bomb.
-MAX_PIXELS = 178_000_000
-# What JPEG can hold, and more than any camera or screenshot has.
-MAX_SIDE = 65_500
-
-_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+# Rows that are laid on white at once.
+_BAND = 256
 
 
 def load_rgb(image: ImageSource | Image.Image) -> Image.Image:
@@ -72,7 +69,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         )
     try:
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return _to_rgb(_upright(image), image.format)
     except MemoryError:
         raise
     # each decoder fails in its own way on broken bytes: OSError, SyntaxError, struct.error, IndexError, ...
@@ -80,15 +77,35 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise ValueError(f"{name} cannot be decoded ({error}): fetch it again or drop its record") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
+    # without a turn, it would be copied
+    return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else image
+
+
+def _to_rgb(image: Image.Image, form: str | None) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floats have no fixed range; save it with 8 bits")
-    if image.mode in _SIXTEEN_BIT:
-        # Pillow clips these at 255, which turns nearly everything white
-        sixteen = np.asarray(image).astype(np.int64).clip(0, 65535)
-        image = Image.fromarray((sixteen // 257).astype(np.uint8))
+    if image.mode.startswith("I"):
+        return _eight_bits(image, sixteen=image.mode != "I" or form == "PNG").convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+        return _on_white(image)
+    # a turned picture is a copy already
+    return image if type(image) is Image.Image and image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, sixteen: bool) -> Image.Image:
+    """Gray of 16 bits, or of 32 that hold 8 or 16; Pillow would clip them at 255, nearly all to white."""
+    values = np.asarray(image)
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest > 65535:
+        raise ValueError(f"its values reach from {lowest} to {highest}, no fixed range; save it with 8 bits")
+    return Image.fromarray((values // 257 if sixteen or highest > 255 else values).astype(np.uint8))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The picture on white, band by band, so that it is in memory twice and not four times."""
+    white = Image.new("RGB", image.size, "white")
+    for top in range(0, image.height, _BAND):
+        band = image.crop((0, top, image.width, min(top + _BAND, image.height))).convert("RGBA")
+        white.paste(band, (0, top), band)
+    return white

@@ -153,7 +153,7 @@ def test_towers_see_what_the_authors_show_them() -> None:
     """Facts that no shape shows: activation, padding, TinyLLaVA Factory's dropped patch."""
     llava = {"name": "vit_large_patch14_clip_336.openai", "image_size": 336}
     assert tower_of("LLaVA-1.5-7B", image_aspect_ratio="pad") == {**llava, "resize": "letterbox"}
-    assert tower_of("its weights without a tower") == {**llava, "resize": "resize-crop"}
+    assert tower_of("its weights without a tower") == {**llava, "resize": "resize-crop-floor"}
     so400m = {"name": "vit_so400m_patch14_siglip_384.webli", "image_size": 384, "activation": "gelu_tanh"}
     imp = {**so400m, "resize": "resize-naive"}
     assert tower_of("Imp-v1.5-4B") == imp

@@ -8,7 +8,9 @@ import torch
 import yaml
 from torch import Tensor
 
+from cobra.config.build import build
 from cobra.convert.checkpoint import Checkpoint, arrange
+from cobra.convert.published import vision_tree
 from cobra.convert.source import Source
 from cobra.weights.tensors import Stored
 from tests.convert import published_keys
@@ -150,3 +152,15 @@ def test_every_published_mamba2_is_read(name: str) -> None:
     }  # fmt: skip
     checkpoint = listed(published_keys.mamba2("", 50288, width, layers), config)
     assert sum(t.shape.numel() for t in checkpoint.tensors.values()) == parameters
+
+
+def test_the_clip_beside_dinov2_has_the_activation_of_cobras_code() -> None:
+    """Which leaves timm's erf-GELU there, and overrides it in CLIP alone."""
+    both, alone = (
+        vision_tree({"vision_backbone_id": name, "image_resize_strategy": "resize-naive"})
+        for name in ("dinoclip-vit-l-336px", "clip-vit-l-336px")
+    )
+    with torch.device("meta"):
+        fused, clip = (build(tree)() for tree in (both, alone))
+    gelus = [type(tower.tower.blocks[0].mlp.act).__name__ for tower in (*fused.encoders, clip)]
+    assert gelus == ["GELU", "GELU", "QuickGELU"]

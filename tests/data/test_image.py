@@ -1,6 +1,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,37 @@ def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
     image = Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16))
     loaded = load_rgb(encoded(image, form))
     assert [pixel(loaded, x)[0] for x in range(4)] == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0, 77, 255, 200], [0, 77, 255, 200]), ([0, 257, 32896, 65535], [0, 1, 128, 255])],
+)
+def test_integers_of_32_bits_are_what_they_hold(values: list[int], expected: list[int]) -> None:
+    """Of 0 to 255 as they are: as 16 bits they would be black."""
+    loaded = load_rgb(encoded(Image.fromarray(np.array([values], np.int32)), "TIFF"))
+    assert [pixel(loaded, x)[0] for x in range(4)] == expected
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_integers_of_no_fixed_range_are_refused(value: int) -> None:
+    data = encoded(Image.fromarray(np.array([[0, value]], np.int32)), "TIFF")
+    with pytest.raises(ValueError, match=rf"reach from .*{value}.*save it with 8 bits"):
+        load_rgb(data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+def test_a_picture_is_decoded_in_eight_bytes_a_pixel(mode: str, tmp_path: Path) -> None:
+    """Once as it is stored and once as it comes out, so that `MAX_PIXELS` bounds the memory, too."""
+    Image.new(mode, (3000, 3000)).save(tmp_path / "a.png", compress_level=1)
+    peak = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) * 1024"
+    code = (
+        f"from cobra.data.image import load_rgb; before = {peak}; load_rgb('{tmp_path}/a.png'); "
+        f"print(({peak} - before) / 3000**2)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 10
 
 
 @pytest.mark.parametrize(

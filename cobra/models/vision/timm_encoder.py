@@ -16,7 +16,7 @@ from cobra.models.vision.base import Pixels, VisionEncoder
 from cobra.models.vision.transform import CropTransform, LetterboxTransform, SquareTransform, SquashTransform
 from cobra.weights.timm_tower import download_tower, load_tower
 
-Resize = Literal["resize-naive", "resize-crop", "letterbox", "letterbox-equal-bars"]
+Resize = Literal["resize-naive", "resize-crop", "resize-crop-floor", "letterbox", "letterbox-equal-bars"]
 
 
 class TimmEncoder(VisionEncoder):
@@ -36,7 +36,8 @@ class TimmEncoder(VisionEncoder):
             layout or that of transformers' SigLIP, CLIP and DINOv2.
         resize: how a picture becomes a square, by Cobra's names: `resize-naive` (all released models)
             squashes, `resize-crop` keeps the centre, `letterbox` pads; `letterbox-equal-bars` is Cobra's
-            letterbox, one pixel short where the sides differ by an odd number.
+            letterbox, one pixel short where the sides differ by an odd number; `resize-crop-floor` is the
+            crop of CLIP's processor in transformers, half a pixel up and left where a difference is odd.
         activation: of the MLPs, by timm's name; None is the tower's own: quick_gelu for OpenAI's CLIP,
             erf-GELU for SigLIP (`gelu_tanh` in transformers' SigLIP, which TinyLLaVA and Imp use).
         drop_first: leave the first patch out, as TinyLLaVA Factory does of towers without a class token.
@@ -134,6 +135,7 @@ def _transform(resize: Resize, name: str, config: Any) -> Callable[..., SquareTr
     transforms: dict[str, Callable[..., SquareTransform]] = {
         "resize-naive": SquashTransform,
         "resize-crop": partial(CropTransform, crop_pct=crop_pct),
+        "resize-crop-floor": partial(CropTransform, crop_pct=crop_pct, floors=True),
         "letterbox": partial(LetterboxTransform, crop_pct=crop_pct),
         "letterbox-equal-bars": partial(LetterboxTransform, crop_pct=crop_pct, equal_bars=True),
     }

@@ -53,25 +53,33 @@ class CropTransform(SquareTransform):
         mean: mean of each RGB channel on a 0–1 scale.
         std: standard deviation of each channel on a 0–1 scale.
         crop_pct: the square's side as a share of the resized shorter side.
+        floors: cut an odd difference as transformers' CLIP does, its smaller half before the square; False
+            rounds half to even, as torchvision's CenterCrop.
     """
 
     def __init__(
-        self, image_size: int, mean: tuple[float, ...], std: tuple[float, ...], crop_pct: float = 1.0
+        self,
+        image_size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        crop_pct: float = 1.0,
+        floors: bool = False,
     ) -> None:
         super().__init__(image_size, mean, std)
         self.shorter = floor(image_size / crop_pct)
+        self.halved = floor if floors else round
 
     def square(self, image: Image.Image) -> Image.Image:
-        """The centre of the picture; rounding as in torchvision's Resize and CenterCrop."""
+        """The centre of the picture; its longer side is floored, as in torchvision and transformers."""
         # resized, a strip of 1 × 60 000 pixels would take gigabytes
-        image = _centre(image, *(min(side, 64 * min(image.size)) for side in image.size))
+        image = self._centre(image, *(min(side, 64 * min(image.size)) for side in image.size))
         resized = [self.shorter * side // min(image.size) for side in image.size]
-        return _centre(image.resize((resized[0], resized[1]), _BICUBIC), self.image_size, self.image_size)
+        image = image.resize((resized[0], resized[1]), _BICUBIC)
+        return self._centre(image, self.image_size, self.image_size)
 
-
-def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
+    def _centre(self, image: Image.Image, width: int, height: int) -> Image.Image:
+        left, top = self.halved((image.width - width) / 2), self.halved((image.height - height) / 2)
+        return image.crop((left, top, left + width, top + height))
 
 
 class LetterboxTransform(CropTransform):

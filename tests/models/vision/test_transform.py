@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as tv
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from cobra.models.vision.transform import CropTransform, LetterboxTransform, SquareTransform, SquashTransform
 
@@ -46,6 +47,16 @@ def test_a_squashed_picture_equals_timms(size: tuple[int, int]) -> None:
 def test_a_cropped_picture_equals_timms(size: tuple[int, int], crop_pct: float) -> None:
     ours = CropTransform(SIDE, MEAN, STD, crop_pct)(picture(size))
     torch.testing.assert_close(ours, timms(picture(size), crop_pct), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (640, 427), (427, 640), (39, 32), (37, 32), (32, 35)])
+def test_clips_crop_is_transformers(size: tuple[int, int]) -> None:
+    sides = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    theirs = CLIPImageProcessorPil(**sides, image_mean=MEAN, image_std=STD)(
+        picture(size), return_tensors="pt"
+    )
+    ours = CropTransform(SIDE, MEAN, STD, floors=True)(picture(size))
+    torch.testing.assert_close(ours, theirs["pixel_values"][0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("equal_bars", [False, True])
