@@ -140,7 +140,7 @@ def change(saved: Path, part: str, **arguments: object) -> None:
         ("lm", {"head_dim": 0}, "arguments that do not fit: integer modulo by zero"),
         ("lm", {"d_model": -32}, "arguments that do not fit"),
         ("lm", {"d_model": 2**40}, "arguments that do not fit"),
-        ("lm", {"n_layers": 2**40}, "makes more than .* parameters, far more than the weights are"),
+        ("lm", {"n_layers": 2**40}, r"cannot have n_layers 1099511627776: at most 1000 blocks"),
         ("vision", {"image_size": True}, "SmallViT cannot have image_size True: it must be int"),
     ],
 )
@@ -231,8 +231,22 @@ def test_a_damaged_tokenizer_is_named(saved: Path, file: str, text: str, message
 def test_a_tokenizer_of_more_tokens_than_the_model_knows_is_refused(tmp_path: Path) -> None:
     model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["linear"], partial(MambaLM, 428, 16, 1))
     save_pretrained(model, Chat(TOKENIZER), tmp_path)
-    with pytest.raises(ValueError, match=rf"'{tmp_path}' has 429 tokens, vocab_size is 428: .*tokenizer"):
+    with pytest.raises(
+        ValueError, match=rf"'{tmp_path}' has 429 tokens with ids up to 428, vocab_size is 428: .*tokenizer"
+    ):
         from_pretrained(tmp_path)
+
+
+def test_a_tokenizers_largest_id_counts_not_its_length(tmp_path: Path) -> None:
+    """An id behind a gap is a row that the model has not."""
+    Chat(TOKENIZER).save(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    described = json.loads(file.read_text())
+    words = described["model"]["vocab"]
+    words[max(words, key=words.__getitem__)] = 5000
+    file.write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"ids up to 5000, vocab_size is 4096"):
+        Chat(str(tmp_path)).check_vocabulary(4096)
 
 
 def test_half_a_character_is_named() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from cobra.config.build import build_on_meta
+from cobra.config.limits import MAX_TENSORS
 from cobra.convert.hub import fetch
 from cobra.convert.layout import Layout, Tree, find_layout
 from cobra.convert.source import Source, open_source
@@ -87,7 +88,7 @@ def _without_unused(tensors: dict[str, Stored], parts: dict[str, Tree]) -> dict[
     """Without the blocks of a whole tower that features do not depend on."""
     if not any(name.startswith("vision.") for name in tensors):
         return tensors
-    encoder = build_on_meta(parts["vision"])
+    encoder = build_on_meta(parts["vision"], MAX_TENSORS)
     assert isinstance(encoder, VisionEncoder)
     unused = {f"vision.{name}" for name in encoder.unused_parameters()}
     return {name: tensor for name, tensor in tensors.items() if name not in unused}
@@ -107,7 +108,7 @@ def _check_copies(source: Source, copies: dict[str, str]) -> None:
 
 def _check(checkpoint: Checkpoint) -> None:
     """Every part that the checkpoint holds must be whole, and it must hold nothing else."""
-    model = build_on_meta(checkpoint.tree)
+    model = build_on_meta(checkpoint.tree, MAX_TENSORS)
     parts = model.parts() if isinstance(model, CobraVLM) else {"lm": model}
     held = {name.partition(".")[0] for name in checkpoint.tensors}
     expected = {

@@ -2,15 +2,15 @@
 
 import json
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast  # isort: skip
-from transformers.utils.chat_template_utils import render_jinja_template
 
+from cobra.config.limits import MAX_TOKEN_ID
+from cobra.data.chat_template import ChatTemplate
 from cobra.data.token_ids import IMAGE_TEXT, TokenIds
 
 _ROLES = ("user", "assistant")
@@ -53,6 +53,7 @@ class Chat:
         if self.tokenizer.eos_token_id is None:
             raise ValueError(f"tokenizer {path!r} has no end-of-text token, which stops an answer")
         self._ids = TokenIds(self.tokenizer)
+        self._template = self._compiled()
         self.eos_id: int = self._end_of_answer()
         pad = self.tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else pad
@@ -61,39 +62,44 @@ class Chat:
         return len(self.tokenizer)
 
     def check_vocabulary(self, size: int) -> None:
-        """Refuse a model that knows `size` tokens where there are more.
+        """Refuse a model that knows `size` tokens where there are others.
 
         Raises:
-            ValueError: naming both numbers.
+            ValueError: naming the numbers.
         """
-        if len(self) > size:
+        largest = max(self.tokenizer.get_vocab().values())
+        if largest >= size:
             raise ValueError(
-                f"tokenizer {self.path!r} has {len(self)} tokens, vocab_size is {size}: raise it, or use the "
-                "tokenizer that the model was made for"
+                f"tokenizer {self.path!r} has {len(self)} tokens with ids up to {largest}, vocab_size is "
+                f"{size}: raise it, or use the tokenizer that the model was made for"
             )
 
     def segments(self, messages: list[dict[str, Any]], prompt: bool = False) -> list[Segment]:
         """The rendered chat, cut where the assistant starts and stops; `prompt`: ready for its next turn."""
+        tokens = self.tokenizer.special_tokens_map
         try:
-            texts, spans = render_jinja_template(
-                [[self._guarded(message) for message in messages]],
-                chat_template=self.tokenizer.chat_template,
-                return_assistant_tokens_mask=True,
-                add_generation_prompt=prompt,
-                **self.tokenizer.special_tokens_map,
-            )
+            given = [self._guarded(message) for message in messages]
+            stretches = self._template.render(given, prompt, **tokens)
         # a template is a program of its own: it may fail in any way
         except Exception as error:
             raise ValueError(
                 f"the template of tokenizer {self.path!r} fails ({error}): restore its chat_template.jinja"
             ) from error
-        text = texts[0]
-        borders = [0, *(at for span in spans[0] for at in span), len(text)]
-        return [
-            Segment(text[start:stop], bool(number % 2), text[:start].rpartition(IMAGE_TEXT)[2])
-            for number, (start, stop) in enumerate(pairwise(borders))
-            if start < stop
-        ]
+        segments, before = [], ""
+        for text, is_answer in stretches:
+            if text:
+                segments.append(Segment(text, is_answer, before))
+            before = (before + text).rpartition(IMAGE_TEXT)[2]
+        return segments
+
+    def _compiled(self) -> ChatTemplate:
+        try:
+            return ChatTemplate(self.tokenizer.chat_template)
+        except Exception as error:
+            raise ValueError(
+                f"the template of tokenizer {self.path!r} cannot be read ({error}): restore its "
+                "chat_template.jinja"
+            ) from error
 
     def _guarded(self, message: dict[str, Any]) -> dict[str, Any]:
         """The message with its words as words: what looks like a special token in them is none."""
@@ -139,9 +145,8 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or a hub name; a file in it may describe a tokenizer, never run as code."""
     # the file is the whole tokenizer: nothing has to be guessed from a model's configuration
     whole = (Path(path) / "tokenizer.json").is_file()
-    kind = PreTrainedTokenizerFast if whole else AutoTokenizer
     try:
-        tokenizer = kind.from_pretrained(path, **({} if whole else _options(Path(path))))
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(path) if whole else _joined(Path(path))
         if not tokenizer.is_fast:
             raise ValueError("it has no tokenizer.json, nor parts that make one")
         # some settings are only looked at here
@@ -158,12 +163,25 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         ) from error
 
 
-def _options(folder: Path) -> dict[str, Any]:
-    """For a tokenizer in parts: LLaMA's `legacy` was true by default when the models here were published."""
-    file = folder / "tokenizer_config.json"
-    said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+def _joined(folder: Path) -> PreTrainedTokenizerBase:
+    """A tokenizer in parts, or on the hub; its added tokens have the ids that its files give them."""
+    said, added = (_read(folder / name) for name in ("tokenizer_config.json", "added_tokens.json"))
+    ids = {token["content"]: int(number) for number, token in said.get("added_tokens_decoder", {}).items()}
+    ids |= added
+    if max(ids.values(), default=0) > MAX_TOKEN_ID:
+        raise ValueError(f"a token has the id {max(ids.values())}, more than {MAX_TOKEN_ID}")
+    # LLaMA's was true by default when the models here were published
     is_old = (folder / "tokenizer.model").is_file() and said.get("legacy") is None
-    return {"trust_remote_code": False, **({"legacy": True} if is_old else {})}
+    options = {"legacy": True} if is_old else {}
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, **options)
+    for token, number in ids.items():
+        if tokenizer.convert_tokens_to_ids(token) != number:
+            raise ValueError(f"{token} would not have its id {number}: ids before it are missing")
+    return tokenizer
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _resolve(path: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from cobra.weights.is_finite import is_finite
 from cobra.weights.tensors import DTYPES, Stored
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -20,6 +21,9 @@ def write_tensors(
         path: written over.
         tensors: read in this order, but wider dtypes first: each starts at a multiple of its item size.
         progress: told the bytes of each tensor when it is written.
+
+    Raises:
+        ValueError: where a tensor holds what is no finite number, naming it.
     """
     ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -35,7 +39,11 @@ def write_tensors(
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for _, tensor in ordered:
-            flat = tensor.read().contiguous().reshape(-1).view(torch.uint8)
-            file.write(flat.numpy().data)
+        for name, tensor in ordered:
+            values = tensor.read()
+            if values.is_floating_point() and not is_finite(values):
+                raise ValueError(
+                    f"{name} holds values that are not finite: training diverged, or the file is damaged"
+                )
+            file.write(values.contiguous().reshape(-1).view(torch.uint8).numpy().data)
             progress(tensor.nbytes)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cobra.convert import checkpoint
 from cobra.convert.run import convert
-from tests.convert import published_keys
+from tests.convert import llava_keys, published_keys
 from tests.convert.fakes import COBRA_CONFIG, VOCAB, D, nest, random, shrink, write_cobra, write_run
 from tests.convert.test_convert import TOKENIZER, transformers_models
 
@@ -207,6 +208,56 @@ def test_values_of_mamba_ssms_configuration_that_do_not_fit_are_refused(change: 
     config = {"d_model": D, "n_layer": 2, "vocab_size": VOCAB, **change}
     (tmp_path / "ssm/config.json").write_text(json.dumps(config))
     refused(tmp_path / "ssm", "do not fit")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(value: float, tmp_path: Path) -> None:
+    (tmp_path / "ssm").mkdir()
+    tensors = random(published_keys.mamba("", VOCAB, D, 2), {"lm_head.weight": "backbone.embedding.weight"})
+    tensors["backbone.layers.1.mixer.D"][3] = value
+    torch.save(tensors, tmp_path / "ssm/pytorch_model.bin")
+    (tmp_path / "ssm/config.json").write_text(json.dumps({"d_model": D, "n_layer": 2, "vocab_size": VOCAB}))
+    for to in ("cobra", "hf"):
+        refused(tmp_path / "ssm", r"layers\.1\.mixer\.D holds values that are not finite", to)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("layers", [1001, 10**9])
+def test_a_model_that_would_not_be_built_in_a_day_is_refused(layers: int, tmp_path: Path) -> None:
+    """Blocks of our own, and transformers', whose configuration makes a list of them."""
+    for name, keys, config in (
+        ("ssm", published_keys.mamba("", VOCAB, D, 2), {"d_model": D, "n_layer": layers}),
+        (
+            "phi3", llava_keys.phi3(VOCAB, 64, 96, 1),
+            {"model_type": "phi3", "hidden_size": 64, "num_hidden_layers": layers, "num_attention_heads": 4},
+        ),
+    ):  # fmt: skip
+        (tmp_path / name).mkdir()
+        torch.save(random(keys), tmp_path / name / "pytorch_model.bin")
+        (tmp_path / name / "config.json").write_text(json.dumps({**config, "vocab_size": VOCAB}))
+        refused(tmp_path / name, rf"cannot have n_layers {layers}: at most 1000 blocks")
+        # nor is anything else of a size that no file has
+        (tmp_path / name / "config.json").write_text(
+            json.dumps({**config, "vocab_size": 4 * 10**9, "n_layer": 2, "num_hidden_layers": 1})
+        )
+        refused(tmp_path / name, "mis-shaped|copies")
+
+
+@pytest.mark.timeout(20)
+def test_a_tree_that_makes_parameters_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "MAX_TENSORS", 2000)
+    transformers_models()["mamba"].save_pretrained(tmp_path / "hf")
+    convert(str(tmp_path / "hf"), tmp_path / "own")
+    path = tmp_path / "own/config.json"
+    lm = json.loads(path.read_text())["model"]
+    vision = {"class_path": "cobra.models.vision.small_vit.SmallViT", "init_args": {"depth": 10**9}}
+    projector = {"class_path": "cobra.models.projectors.linear.LinearProjector", "init_args": {}}
+    parts = {"vision": vision, "projector": projector, "lm": lm}
+    tree = {"class_path": "cobra.models.vlm.CobraVLM", "init_args": parts}
+    path.write_text(json.dumps({"model_type": "cobra_vlm", "model": tree}))
+    refused(tmp_path / "own", "makes more than 2000 parameters")
 
 
 def test_an_index_cannot_name_files_elsewhere(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """SentencePiece's spaces at the seams of a prompt: token ids of whole chats are the published programs'."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +118,20 @@ def test_special_tokens_that_a_user_writes_are_text(model: tuple[Path, bool]) ->
     assert [ids.count(special) for special in (0, 1, 2)] == [0, 1, 1]
     answer = ours.encode(Record("r", [user("a"), assistant(said)], []))
     assert ours.chat.decode([label for label in answer.labels if label != IGNORE_ID]) == said
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(500, "<big> would not have its id 500"), (4 * 10**9, "a token has the id 4000000000, more than")],
+)
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "added_tokens.json"])
+def test_a_token_that_cannot_have_its_id_is_refused(
+    number: int, message: str, file: str, tmp_path: Path
+) -> None:
+    """The tokenizers library would silently give it the next one, which is another row of the embedding."""
+    added = {"added_tokens_decoder": {str(number): {"content": "<big>", "special": True}}}
+    write_model(tmp_path, **(added if file == "tokenizer_config.json" else {}))
+    if file == "added_tokens.json":
+        (tmp_path / file).write_text(json.dumps({"<big>": number}))
+    with pytest.raises(ValueError, match=message):
+        Chat(str(tmp_path), "cobra:data/templates/vicuna_v1.jinja")
