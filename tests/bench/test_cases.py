@@ -78,14 +78,19 @@ def test_decoding_and_reading_are_timed_on_any_language_model() -> None:
 def test_a_hybrid_is_timed_as_every_model(demo: Subject) -> None:
     shared: dict[str, Any] = {"quantization": "int8", "dtype": "float32", "device": "cpu"}
     wide, narrow = (
-        torch_cases.decode(HYBRID, **shared, context=6, tokens=4, state_dtype=name) for name in ("fp32", "bf16")
+        torch_cases.decode(HYBRID, **shared, context=6, tokens=4, state_dtype=name)
+        for name in ("fp32", "bf16")
     )
     # two of three mixers have a recurrent state, 4 heads × 16 × 16 numbers, read and written
-    assert wide.bytes - narrow.bytes == 2 * 2 * 2 * 4 * 16 * 16
+    assert wide.about["step_bytes"] - narrow.about["step_bytes"] == 2 * 2 * 2 * 4 * 16 * 16
     assert not wide.about["constant_state"]
     vlm: Any = copy.deepcopy(demo.vlm)
     vlm["init_args"]["lm"] = HYBRID
-    for case in (narrow, torch_cases.prefill(HYBRID, **shared, length=5), cases.e2e(vlm, **shared, new_tokens=3)):
+    for case in (
+        narrow,
+        torch_cases.prefill(HYBRID, **shared, length=5),
+        torch_cases.e2e(vlm, **shared, new_tokens=3),
+    ):
         sample: Any = case.run()
         assert sample.wall > 0
 
