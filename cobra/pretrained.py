@@ -1,4 +1,4 @@
-"""Save and load a model as a folder: config.json, model.safetensors, tokenizer files."""
+"""A model as a folder: config.json, model.safetensors, tokenizer files."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What `cobra bench` takes on the command line. No torch here."""
+"""Command-line arguments of `cobra bench`. No torch here."""
 
 import argparse
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What the machine can do at most: the ceilings that everything else is held to."""
+"""Ceilings of the machine: the most it can do, which everything else is held to."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a token costs, by how many came before it."""
+"""The cost of a token, by how many came before it."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the seconds of a measurement mean: rates, shares of the bandwidth, and their spread over repeats."""
+"""Rates behind a measurement's seconds: shares of the bandwidth, and their spread over repeats."""
 
 import math
 import statistics

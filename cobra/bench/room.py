@@ -1,4 +1,4 @@
-"""Which models fit into memory together: those are measured in turn, the others after them."""
+"""Memory of a bench: models that fit together are measured in turn, the others after them."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a name on the command line stands for: a system of configs/, or a language model alone."""
+"""Names on the command line: each a system of configs/, or a language model alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From a class_path tree, which need not be trusted, to the component that it describes."""
+"""Components from class_path trees, which need not be trusted."""
 
 import importlib
 from collections.abc import Callable, Iterator

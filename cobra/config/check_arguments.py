@@ -1,4 +1,4 @@
-"""Whether plain data from a file fits the annotations of the class that it is meant for."""
+"""A check of plain data from a file against the annotations of the class that it is meant for."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which classes a yaml or a config.json may name.
+"""Classes that a yaml or a config.json may name.
 
 jsonargparse imports whatever a class path says and calls it. Everything is denied here but this project, the
 parts of torch and Lightning that belong in a training yaml, and packages that the user allows by name in

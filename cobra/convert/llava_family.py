@@ -1,4 +1,4 @@
-"""What the layouts of LLaVA-like models share: tower, projector and language model by their names."""
+"""Parts that the layouts of LLaVA-like models share: tower, projector and language model by their names."""
 
 import re
 from collections.abc import Iterable, Mapping

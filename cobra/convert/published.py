@@ -1,4 +1,4 @@
-"""What the identifiers in Cobra's and ML-Mamba's config.json stand for (their registries of models)."""
+"""Identifiers in Cobra's and ML-Mamba's config.json, and what they stand for (their registries of models)."""
 
 from typing import Any
 

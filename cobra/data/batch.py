@@ -1,4 +1,4 @@
-"""What a model is fed."""
+"""Batches: examples stacked, as a model is fed them."""
 
 from copy import copy
 

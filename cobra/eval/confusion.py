@@ -1,4 +1,4 @@
-"""What was answered instead of what: one matrix a type of question."""
+"""Confusion matrices, one a type of question."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run learned, and when."""
+"""Learning curves: accuracy of each type by steps, and the loss."""
 
 import csv
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Whether this CPU gains from bf16."""
+"""The precision of training that this CPU is faster in."""
 
 from cobra.kernels.product_rates import bf16_speed
 

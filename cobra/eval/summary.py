@@ -1,4 +1,4 @@
-"""What a trained model and its blind twin reached: numbers for programs, a table for people."""
+"""The summary of a trained model and its blind twin: numbers for programs, a table for people."""
 
 import os
 import platform

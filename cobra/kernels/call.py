@@ -1,4 +1,4 @@
-"""What of a call decides which backend runs it, and what a backend may refuse."""
+"""The description of a call, by which a backend is chosen or refuses."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

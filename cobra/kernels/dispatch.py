@@ -1,4 +1,4 @@
-"""Which backend runs an op: the first that is there and takes the call, or the one asked for.
+"""The choice of a backend: the first that is there and takes the call, or the one asked for.
 
 A backend is a folder beside this file and one line of `BACKENDS`; an op is in its file of the same name as
 the public one's, a function of all arguments in order. The choice reads what `call.Call` holds, never the

@@ -1,4 +1,4 @@
-"""How fast this CPU multiplies matrices in bf16, compared with fp32."""
+"""The rate at which this CPU multiplies matrices in bf16, compared with fp32."""
 
 import functools
 import time

@@ -1,4 +1,4 @@
-"""How much processor time a run has trained for."""
+"""Lightning callback: the processor time that a run has trained for."""
 
 import time
 from typing import Any

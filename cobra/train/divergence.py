@@ -1,4 +1,4 @@
-"""Stop a run whose numbers are finite no longer, before they reach its last good checkpoint."""
+"""Checks that stop a run whose numbers are finite no longer, before they reach its last good checkpoint."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""What learns: the parts that a stage names, less what they, or an objective, were built to keep frozen."""
+"""Weights that learn: those of the parts that a stage names, less what was built frozen."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any

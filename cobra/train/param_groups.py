@@ -1,4 +1,4 @@
-"""Which parameters an optimizer treats alike."""
+"""Groups of parameters that an optimizer treats alike."""
 
 import re
 from collections.abc import Iterable, Mapping

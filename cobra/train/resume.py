@@ -1,4 +1,4 @@
-"""Whether a file can be what a training run goes on from."""
+"""A check of the file that a training run is to go on from."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a finished training run leaves behind."""
+"""Lightning callback: the model folder that a finished training run leaves behind."""
 
 from pathlib import Path
 

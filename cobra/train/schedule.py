@@ -1,4 +1,4 @@
-"""Which examples make which batch: a function of the seed and the batch's number alone."""
+"""Batches by number: which examples make each is a function of the seed alone."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What becomes of the answers of test and predict."""
+"""Lightning callback: the answers of test and predict, written and scored."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whether the weights in a file are those that a model needs."""
+"""A check that the weights in a file are those that a model needs."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Read a tower's weights: from timm's hub, or a file in timm's or in transformers' layout."""
+"""A tower's weights: from timm's hub, or a file in timm's or in transformers' layout."""
 
 import re
 from pathlib import Path

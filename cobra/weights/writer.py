@@ -1,4 +1,4 @@
-"""Write safetensors one tensor at a time: no more than the largest is held in memory."""
+"""Safetensors written one tensor at a time: no more than the largest is held in memory."""
 
 import json
 from collections.abc import Callable

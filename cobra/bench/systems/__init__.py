@@ -1,1 +1,1 @@
-"""What every configured system is made of and what it costs: `cobra models` and docs/models.md."""
+"""The configured systems, their parts and costs: `cobra models` and docs/models.md."""

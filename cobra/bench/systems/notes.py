@@ -1,4 +1,4 @@
-"""What is known of the systems beside their configuration: sources, checks, gaps. Written by hand."""
+"""Notes on the systems beside their configuration: sources, checks, gaps. Written by hand."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

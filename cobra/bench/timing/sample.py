@@ -1,4 +1,4 @@
-"""What is measured, and what one measurement gave. No torch here: a bench itself runs nothing."""
+"""Measurements and what one gave. No torch here: a bench itself runs nothing."""
 
 import json
 from collections.abc import Mapping, Sequence

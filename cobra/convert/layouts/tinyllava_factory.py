@@ -1,4 +1,4 @@
-"""What TinyLLaVA Factory trains: `vision_tower`, `connector` and `language_model` in wrappers."""
+"""Checkpoints of TinyLLaVA Factory: `vision_tower`, `connector` and `language_model` in wrappers."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a picture shows: coloured shapes and one digit on a 4 × 4 grid, as text-free facts."""
+"""Scenes: coloured shapes and one digit on a 4 × 4 grid, as text-free facts."""
 
 from random import Random
 from typing import Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""What a function did, as native calls: captured while it runs, to be compared and replayed."""
+"""The native calls of a function, captured while it runs, to be compared and replayed."""
 
 import struct
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Which tensors the native kernels take, and what becomes of others."""
+"""Tensors that the native kernels take, and what becomes of others."""
 
 from typing import overload
 

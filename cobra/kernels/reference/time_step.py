@@ -1,4 +1,4 @@
-"""From the projected time step to the one that the recurrences use."""
+"""The time step that the recurrences use, from the projected one."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""From a picture to an encoder's pixels: three ways to make it a square."""
+"""Transforms of a picture to an encoder's pixels: three ways to make it a square."""
 
 from abc import ABC, abstractmethod
 from math import floor

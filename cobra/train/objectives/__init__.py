@@ -1,1 +1,1 @@
-"""What a stage of training minimises."""
+"""Objectives: what a stage of training minimizes."""

@@ -1,4 +1,4 @@
-"""Teach a small vision tower what stands in each cell of a picture, and which cell it is."""
+"""Objective: what stands in each cell of a picture, and which cell it is, for a small vision tower."""
 
 import torch
 import torch.nn.functional as F

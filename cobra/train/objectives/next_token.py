@@ -1,4 +1,4 @@
-"""Predict the next token of the answers."""
+"""Objective: the next token of the answers."""
 
 from torch import Tensor
 
