@@ -10,7 +10,7 @@ import functools
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
@@ -62,7 +62,7 @@ class Backend:
         find: the function that runs an op, or None if it has none. Asked only if it can run.
 
     Attributes:
-        found: what it was asked for, by op.
+        kernels: what it has, by op; found when it is first needed.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Backend:
     dtypes: tuple[torch.dtype, ...]
     unavailable: Callable[[], str | None]
     find: Callable[[str], Function | None]
-    found: dict[str, Kernel] = field(default_factory=dict, init=False)
+    kernels: dict[str, Kernel] = field(default_factory=dict, init=False)
 
     def refusal(
         self, op: str, device: torch.device, dtype: torch.dtype, exporting: bool = False
@@ -84,12 +84,11 @@ class Backend:
             return f"takes {', '.join(map(str, self.dtypes))}, not {dtype}"
         if (reason := self.unavailable()) is not None:
             return reason
-        if op not in self.found:
-            function = self.find(op)
-            if function is None:
-                return f"has no {op}"
-            self.found[op] = Kernel(function, limits_of(function))
-        return None
+        if op not in self.kernels:
+            # all at once: torch.compile does not see what is added later
+            found = {name: self.find(name) for name in OPS}
+            self.kernels.update({name: Kernel(f, limits_of(f)) for name, f in found.items() if f is not None})
+        return None if op in self.kernels else f"has no {op}"
 
 
 REFERENCE = "reference"
@@ -145,34 +144,45 @@ def op(check: Callable[..., Any] | None = None, *, dtype_of: str | None = None) 
 
 
 def _op(check: Callable[P, R], dtype_of: str | None) -> Callable[P, R]:
-    name, parameters = check.__name__, inspect.signature(check).parameters
-    names = tuple(parameters)
-    # what is not given by position
-    rest = [tuple((key, parameters[key].default) for key in names[n:]) for n in range(len(names) + 1)]
+    name, names = check.__name__, tuple(inspect.signature(check).parameters)
     position = 0 if dtype_of is None else names.index(dtype_of)
 
-    @functools.wraps(check)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        check(*args, **kwargs)
-        values: tuple[Any, ...] = args
-        if len(args) < len(names):
-            values += tuple([kwargs.get(key, default) for key, default in rest[len(args)]])
+    def forward(values: tuple[Any, ...]) -> R:
         like, device = values[position], values[0].device
         dtype = like if isinstance(like, torch.dtype) else like.dtype
-        exporting = is_exporting()
+        call, exporting = Call(name, device, dtype, names, values), is_exporting()
         for number in _candidates(name, device, dtype, _asked, exporting):
-            function, limits = BACKENDS[number].found[name]
-            if not limits or not _refusing(limits, Call(name, device, dtype, names, values)):
+            function, limits = BACKENDS[number].kernels[name]
+            for limit in limits:
+                if not limit.accepts(call):
+                    break
+            else:
                 return function(*values)
-        raise RuntimeError(_refusals(Call(name, device, dtype, names, values), _asked, exporting))
+        raise RuntimeError(_refusals(call, _asked, exporting))
 
-    OPS[name] = run
-    return run
+    OPS[name] = bound = _bound(check, forward)
+    return bound
 
 
-def _refusing(limits: Sequence[Limit], call: Call) -> list[str]:
-    """Why the limits do not let a call pass."""
-    return [limit.reason for limit in limits if not limit.accepts(call)]
+def _bound(check: Callable[P, R], forward: Callable[[tuple[Any, ...]], R]) -> Callable[P, R]:
+    """A function of the parameters of `check` that calls it, then `forward` with all arguments in order.
+
+    Written out, as a namedtuple's is: arguments that pass through *args and **kwargs cost 1 µs a call.
+    """
+    parameters = inspect.signature(check).parameters.values()
+    bare = [
+        p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else None) for p in parameters
+    ]
+    passed = [f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else p.name for p in parameters]
+    source = f"""def bound{inspect.Signature(bare)}:
+    check({", ".join(passed)})
+    return forward(({", ".join(p.name for p in parameters)},))
+"""
+    namespace: dict[str, Any] = {"check": check, "forward": forward}
+    exec(compile(source, f"<{check.__name__}>", "exec"), namespace)
+    bound = namespace["bound"]
+    bound.__defaults__, bound.__kwdefaults__ = check.__defaults__, check.__kwdefaults__
+    return functools.update_wrapper(bound, check)
 
 
 def accepting(op: str, device: torch.device, dtype: torch.dtype) -> list[Backend]:
@@ -200,7 +210,8 @@ def _refusals(call: Call, asked: str | None, exporting: bool) -> str:
     for backend in BACKENDS if asked is None else (BACKENDS[_number(asked)],):
         reason = backend.refusal(call.op, call.device, call.dtype, exporting)
         if reason is None:
-            reason = "; ".join(_refusing(backend.found[call.op].limits, call))
+            limits = backend.kernels[call.op].limits
+            reason = "; ".join(limit.reason for limit in limits if not limit.accepts(call))
         reasons.append(f"{backend.name}: {reason}")
     remedy = (
         "move or cast the inputs"

@@ -1,6 +1,6 @@
 """The orders in which scans and convolutions visit the tokens of a sequence, or of an image row by row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, overload
 
 from torch import Tensor
@@ -34,9 +34,9 @@ def check_scan_order(scan_order: ScanOrder, grid: Grid | None, length: int) -> N
         )
 
 
-def for_kernels(scan_order: ScanOrder, grid: Grid | None) -> tuple[bool, int]:
+def for_kernels(scan_order: str, grid: Sequence[int] | None) -> tuple[bool, int]:
     """`reversed` and `grid_height`, as the native kernels take a scan order (cpu/csrc/scan_abi.h)."""
-    by_columns, from_end = SCAN_ORDERS[scan_order]
+    by_columns, from_end = SCAN_ORDERS[scan_order]  # type: ignore[index]  # checked
     return from_end, grid[0] if by_columns and grid is not None else 1
 
 

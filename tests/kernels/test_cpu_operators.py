@@ -1,5 +1,6 @@
 """The native kernels as torch operators: schemas, compiled graphs, exported graphs."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -8,93 +9,73 @@ import torch
 from torch import Tensor, nn
 
 from cobra.kernels import cpu, ops
-from tests.kernels.sequence_inputs import conv_with_all, gated_norm, norm, normal, scan_with_all, ssd_with_all
-from tests.kernels.step_inputs import (
-    activation,
-    attend_step,
-    attention,
-    conv_update,
-    gate,
-    grouped_attend_step,
-    grouped_attention,
-    head_update,
-    layer_norm,
-    step,
-    step2,
-)
+from cobra.kernels.call import NO_GRADIENT, limits_of
+from cobra.kernels.dispatch import BACKENDS
+from cobra.kernels.registration import Operators
+from tests.kernels import sequence_inputs
+from tests.kernels.cpu_cases import SEQUENCES, STEPS, Case
+from tests.kernels.sequence_inputs import norm, normal
 
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
 
 L = 9
-CONV = ("x", "weight", "bias", "initial_state", "seq_idx", "mask")
-SSD = ("A", "B", "C", "D")
-SCAN = (*SSD, "z")
-LAST = ("initial_state", "seq_idx", "mask")
-UPDATE = ("state", "x", "dt", *SCAN, "dt_bias")
+# results of those that have a gradient; the scans also keep states for it
+RESULTS = {
+    "rms_norm": ["y"],
+    "add_rms_norm": ["y", "total"],
+    "rms_norm_gated": ["y"],
+    "causal_conv1d": ["y", "final_state"],
+    "ssd_chunk_scan": ["y", "final_state", "states"],
+    "selective_scan": ["y", "final_state", "states"],
+}
 
 
-def values(inputs: dict[str, Any], names: tuple[str, ...]) -> list[Any]:
-    return [inputs[name] for name in names]
+def operator(name: str) -> Any:
+    # registered when it is first looked for
+    assert BACKENDS[0].find(name.removesuffix("_backward")) is not None
+    return getattr(torch.ops.cobra_cpu, name).default
 
 
-def operators() -> list[tuple[str, list[Any], bool]]:
-    """Name, arguments and whether it has a gradient."""
-    ssd, scan = ssd_with_all(L), scan_with_all(L)
-    ssd_inputs = values(ssd, ("x", "dt", *SSD, "dt_bias"))
-    scan_inputs = values(scan, ("u", "delta", *SCAN, "delta_bias"))
-    x, weight = norm(L).values()
-    gated = list(gated_norm(L).values())
-    convolved = values(conv_with_all(L), CONV)
-    return [
-        ("rms_norm", [x, weight, 1e-5], True),
-        ("add_rms_norm", [x, x + 1, weight, 1e-5, torch.float32], True),
-        ("rms_norm_gated", [*gated, 1e-5, 33], True),
-        ("causal_conv1d", [*convolved, True, True, 1], True),
-        ("ssd_chunk_scan", [*ssd_inputs, *values(ssd, LAST), True, True, 3, True, True], True),
-        ("selective_scan", [*scan_inputs, *values(scan, LAST), True, True, 3, True], True),
-        ("rms_norm_backward", [x, x + 1, x, weight, 1e-5], False),
-        ("rms_norm_gated_backward", [gated[0], *gated, 1e-5, 33], False),
-        ("causal_conv1d_backward", [convolved[0], convolved[3], *convolved, True, True, 1], False),
-        ("causal_conv1d_update", [*values(conv_update(), ("x", "state", "weight", "bias")), True], False),
-        ("selective_state_update", [*values(head_update(), UPDATE), True], False),
-        ("mamba_step", list(step().values()), False),
-        ("decode_attention", [*attention().values(), None, 0.5], False),
-        ("decode_attention", list(grouped_attention().values()), False),
-        ("attention_step", [*attend_step().values(), 0.5], False),
-        ("attention_step", list(grouped_attend_step().values()), False),
-        ("advance", [torch.tensor([7, 3])], False),
-        ("silu_mul", list(gate().values()), False),
-        ("gelu_tanh", list(activation().values()), False),
-        ("add_layer_norm", [*layer_norm().values(), 1e-5, torch.bfloat16], False),
-        ("mamba2_step", [*list(step2().values())[:9], 2, 1e-5], False),
-    ]
+def lengths(_: int) -> dict[str, Any]:
+    return {"lengths": torch.tensor([7, 3])}
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "differentiable"), operators(), ids=lambda v: v if isinstance(v, str) else ""
-)
-def test_operator_is_what_it_declares(name: str, arguments: list[Any], differentiable: bool) -> None:
+def arguments_of(case: Case) -> dict[str, Any]:
+    """All arguments of the operator by name."""
+    bound = inspect.signature(getattr(ops, case.op)).bind(**case.make(L))
+    bound.apply_defaults()
+    return bound.arguments | ({"keep": True} if "states" in RESULTS.get(case.op, ()) else {})
+
+
+# but for a scan without a first state, whose kept states are not all written
+CASES = [case for case in SEQUENCES if case.make is not sequence_inputs.ssd]
+
+
+@pytest.mark.parametrize("case", [*CASES, *STEPS, Case("advance", lengths)], ids=str)
+def test_operator_is_what_it_declares(case: Case) -> None:
     arguments = [
-        value.detach().requires_grad_(differentiable)
+        value.detach().requires_grad_(case.op in RESULTS)
         if isinstance(value, Tensor) and value.is_floating_point()
         else value
-        for value in arguments
+        for value in arguments_of(case).values()
     ]
-    torch.library.opcheck(getattr(torch.ops.cobra, name).default, tuple(arguments))
+    torch.library.opcheck(operator(case.op), tuple(arguments))
 
 
-@pytest.mark.parametrize("op", ["ssd_chunk_scan", "selective_scan"])
-@pytest.mark.parametrize("dfinal", [False, True])
-def test_the_backward_of_a_scan_is_what_it_declares(op: str, dfinal: bool) -> None:
-    arguments = next(arguments for name, arguments, _ in operators() if name == op)
-    y, final, states = getattr(torch.ops.cobra, op)(*arguments)
-    # x to the bias, the initial state, seq_idx and mask
-    last = 8 if op == "ssd_chunk_scan" else 9
-    inputs, masks = arguments[: last - 1], arguments[last : last + 2]
-    # the SSD's ends with whether there was an initial state
-    options = [*arguments[10:-2], True] if op == "ssd_chunk_scan" else arguments[11:-1]
-    given = [y, final if dfinal else None, *inputs, *masks, states, *options]
-    torch.library.opcheck(getattr(torch.ops.cobra, f"{op}_backward").default, tuple(given))
+@pytest.mark.parametrize("unused", [0, 1])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_gradient_is_what_it_declares(case: Case, unused: int) -> None:
+    """Also where nothing asks for the gradient of the first or the second result."""
+    given, names = arguments_of(case), RESULTS[case.op]
+    results = operator(case.op)(*given.values())
+    given |= dict(zip(names, results if isinstance(results, tuple) else (results,), strict=True))
+    if len(names) > 1:
+        given |= {f"d{name}": None if i == unused else given[name] for i, name in enumerate(names)}
+    else:
+        given["dy"] = given["y"]
+    backward = operator(f"{case.op}_backward")
+    arguments = tuple(given[argument.name] for argument in backward._schema.arguments)
+    torch.library.opcheck(backward, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 CONV_WEIGHT = normal(16, 4)
@@ -112,7 +93,9 @@ def mix(tokens: Tensor) -> Tensor:
 
 def operators_of(graph: torch.fx.GraphModule) -> set[str]:
     return {
-        str(node.target).split(".")[1] for node in graph.graph.nodes if str(node.target).startswith("cobra.")
+        str(node.target).split(".")[1]
+        for node in graph.graph.nodes
+        if str(node.target).startswith("cobra_cpu.")
     }
 
 
@@ -157,3 +140,31 @@ def test_a_second_derivative_is_an_error() -> None:
         RuntimeError, match=r"no second derivative: compute it under use_backend\('reference'\)"
     ):
         gradient.sum().backward()
+
+
+def test_two_backends_may_have_an_operator_of_the_same_name() -> None:
+    others = Operators("cobra_other", "CPU")
+
+    @others.register(lambda x, weight, eps: torch.empty_like(x))
+    def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return 2.0 * x
+
+    x, weight = norm(L).values()
+    assert torch.equal(rms_norm(x, weight, 1e-5), 2.0 * x)
+    assert not torch.equal(ops.rms_norm(x, weight), 2.0 * x)
+
+
+def test_an_operator_without_a_gradient_says_so_and_one_with_says_not() -> None:
+    others = Operators("cobra_scaling", "CPU")
+
+    @others.register(lambda x, factor: torch.empty_like(x))
+    def scale(x: Tensor, factor: float) -> Tensor:
+        return factor * x
+
+    assert limits_of(scale) == (NO_GRADIENT,)
+
+    @others.gradient(scale, "y", of={"x": "dy"})
+    def scale_backward(dy: Tensor, factor: float) -> list[Tensor]:
+        return [factor * dy]
+
+    assert limits_of(scale) == ()

@@ -98,7 +98,7 @@ def test_bad_arguments_are_named() -> None:
 def test_operators_are_what_they_declare() -> None:
     ids, dtype = torch.tensor([[3, 5]]), torch.bfloat16
     tests = ("test_schema", "test_faketensor")
-    cobra = torch.ops.cobra
+    cobra = torch.ops.cobra_cpu
     torch.library.opcheck(cobra.embedding_bf16.default, (ids, weight().bfloat16(), dtype), test_utils=tests)
     torch.library.opcheck(
         cobra.embedding_w8.default, (ids, *ops.pack_w8(weight()), 130, dtype), test_utils=tests

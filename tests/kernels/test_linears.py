@@ -254,7 +254,7 @@ def test_operators_are_what_they_declare() -> None:
     x, weight, bias = normal(2, 128), normal(20, 128), normal(20)
     # the real operators, which have no gradient
     tests = ("test_schema", "test_faketensor")
-    cobra = torch.ops.cobra
+    cobra = torch.ops.cobra_cpu
     torch.library.opcheck(cobra.linear_bf16.default, (x, weight.bfloat16(), bias), test_utils=tests)
     torch.library.opcheck(cobra.linear_w8.default, (x, *pack_w8(weight), bias), test_utils=tests)
     torch.library.opcheck(cobra.linear_w4.default, (x, *pack_w4(weight), 32, bias), test_utils=tests)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cobra.kernels.cpu import OPERATORS
 from cobra.kernels.cpu.library import ARRAY_BYTES, Kernel, watching
-from cobra.kernels.cpu.registration import native_function
 
 _ALLOCATIONS = {
     torch.ops.aten.empty.memory_format,
@@ -100,7 +100,7 @@ class _CaptureMode(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        native = native_function(func)
+        native = OPERATORS.function(func)
         # what an operator consists of is seen, too
         with self:
             # a subclass, e.g. a sharded weight, has no memory here to read: its own dispatch refuses the call

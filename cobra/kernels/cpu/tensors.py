@@ -1,9 +1,11 @@
 """Tensors that the native kernels take, and what becomes of others."""
 
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
+
+from cobra.kernels.registration import room_for_gradient
 
 NATIVE_DTYPES = (torch.float32, torch.bfloat16)
 
@@ -13,8 +15,13 @@ def native(x: Tensor) -> Tensor: ...
 @overload
 def native(x: None) -> None: ...
 def native(x: Tensor | None) -> Tensor | None:
-    """x, or an fp32 copy of a dtype that the kernels do not read; differentiable."""
+    """x, or an fp32 copy of a dtype that the kernels do not read."""
     return x if x is None or x.dtype in NATIVE_DTYPES else x.float()
+
+
+def natives(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The same of each."""
+    return [x if x is None or x.dtype in NATIVE_DTYPES else x.float() for x in tensors]
 
 
 def native_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -23,16 +30,16 @@ def native_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def writable(state: Tensor) -> Tensor:
-    """`state` if a kernel can change it in place, else a copy of it that must be copied back."""
+    """`state` if a kernel can change it in place, else a copy of it that must be copied back by `keep`."""
     if state.dtype in NATIVE_DTYPES and (state.stride(-1) == 1 or state.shape[-1] <= 1):
         return state
     return native(state).clone(memory_format=torch.contiguous_format)
 
 
-def may_share(a: Tensor, b: Tensor) -> bool:
-    """Whether b, which begins within the bytes that a would take if dense, shares memory with a."""
-    # rows of one may lie between those of the other
-    return a.data_ptr() == b.data_ptr() or (a.is_contiguous() and b.is_contiguous())
+def keep(state: Tensor, changed: Tensor) -> None:
+    """Bring a state that had to be copied up to date."""
+    if changed is not state:
+        state.copy_(changed)
 
 
 def as_rows(x: Tensor) -> Tensor:
@@ -40,15 +47,19 @@ def as_rows(x: Tensor) -> Tensor:
     return x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
 
 
-def room_for_gradient(x: Tensor | None, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """An uninitialized gradient of x, dense; empty if x is absent, because an operator cannot return None."""
-    shape = (0,) if x is None else x.shape
-    return like.new_empty(shape, dtype=dtype or (like if x is None else x).dtype)
+def like_first(x: Tensor, *_: Any) -> Tensor:
+    """An empty result of the shape and dtype of the first argument."""
+    return x.new_empty(x.shape)
 
 
-def if_given(gradient: Tensor, x: Tensor | None) -> Tensor | None:
-    """The gradient of x, which `room_for_gradient` made; None if x is absent."""
-    return None if x is None else gradient.to(x.dtype)
+def native_room(x: Tensor | None, like: Tensor) -> Tensor:
+    """Where a kernel writes the gradient of x, in a dtype that it writes; nothing if x is absent."""
+    return room_for_gradient(x, like, None if x is None else native_dtype(x.dtype))
+
+
+def full_room(x: Tensor | None, like: Tensor) -> Tensor:
+    """The same in fp32."""
+    return room_for_gradient(x, like, torch.float32)
 
 
 def if_present(array: Tensor, x: Tensor | None) -> Tensor | None:
