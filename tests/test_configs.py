@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from cobra.config.build import build
-from cobra.models.vision.base import Pixels
+from cobra.models.vision.pictures import ONE_TILE, Pixels
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM
 from cobra.train.cli import CobraCLI
 from tests.models.test_vlm import pixels_of
@@ -126,14 +126,14 @@ def test_a_model_is_as_large_as_its_config_states(paths: list[Path], cli: CobraC
     model = cli.model.model
     assert next(model.parameters()).is_meta
     count = sum(parameter.numel() for parameter in model.parameters())
-    assert {"image tokens": model.num_image_tokens, "parameters": count} == stated(paths)
+    assert {"image tokens": model.num_image_tokens(ONE_TILE), "parameters": count} == stated(paths)
 
 
 def test_weights_and_stages_find_their_parts_and_data_and_pictures_are_not_cut(cli: CobraCLI) -> None:
     assert set(cli.model.weights) <= set(cli.model.model.parts())
     for stage in cli.model.stages:
         assert set(stage.data) <= set(cli.datamodule.sources["train"])
-    assert cli.datamodule.max_length > cli.model.model.num_image_tokens
+    assert cli.datamodule.max_length > cli.model.model.num_image_tokens(ONE_TILE)
 
 
 def test_gradients_are_clipped_at_1(cli: CobraCLI) -> None:
@@ -143,7 +143,9 @@ def test_gradients_are_clipped_at_1(cli: CobraCLI) -> None:
 
 def prompts(model: CobraVLM) -> tuple[list[list[int]], Pixels]:
     """Two prompts of different lengths, each with a picture in front."""
-    return [[IMAGE_ID] * model.num_image_tokens + text for text in TEXTS], pixels_of(model, len(TEXTS))
+    return [[IMAGE_ID] * model.num_image_tokens(ONE_TILE) + text for text in TEXTS], pixels_of(
+        model, len(TEXTS)
+    )
 
 
 def test_everything_that_is_trained_gets_a_gradient(cli: CobraCLI, tiny: CobraVLM) -> None:

@@ -96,7 +96,7 @@ def test_half_precision_keeps_the_time_scales_in_fp32_and_still_sees(saved: Path
     assert wide == {"A_log", "D", "dt_bias"}
     record = Record("r", [user("see?", images=1)], [np.zeros((32, 32, 3), dtype=np.uint8)])
     batch = processor.collate([processor.encode(record, prompt=True)], left=True)
-    assert model.generate(batch.ids, batch.pixels, max_new_tokens=2).shape == (1, 2)
+    assert model.generate(batch.ids, batch.pictures, max_new_tokens=2).shape == (1, 2)
 
 
 def test_weights_of_another_size_are_named(saved: Path) -> None:

@@ -7,11 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils._pytree import tree_map
-from torch.utils.data import default_collate
 
 from cobra.data.image import load_rgb
-from cobra.models.vision.base import Pixels
+from cobra.models.vision.pictures import Layout, Picture, Pictures
 from cobra.models.vlm import IMAGE_ID
 
 # "Describe the image specifically" with Cobra's chat markup; every model gets as many, of random ids, since
@@ -25,29 +23,36 @@ class Question:
     """One picture and a question, then another question about the same picture.
 
     Args:
-        image_tokens: that the picture becomes.
+        transform: of the encoder.
+        num_image_tokens: of a picture by its layout.
         device: where the model is.
 
     Attributes:
+        image_tokens: that the picture becomes.
         ids: (1, image_tokens + TEXT_TOKENS), the picture first.
         more: (1, TEXT_TOKENS), the second question.
     """
 
-    def __init__(self, image_tokens: int, device: str) -> None:
-        self.device = device
+    def __init__(
+        self,
+        transform: Callable[[Image.Image], Picture],
+        num_image_tokens: Callable[[Layout], int],
+        device: str,
+    ) -> None:
+        self.transform, self.device = transform, device
         self.picture = _picture_bytes()
+        self.image_tokens = num_image_tokens(transform(load_rgb(self.picture)).layout)
         generator = torch.Generator().manual_seed(0)
         text, self.more = (
             torch.randint(_IDS, (1, TEXT_TOKENS), generator=generator).to(device) for _ in range(2)
         )
-        self.ids: Tensor = torch.cat(
-            [torch.full_like(text[:, :1], IMAGE_ID).expand(1, image_tokens), text], 1
-        )
+        places = torch.full_like(text[:, :1], IMAGE_ID).expand(1, self.image_tokens)
+        self.ids: Tensor = torch.cat([places, text], 1)
 
-    def pixels(self, transform: Callable[[Image.Image], Pixels]) -> Pixels:
+    def pictures(self) -> Pictures:
         """From the bytes of the picture to the encoder's pixels, a batch of one."""
-        batch = default_collate([transform(load_rgb(self.picture))])
-        return tree_map(lambda x: x.to(self.device), batch)
+        picture = self.transform(load_rgb(self.picture))
+        return Pictures.stack([picture]).map(lambda pixels: pixels.to(self.device))
 
 
 def _picture_bytes() -> bytes:

@@ -36,7 +36,7 @@ def e2e(
     """
     model = random_vlm(vlm, quantization, dtype_of(dtype), device)
     model.lm.set_state_dtype(state_dtype)
-    question = Question(model.num_image_tokens, device)
+    question = Question(model.vision.transform, model.num_image_tokens, device)
     context = question.ids.shape[1]
     room = context + new_tokens + question.more.shape[1] + 1
     watch = Stopwatch(device)
@@ -46,9 +46,9 @@ def e2e(
     def run(count: int = new_tokens) -> Sample:
         state = model.lm.allocate_state(1, room)
         watch.restart()
-        pixels = question.pixels(model.vision.transform)
+        pictures = question.pictures()
         watch.mark("image")
-        stream = model.stream(question.ids, pixels, max_new_tokens=count, state=state)
+        stream = model.stream(question.ids, pictures, max_new_tokens=count, state=state)
         tokens = [next(stream)]
         watch.mark("prefill")
         tokens += stream
@@ -59,7 +59,7 @@ def e2e(
         return watch.sample("image", "vision", "prefill", "decode")
 
     about = {
-        "image_tokens": model.num_image_tokens,
+        "image_tokens": question.image_tokens,
         "prompt_tokens": context,
         "model_bytes": weight_bytes(model),
         "new_tokens": new_tokens,

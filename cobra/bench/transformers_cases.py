@@ -34,7 +34,7 @@ def e2e(vlm: Tree, dtype: str, device: str, new_tokens: int, mode: str) -> Case:
     """As ours, with encoder and projector of ours and `generate` of transformers; no second question."""
     model = _lm(json.dumps(vlm["init_args"]["lm"]), dtype, device)
     ours = random_vlm(vlm, None, dtype_of(dtype), device)
-    question = Question(ours.num_image_tokens, device)
+    question = Question(ours.vision.transform, ours.num_image_tokens, device)
     is_image = question.ids == IMAGE_ID
     options = {"cache_implementation": "static"} if mode == "compiled" and _grows(model) else {}
     # on a GPU `generate` compiles by itself, where the cache is static
@@ -44,10 +44,9 @@ def e2e(vlm: Tree, dtype: str, device: str, new_tokens: int, mode: str) -> Case:
     @torch.inference_mode()
     def run(count: int = new_tokens) -> Sample:
         watch = Stopwatch(device)
-        pixels = question.pixels(ours.vision.transform)
+        pictures = question.pictures()
         watch.mark("image")
-        cast = _cast(pixels, dtype_of(dtype))
-        tokens = ours.projector(ours.vision(cast))
+        tokens = ours.image_tokens(pictures)
         embeds = model.get_input_embeddings()(question.ids.masked_fill(is_image, 0))
         embeds = embeds.masked_scatter(is_image[..., None], tokens.to(embeds.dtype))
         watch.mark("vision")
@@ -63,7 +62,7 @@ def e2e(vlm: Tree, dtype: str, device: str, new_tokens: int, mode: str) -> Case:
         return watch.sample()
 
     about = {
-        "image_tokens": ours.num_image_tokens,
+        "image_tokens": question.image_tokens,
         "prompt_tokens": question.ids.shape[1],
         "new_tokens": new_tokens,
         "model_bytes": weight_bytes(ours.vision) + weight_bytes(ours.projector) + weight_bytes(model),
@@ -188,10 +187,6 @@ def _forward(model: Any, mode: str) -> Callable[[Tensor, Any], Tensor]:
         return call(token, use_cache=True, **{name: cache}).logits[:, -1:].argmax(-1)
 
     return forward
-
-
-def _cast(pixels: Any, dtype: torch.dtype) -> Any:
-    return torch.utils._pytree.tree_map(lambda p: p.to(dtype), pixels)
 
 
 CASES: dict[str, Callable[..., Case]] = {

@@ -1,13 +1,13 @@
 """Batches: examples stacked, as a model is fed them."""
 
+from collections.abc import Callable
 from copy import copy
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from cobra.data.record import Record
-from cobra.models.vision.base import Pixels
+from cobra.models.vision.pictures import Pictures
 
 
 # no dataclass: Lightning would take it apart, records and all, wherever a precision casts its input
@@ -16,7 +16,7 @@ class Batch:
 
     Attributes:
         ids: (B, T) token ids, IMAGE_ID where image tokens go.
-        pixels: pixels of all pictures, in reading order over the batch; None without pictures.
+        pictures: all pictures, in reading order over the batch; the ids have room for exactly these.
         mask: (B, T) bool, False on padding.
         labels: (B, T) token ids, IGNORE_ID where there is no loss; only in training.
         cells: (B, cells, attributes) class of every cell; only for sources that have them.
@@ -26,19 +26,27 @@ class Batch:
     def __init__(
         self,
         ids: Tensor,
-        pixels: Pixels | None,
+        pictures: Pictures,
         mask: Tensor,
         labels: Tensor,
         cells: Tensor | None = None,
         records: list[Record] | None = None,
     ) -> None:
-        self.ids, self.pixels, self.mask, self.labels = ids, pixels, mask, labels
+        self.ids, self.pictures, self.mask, self.labels = ids, pictures, mask, labels
         self.cells, self.records = cells, records or []
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same with its tensors on a device, as Lightning asks for; records stay where they are."""
-        moved = copy(self)
         # copies from a device would not be waited for
         to_gpu = torch.device(device).type == "cuda"
-        vars(moved).update(tree_map_only(Tensor, lambda t: t.to(device, non_blocking=to_gpu), vars(self)))
-        return moved
+        return self._map(lambda tensor: tensor.to(device, non_blocking=to_gpu))
+
+    def pin_memory(self) -> "Batch":
+        """The same with its tensors in pinned memory, as a data loader asks for where `pin_memory` is set."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        changed = copy(self)
+        tensors = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        vars(changed).update(tensors, pictures=self.pictures.map(change))
+        return changed

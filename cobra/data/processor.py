@@ -1,18 +1,18 @@
 """Records to examples to batches."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils._pytree import tree_map
 
 from cobra.data.batch import Batch
 from cobra.data.chat import IMAGE_TEXT, Chat, Segment
 from cobra.data.image import load_rgb
 from cobra.data.record import Record
-from cobra.models.vision.base import Pixels
+from cobra.models.vision.pictures import Layout, Picture, Pictures
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM
 
 
@@ -23,13 +23,13 @@ class Example:
     Attributes:
         ids: token ids, IMAGE_ID repeated where a picture's tokens go.
         labels: as ids in the assistant's turns, IGNORE_ID elsewhere.
-        pixels: one entry a picture.
+        pictures: in reading order.
         record: where it came from.
     """
 
     ids: list[int]
     labels: list[int]
-    pixels: list[Pixels]
+    pictures: list[Picture]
     record: Record
 
 
@@ -38,8 +38,8 @@ class Processor:
 
     Args:
         chat: tokenizer and chat template.
-        transform: RGB picture to the encoder's pixels.
-        num_image_tokens: image tokens a picture becomes.
+        transform: RGB picture to the encoder's tiles.
+        num_image_tokens: image tokens of a picture, by its layout.
         max_length: longest sequence in training, image tokens included; what is longer is cut.
         blind: feed zeros instead of pixels, to measure what can be answered without looking.
     """
@@ -47,8 +47,8 @@ class Processor:
     def __init__(
         self,
         chat: Chat,
-        transform: Callable[[Image], Pixels],
-        num_image_tokens: int,
+        transform: Callable[[Image], Picture],
+        num_image_tokens: Callable[[Layout], int],
         max_length: int = 2048,
         blind: bool = False,
     ) -> None:
@@ -74,71 +74,81 @@ class Processor:
             record.messages[:-1] if prompt and record.messages[-1].role == "assistant" else record.messages
         )
         segments = self.chat.segments([m.as_dict() for m in messages], prompt)
-        ids, labels = self._tokens(segments, record.id, len(record.images))
+        pictures = [self._picture(image) for image in record.images]
+        ids, labels = self._tokens(segments, record.id, [picture.layout for picture in pictures])
         if not prompt and len(ids) > self.max_length:
             if IMAGE_ID in ids[self.max_length :]:
                 raise ValueError(
                     f"record {record.id!r}: max_length {self.max_length} cuts a picture: raise it"
                 )
             ids, labels = ids[: self.max_length], labels[: self.max_length]
-        return Example(ids, labels, [self._pixels(image) for image in record.images], record)
+        return Example(ids, labels, pictures, record)
 
-    def encode_question(self, record: Record, seen: int = 0) -> Example:
+    def encode_question(self, record: Record, seen: Sequence[Layout] = ()) -> Example:
         """What a chat adds after its last answer, to be read from the state that this answer left.
 
         Args:
             record: the chat; its last turn asks.
-            seen: pictures of that turn whose pixels are not needed any more.
+            seen: layouts of that turn's first pictures, whose pixels are not needed any more.
         """
         segments = self.chat.segments([m.as_dict() for m in record.messages], prompt=True)
         read = max((number for number, s in enumerate(segments, 1) if s.is_answer), default=0)
         images = sum(part["type"] == "image" for part in record.messages[-1].content)
-        ids, labels = self._tokens(segments[read:], record.id, images)
-        new = record.images[len(record.images) - images + seen :]
-        return Example(ids, labels, [self._pixels(image) for image in new], record)
+        new = record.images[len(record.images) - images + len(seen) :]
+        pictures = [self._picture(image) for image in new]
+        layouts = [*seen, *(picture.layout for picture in pictures)]
+        ids, labels = self._tokens(segments[read:], record.id, layouts)
+        return Example(ids, labels, pictures, record)
 
     def collate(self, examples: list[Example], left: bool = False) -> Batch:
         """Pad and stack; on the left before generation, on the right in training."""
         ids = _pad([e.ids for e in examples], self.chat.pad_id, left)
-        pixels = [p for e in examples for p in e.pixels]
+        lengths = torch.tensor([[len(e.ids)] for e in examples])
+        places = torch.arange(ids.shape[1])
+        mask = places >= ids.shape[1] - lengths if left else places < lengths  # (B, T)
         cells = [e.record.labels for e in examples if e.record.labels is not None]
         return Batch(
             ids=ids,
-            pixels=default_collate(pixels) if pixels else None,
-            mask=_pad([[1] * len(e.ids) for e in examples], 0, left).bool(),
+            pictures=Pictures.stack([p for e in examples for p in e.pictures]),
+            mask=mask,
             labels=_pad([e.labels for e in examples], IGNORE_ID, left),
             cells=torch.stack([torch.as_tensor(c) for c in cells]).long() if cells else None,
             records=[e.record for e in examples] if left else [],
         )
 
-    def _tokens(self, segments: list[Segment], record: str, images: int) -> tuple[list[int], list[int]]:
-        """Token ids and labels of rendered chat that places `images` pictures."""
+    def _tokens(
+        self, segments: Sequence[Segment], record: str, layouts: Sequence[Layout]
+    ) -> tuple[list[int], list[int]]:
+        """Token ids and labels of rendered chat that places pictures of these layouts."""
         ids: list[int] = []
         labels: list[int] = []
+        image_tokens, placed = map(self.num_image_tokens, layouts), 0
         for segment in segments:
             # pieces are encoded apart, so that no token spans the border of a turn or of a picture
             for number, piece in enumerate(segment.text.split(IMAGE_TEXT)):
-                new = [IMAGE_ID] * (self.num_image_tokens if number else 0)
-                new += self.chat.encode(piece, "" if number else segment.before)
+                new = self.chat.encode(piece, "" if number else segment.before)
+                if number:
+                    new = [IMAGE_ID] * next(image_tokens, 0) + new
+                    placed += 1
                 ids += new
                 labels += new if segment.is_answer else [IGNORE_ID] * len(new)
-        if ids.count(IMAGE_ID) != images * self.num_image_tokens:
+        if placed != len(layouts):
             raise ValueError(
-                f"record {record!r} has {images} pictures but its text places "
-                f"{ids.count(IMAGE_ID) // self.num_image_tokens}: remove {IMAGE_TEXT!r} from the text"
+                f"record {record!r} has {len(layouts)} pictures but its text places {placed}: remove "
+                f"{IMAGE_TEXT!r} from the text"
             )
         return ids, labels
 
-    def _pixels(self, image: object) -> Pixels:
-        pixels = self.transform(load_rgb(image))  # type: ignore[arg-type]
-        return _zeros(pixels) if self.blind else pixels
+    def _picture(self, image: object) -> Picture:
+        picture = self.transform(load_rgb(image))  # type: ignore[arg-type]
+        if not isinstance(picture, Picture):
+            raise TypeError(
+                f"a transform must make a Picture, such as Picture([pixels]), not {type(picture)}"
+            )
+        return replace(picture, tiles=tree_map(torch.zeros_like, picture.tiles)) if self.blind else picture
 
 
 def _pad(rows: list[list[int]], value: int, left: bool) -> Tensor:
     width = max(map(len, rows))
     padded = [[value] * (width - len(r)) + r if left else r + [value] * (width - len(r)) for r in rows]
     return torch.tensor(padded, dtype=torch.long)
-
-
-def _zeros(pixels: Pixels) -> Pixels:
-    return torch.zeros_like(pixels) if isinstance(pixels, Tensor) else tuple(_zeros(p) for p in pixels)

@@ -2,18 +2,18 @@
 
 import copy
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_map
 
-from cobra.data.processor import Processor
+from cobra.data.batch import Batch
+from cobra.data.processor import Example, Processor
 from cobra.data.record import ImageSource, Message, Record, assistant, user
 from cobra.inference.text_stream import TextStream
 from cobra.models.lm.state import State
 from cobra.models.sampling import Sampler
-from cobra.models.vision.base import Pixels
-from cobra.models.vlm import IMAGE_ID, CobraVLM
+from cobra.models.vision.pictures import Layout
+from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM
 
 
 class Conversation:
@@ -50,8 +50,9 @@ class Conversation:
         self.answer_tokens = 0
         # said, but not read by the model yet: the end of its last answer
         self._unread: list[int] = []
-        # pictures of the first question, and those of its ids that were read ahead
+        # pictures of the first question; how they were cut, and the ids that were read ahead with them
         self._seen: list[ImageSource] = []
+        self._seen_layouts: list[Layout] = []
         self._seen_ids: list[int] = []
 
     def look_at(self, images: Sequence[ImageSource]) -> None:
@@ -65,15 +66,17 @@ class Conversation:
         if self.messages or self._seen:
             raise ValueError("pictures are read ahead of the first question only: reset the conversation")
         first, second = (Record("chat", [user(text, len(images))], [*images]) for text in "?!")
-        ids, pixels = self._inputs(first)
-        last = int((ids[0] == IMAGE_ID).nonzero()[-1]) + 1
+        example = self.processor.encode_question(first)
+        layouts = [picture.layout for picture in example.pictures]
+        ids = example.ids[: len(example.ids) - example.ids[::-1].index(IMAGE_ID)]
+        batch = self._batch(example, ids)
         self._seen = [*images]
-        if self.processor.encode_question(second, seen=len(images)).ids[:last] != ids[0, :last].tolist():
+        if self.processor.encode_question(second, layouts).ids[: len(ids)] != ids:
             return  # this chat template writes text of the question first
         state = self.model.lm.allocate_state(1, self.max_length)
         with torch.inference_mode():
-            self.model.lm.prefill(self.model.splice(ids[:, :last], pixels), state)
-        self._state, self._seen_ids = state, ids[0, :last].tolist()
+            self.model.lm.prefill(self.model.splice(batch.ids, batch.pictures), state)
+        self._state, self._seen_layouts, self._seen_ids = state, layouts, ids
 
     def fork(self) -> "Conversation":
         """Another conversation that goes on from here; the two share nothing but the model."""
@@ -91,15 +94,15 @@ class Conversation:
             raise ValueError("the question is empty: ask something about the picture")
         images = [*self._seen, *images]
         record = Record("chat", [*self.messages, user(question, len(images))], [*self.images, *images])
-        ids, pixels = self._inputs(record)
+        batch = self._question(record)
         if self._state is None:
             self._state = self.model.lm.allocate_state(1, self.max_length)
         new: list[int] = []
         text = TextStream(self.processor.chat.decode_part)
         try:
             for token in self.model.stream(
-                ids,
-                pixels,
+                batch.ids,
+                batch.pictures,
                 max_new_tokens=self.max_new_tokens,
                 eos_id=self.processor.chat.eos_id,
                 sampler=self.sampler,
@@ -112,19 +115,23 @@ class Conversation:
             if new:
                 self._remember(record, new)
 
-    def _inputs(self, record: Record) -> tuple[Tensor, Pixels | None]:
-        example = self.processor.encode_question(record, seen=len(self._seen) if self._seen_ids else 0)
-        batch = self.processor.collate([example], left=True)
+    def _question(self, record: Record) -> Batch:
+        """What is new in a record whose last turn asks."""
+        example = self.processor.encode_question(record, self._seen_layouts)
         read = len(self._seen_ids)
         assert example.ids[:read] == self._seen_ids
-        ids = torch.cat([torch.tensor([self._unread], dtype=torch.long), batch.ids[:, read:]], dim=1)
-        if ids.shape[1] > self.max_length:
+        return self._batch(example, self._unread + example.ids[read:])
+
+    def _batch(self, example: Example, ids: list[int]) -> Batch:
+        """An example of which the model is to read these ids."""
+        if len(ids) > self.max_length:
             raise ValueError(
-                f"the question has {ids.shape[1]} tokens, more than the {self.max_length} allowed: shorten "
-                "it or raise max_length"
+                f"the question has {len(ids)} tokens, more than the {self.max_length} allowed: shorten it or "
+                "raise max_length"
             )
-        device = next(self.model.parameters()).device
-        return tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, (ids, batch.pixels))
+        new = replace(example, ids=ids, labels=[IGNORE_ID] * len(ids))
+        batch = self.processor.collate([new], left=True)
+        return batch.to(next(self.model.parameters()).device)
 
     def _remember(self, record: Record, new: list[int]) -> None:
         self.answer_tokens = len(new)
@@ -133,4 +140,4 @@ class Conversation:
         self._unread = [new[-1]] if new[-1] == eos else [new[-1], eos]
         self.messages = [*record.messages, assistant(self.processor.chat.decode(new))]
         self.images = record.images
-        self._seen, self._seen_ids = [], []
+        self._seen, self._seen_layouts, self._seen_ids = [], [], []

@@ -14,9 +14,10 @@ from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.state import State
 from cobra.models.projectors.base import Projector
 from cobra.models.sampling import Sampler
-from cobra.models.vision.base import Pixels, VisionEncoder
+from cobra.models.vision.base import VisionEncoder
+from cobra.models.vision.pictures import ONE_TILE, Pictures, Pixels
 
-# Stands in token ids where an image token goes; each picture takes `num_image_tokens` of them.
+# Stands in token ids where an image token goes; a picture takes `num_image_tokens` of its layout.
 IMAGE_ID = -200
 # Marks positions that carry no loss.
 IGNORE_ID = -100
@@ -25,10 +26,15 @@ IGNORE_ID = -100
 class CobraVLM(Component):
     """Vision encoder, projector and language model.
 
+    Where it takes pictures, pixels (pictures, ...) do for an encoder that sees each as one tile.
+
     Args:
         vision: the encoder, as a factory.
         projector: called with the widths of the encoder and of the language model.
         lm: the language backbone, as a factory.
+
+    Attributes:
+        num_image_tokens: of a picture by its layout; holds no weights, so that a worker process can count.
     """
 
     def __init__(
@@ -42,22 +48,27 @@ class CobraVLM(Component):
         self.lm: LanguageModel = _built(lm(), LanguageModel, "lm")
         widths = (self.vision.embed_dim, self.lm.d_model)
         self.projector: Projector = _built(projector(*widths), Projector, "projector")
-        self.num_image_tokens = self.projector.num_tokens(self.vision.num_patches)
+        self.num_image_tokens = self.projector.counter(self.vision.num_patches)
 
-    def forward(self, ids: Tensor, pixels: Pixels | None = None) -> Tensor:
-        """Token ids (B, T), IMAGE_ID where image tokens go, and pixels to hidden states (B, T, D)."""
-        return self.lm.prefill(self.splice(ids, pixels))
+    def forward(self, ids: Tensor, pictures: Pictures | Pixels | None = None) -> Tensor:
+        """Token ids (B, T), IMAGE_ID where image tokens go, and pictures to hidden states (B, T, D)."""
+        return self.lm.prefill(self.splice(ids, pictures))
 
-    def splice(self, ids: Tensor, pixels: Pixels | None = None) -> Tensor:
-        """Token ids (B, T) and pixels to embeddings (B, T, D), pictures in reading order over the batch."""
-        is_image = ids == IMAGE_ID
+    def splice(self, ids: Tensor, pictures: Pictures | Pixels | None = None) -> Tensor:
+        """Token ids (B, T) and pictures to embeddings (B, T, D), pictures in reading order over the batch."""
+        pictures, is_image = Pictures.of(pictures), ids == IMAGE_ID
         embeds = self.lm.embed(ids.masked_fill(is_image, 0))
-        if pixels is None:
+        if pictures.pixels is None:
             return embeds + self._zero() if self.training else embeds
-        dtype = next(self.vision.parameters()).dtype
-        pixels = tree_map(lambda p: p.to(dtype), pixels)
-        image_tokens = self.projector(self.vision(pixels))  # (pictures, M, D)
+        image_tokens = self.image_tokens(pictures)
         return embeds.masked_scatter(is_image[..., None], image_tokens.to(embeds.dtype))
+
+    def image_tokens(self, pictures: Pictures) -> Tensor:
+        """Image tokens of all pictures (tokens, D), in reading order."""
+        dtype = next(self.vision.parameters()).dtype
+        # not `pictures.map`, which reads the layouts: a graph would be compiled for each
+        patches = self.vision(tree_map(lambda p: p.to(dtype), pictures.pixels))  # (tiles, N, width)
+        return self.projector.arrange(self.projector(patches), pictures.layouts)
 
     def _zero(self) -> Tensor:
         """0, through the projector: a batch of text alone must give its weights a gradient too, if of zeros.
@@ -66,7 +77,8 @@ class CobraVLM(Component):
         for each other's gradients hang.
         """
         weight = next(self.projector.parameters())
-        return 0 * self.projector(weight.new_zeros(1, self.vision.num_patches, self.vision.embed_dim)).sum()
+        patches = weight.new_zeros(1, self.vision.num_patches, self.vision.embed_dim)
+        return 0 * self.projector.arrange(self.projector(patches), (ONE_TILE,)).sum()
 
     def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of the next token, over labels (B, T) that are not IGNORE_ID; 0 without any.
@@ -82,7 +94,7 @@ class CobraVLM(Component):
     def stream(
         self,
         ids: Tensor,
-        pixels: Pixels | None = None,
+        pictures: Pictures | Pixels | None = None,
         mask: Tensor | None = None,
         *,
         max_new_tokens: int = 256,
@@ -94,7 +106,7 @@ class CobraVLM(Component):
 
         Args:
             ids: prompts (B, T), padded where `mask` is False.
-            pixels: pixels of all pictures in the prompts.
+            pictures: all pictures in the prompts.
             mask: (B, T) bool, None when no row is padded.
             max_new_tokens: positions to generate at most.
             eos_id: stops a row; the loop ends when every row has stopped. None: never.
@@ -105,14 +117,18 @@ class CobraVLM(Component):
             raise ValueError(f"max_new_tokens {max_new_tokens} must be at least 1")
         if state is None:
             state = self.lm.allocate_state(ids.shape[0], ids.shape[1] + max_new_tokens)
-        hidden = self.lm.prefill(self.splice(ids, pixels), state, mask)
+        hidden = self.lm.prefill(self.splice(ids, pictures), state, mask)
         yield from decode(self.lm, _last(hidden, mask), state, max_new_tokens, eos_id, sampler or Sampler())
 
     def generate(
-        self, ids: Tensor, pixels: Pixels | None = None, mask: Tensor | None = None, **options: Any
+        self,
+        ids: Tensor,
+        pictures: Pictures | Pixels | None = None,
+        mask: Tensor | None = None,
+        **options: Any,
     ) -> Tensor:
         """New token ids (B, L), L the longest answer; shorter rows end in eos. Options as for `stream`."""
-        return torch.stack(list(self.stream(ids, pixels, mask, **options)), dim=1)
+        return torch.stack(list(self.stream(ids, pictures, mask, **options)), dim=1)
 
     def arguments(self) -> dict[str, Any]:
         """The parts that were built."""

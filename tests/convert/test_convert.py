@@ -14,6 +14,7 @@ from cobra.convert.layout import all_layouts
 from cobra.convert.run import convert
 from cobra.convert.source import open_source
 from cobra.data.record import Record, user
+from cobra.models.vision.pictures import ONE_TILE
 from cobra.models.vlm import IMAGE_ID
 from cobra.pretrained import from_pretrained, lm_from_pretrained
 from cobra.weights.tensors import open_tensors
@@ -51,7 +52,7 @@ def test_a_cobra_run_becomes_a_model_that_sees_and_answers(
 
     model, processor = from_pretrained(tmp_path / "model")
     assert model.vision.config()["init_args"]["encoders"][0]["init_args"]["name"] == TOWER
-    ids = torch.tensor([[IMAGE_ID] * model.num_image_tokens + [1, 2]])
+    ids = torch.tensor([[IMAGE_ID] * model.num_image_tokens(ONE_TILE) + [1, 2]])
     pixels = tuple(torch.zeros(1, 3, 64, 64) for _ in range(2))
     assert model.generate(ids, pixels, max_new_tokens=2).shape == (1, 2)
     text = processor.encode(Record("r", [user("hi")], []), prompt=True)
@@ -89,7 +90,7 @@ def test_ml_mambas_four_groups_become_a_model_that_sees_and_answers(
         assert names
         assert all(torch.equal(state[name], tower[name.removeprefix(prefix)]) for name in names)
 
-    ids = torch.tensor([[IMAGE_ID] * model.num_image_tokens + [1, 2]])
+    ids = torch.tensor([[IMAGE_ID] * model.num_image_tokens(ONE_TILE) + [1, 2]])
     pixels = tuple(torch.zeros(1, 3, 64, 64) for _ in range(2))
     assert model.generate(ids, pixels, max_new_tokens=2).shape == (1, 2)
     text = processor.encode(Record("r", [user("hi")], []), prompt=True)

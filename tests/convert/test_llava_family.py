@@ -26,6 +26,7 @@ from cobra.convert.source import Source, open_source
 from cobra.convert.towers import Tower
 from cobra.convert.vision import tower_tensors
 from cobra.data.record import Record, user
+from cobra.models.vision.pictures import ONE_TILE
 from cobra.models.vlm import IMAGE_ID
 from cobra.pretrained import from_pretrained, lm_from_pretrained
 from cobra.weights.tensors import Stored
@@ -288,7 +289,7 @@ def test_llavas_logits_are_transformers(layout: str, tmp_path: Path, tiny_clip: 
     assert "USER: " in processor.chat.tokenizer.chat_template
 
     pixels, text = torch.randn(2, 3, 64, 64), [[5, 6, 7], [8, 9, 10]]
-    ids = torch.tensor([[1, *[IMAGE_ID] * ours.num_image_tokens, *row] for row in text])
+    ids = torch.tensor([[1, *[IMAGE_ID] * ours.num_image_tokens(ONE_TILE), *row] for row in text])
     expected = theirs(ids.masked_fill(ids == IMAGE_ID, 500), pixels).logits
     torch.testing.assert_close(ours.lm.head(ours(ids, pixels)), expected, rtol=1e-4, atol=1e-5)
 

@@ -1,12 +1,20 @@
 """From records to batches: labels, pictures, padding, templates."""
 
+# before lightning
+import cobra.torchvision_shim  # noqa: F401  isort: skip
+
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
+from torch import Tensor
+from torch.utils.data._utils.pin_memory import pin_memory
 
+from cobra.data.batch import Batch
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
 from cobra.data.record import Record, assistant, user
+from cobra.models.projectors.base import TileTokens
 from cobra.models.vision.transform import SquashTransform
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID
 
@@ -16,7 +24,7 @@ PICTURE = np.zeros((9, 7, 3), dtype=np.uint8)
 
 @pytest.fixture(scope="module")
 def processor() -> Processor:
-    return Processor(Chat(TOKENIZER), SquashTransform(8, (0.5,) * 3, (0.5,) * 3), num_image_tokens=4)
+    return Processor(Chat(TOKENIZER), SquashTransform(8, (0.5,) * 3, (0.5,) * 3), TileTokens(4))
 
 
 def chat_record(name: str = "r", turns: int = 2) -> Record:
@@ -70,8 +78,24 @@ def test_batches_are_padded_on_the_side_that_is_asked_for(processor: Processor) 
             assert batch.ids[row][batch.mask[row]].tolist() == example.ids
             assert (batch.labels[row][~batch.mask[row]] == IGNORE_ID).all()
         assert bool(batch.mask[0, 0]) != left
-        assert isinstance(batch.pixels, torch.Tensor)
-        assert batch.pixels.shape == (2, 3, 8, 8)
+        assert isinstance(batch.pictures.pixels, torch.Tensor)
+        assert batch.pictures.pixels.shape == (2, 3, 8, 8)
+
+
+def test_a_batch_goes_to_a_device_or_into_pinned_memory_whole(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = processor.collate([processor.encode(chat_record()), processor.encode(chat_record())], left=True)
+    meta = torch.device("meta")
+    # there is no pinned memory without a device
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor.to(meta))
+    for moved in (move_data_to_device(batch, meta), pin_memory(batch)):
+        assert isinstance(moved, Batch)
+        tensors = [moved.ids, moved.mask, moved.labels, moved.pictures.pixels]
+        assert all(isinstance(tensor, Tensor) and tensor.is_meta for tensor in tensors)
+        assert moved.records is batch.records
+        assert moved.pictures.layouts == batch.pictures.layouts
+    assert not batch.ids.is_meta
 
 
 def test_text_that_pretends_to_be_a_picture_is_refused(processor: Processor) -> None:
@@ -81,14 +105,17 @@ def test_text_that_pretends_to_be_a_picture_is_refused(processor: Processor) -> 
 
 def test_a_blind_processor_shows_nothing_and_says_the_same() -> None:
     transform = SquashTransform(8, (0.5,) * 3, (0.5,) * 3)
-    seeing, blind = (Processor(Chat(TOKENIZER), transform, 4, blind=b) for b in (False, True))
+    seeing, blind = (Processor(Chat(TOKENIZER), transform, TileTokens(4), blind=b) for b in (False, True))
     assert seeing.encode(chat_record()).ids == blind.encode(chat_record()).ids
-    assert (seeing.encode(chat_record()).pixels[0] == -1).all()  # type: ignore[union-attr]
-    assert (blind.encode(chat_record()).pixels[0] == 0).all()  # type: ignore[union-attr]
+    for processor, value in ((seeing, -1), (blind, 0)):
+        ((tile,),) = (picture.tiles for picture in processor.encode(chat_record()).pictures)
+        assert (tile == value).all()  # type: ignore[union-attr]
 
 
 def test_long_sequences_are_cut_in_training_and_prompts_are_not() -> None:
-    short = Processor(Chat(TOKENIZER), SquashTransform(8, (0.5,) * 3, (0.5,) * 3), 4, max_length=10)
+    short = Processor(
+        Chat(TOKENIZER), SquashTransform(8, (0.5,) * 3, (0.5,) * 3), TileTokens(4), max_length=10
+    )
     assert len(short.encode(chat_record()).ids) == 10
     assert len(short.encode(chat_record(), prompt=True).ids) > 10
 

@@ -10,6 +10,7 @@ import cobra.torchvision_shim  # noqa: F401  (before transformers)
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
 from cobra.data.record import Message, Record, assistant, user
+from cobra.models.projectors.base import TileTokens
 from cobra.models.vision.transform import SquashTransform
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID
 from tests.data.sentencepiece_model import IMAGE, SYSTEM, Published, write_model
@@ -28,7 +29,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def processor(folder: Path, template: str) -> Processor:
     chat = Chat(str(folder), f"cobra:data/templates/{template}.jinja")
-    return Processor(chat, SquashTransform(8, (0.5,) * 3, (0.5,) * 3), 1)
+    return Processor(chat, SquashTransform(8, (0.5,) * 3, (0.5,) * 3), TileTokens(1))
 
 
 def record(turns: int, pictures: int, stop: int | None = None) -> Record:
@@ -107,7 +108,7 @@ def test_ids_of_phi3_are_imps(turns: int, tmp_path: Path) -> None:
 def test_what_is_saved_has_the_same_ids(model: tuple[Path, bool], tmp_path: Path) -> None:
     before = processor(model[0], "vicuna_v1")
     before.chat.save(tmp_path)
-    after = Processor(Chat(str(tmp_path)), before.transform, 1)
+    after = Processor(Chat(str(tmp_path)), before.transform, TileTokens(1))
     assert after.encode(record(3, 1)).ids == before.encode(record(3, 1)).ids
 
 

@@ -13,6 +13,7 @@ from cobra.data.chat import Chat
 from cobra.data.llava import LlavaCaptions
 from cobra.data.processor import Processor
 from cobra.data.record import Message, Record, assistant, user
+from cobra.models.projectors.base import TileTokens
 from cobra.models.vision.transform import SquashTransform
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID
 
@@ -102,7 +103,7 @@ def test_labels_are_the_answers_with_their_ends_and_every_turn_is_tokenised_apar
 ) -> None:
     chat = load(tokenizer, name)
     turns = [chat.encode(text) for text in TURNS[name]]
-    example = Processor(chat, SquashTransform(8, (0.5,) * 3, (0.5,) * 3), 2).encode(record())
+    example = Processor(chat, SquashTransform(8, (0.5,) * 3, (0.5,) * 3), TileTokens(2)).encode(record())
     assert example.ids == [IMAGE_ID] * 2 + [token for turn in turns for token in turn]
     assert example.labels == [IGNORE_ID] * 2 + [
         token if number % 2 else IGNORE_ID for number, turn in enumerate(turns) for token in turn
@@ -115,7 +116,7 @@ def test_special_tokens_in_data_are_words(tokenizer: Path, name: str) -> None:
     """They neither end a text nor an answer, and come out as they went in."""
     said = "<|endoftext|> ends, <|endo<|endoftext|>"
     chat = load(tokenizer, name)
-    example = Processor(chat, SquashTransform(8, (0.5,) * 3, (0.5,) * 3), 2).encode(
+    example = Processor(chat, SquashTransform(8, (0.5,) * 3, (0.5,) * 3), TileTokens(2)).encode(
         Record("r", [user(said), assistant(said)], [])
     )
     learned = [label for label in example.labels if label != IGNORE_ID]

@@ -14,7 +14,9 @@ from cobra.data.record import Record, assistant, user
 from cobra.inference.conversation import Conversation
 from cobra.inference.terminal import Session, chat
 from cobra.inference.text_stream import TextStream
+from cobra.models.projectors.base import TileTokens
 from cobra.models.sampling import Sampler
+from cobra.models.vision.pictures import Picture
 from cobra.models.vlm import CobraVLM
 from tests.models.builders import ENCODERS, LMS, PROJECTORS
 
@@ -43,7 +45,7 @@ def test_a_second_question_is_answered_as_if_all_had_been_read_again(
     second = "".join(talk.ask("and what now?", [PICTURE]))
 
     first = processor.encode(Record("1", [user("what is it?", 1)], [PICTURE]), prompt=True)
-    pixels = processor.collate([first], left=True).pixels
+    pixels = processor.collate([first], left=True).pictures.pixels
     assert isinstance(pixels, torch.Tensor)
     said = model.generate(torch.tensor([first.ids]), pixels, max_new_tokens=5, eos_id=eos)[0].tolist()
     more = processor.encode_question(Record("2", [*talk.messages[:2], talk.messages[2]], [PICTURE] * 2))
@@ -54,13 +56,13 @@ def test_a_second_question_is_answered_as_if_all_had_been_read_again(
 
 def test_a_question_is_the_end_of_the_whole_chat() -> None:
     chat = Chat("cobra:data/shapes/tokenizer")
-    processor = Processor(chat, lambda image: torch.zeros(3, 4, 4), num_image_tokens=2)
+    processor = Processor(chat, lambda image: Picture([torch.zeros(3, 4, 4)]), TileTokens(2))
     messages = [user("where is it?", 1), assistant("top left"), user("is there a red circle?")]
     whole = processor.encode(Record("chat", messages, [PICTURE]), prompt=True)
     new = processor.encode_question(Record("chat", messages, [PICTURE]))
     assert new.ids == whole.ids[len(whole.ids) - len(new.ids) :]
     assert chat.tokenizer.decode(new.ids) == "<|user|> is there a red circle?<|assistant|>"
-    assert not new.pixels
+    assert not new.pictures
 
 
 def test_an_answer_that_is_stopped_can_be_followed_by_a_question(make: Callable[..., Conversation]) -> None:

@@ -26,6 +26,7 @@ from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.fused import FusedEncoder
 from cobra.models.vision.small_vit import SmallViT
 from cobra.models.vision.timm_encoder import TimmEncoder
+from tests.models.tiled import TiledViT
 
 # the tokenizer of ShapesVQA has 429 tokens
 VOCAB = 432
@@ -74,6 +75,7 @@ ENCODERS: dict[str, Callable[[], VisionEncoder]] = {
     "small_vit": small_vit,
     "timm": timm_vit,
     "fused": partial(FusedEncoder, [small_vit, timm_vit]),
+    "tiled": TiledViT,
 }
 PROJECTORS: dict[str, Callable[[int, int], Projector]] = {
     "cross_scan": partial(MambaScanProjector, variant="basic", paths="cross", d_state=8, head_dim=16),

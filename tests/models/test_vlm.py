@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import default_collate
 
 from cobra.models.sampling import Sampler
-from cobra.models.vision.base import Pixels
+from cobra.models.vision.pictures import ONE_TILE, Layout, Picture, Pictures, Pixels
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM
 from tests.models.builders import ENCODERS, LMS, PROJECTORS
 
@@ -20,14 +19,20 @@ def build(encoder: str = "small_vit", projector: str = "linear", lm: str = "mamb
     return CobraVLM(ENCODERS[encoder], PROJECTORS[projector], LMS[lm]).eval()
 
 
-def pixels_of(model: CobraVLM, count: int) -> Pixels:
+def pictures_of(model: CobraVLM, *widths: int) -> list[Picture]:
     rng = np.random.default_rng(0)
-    pictures = [Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(count)]
-    return default_collate([model.vision.transform(picture) for picture in pictures])
+    images = [Image.fromarray(rng.integers(0, 256, (40, width, 3), dtype=np.uint8)) for width in widths]
+    return [model.vision.transform(image) for image in images]
 
 
-def prompt(model: CobraVLM, text: list[int]) -> list[int]:
-    return [text[0]] + [IMAGE_ID] * model.num_image_tokens + text[1:]
+def pixels_of(model: CobraVLM, count: int) -> Pixels:
+    pixels = Pictures.stack(pictures_of(model, *[50] * count)).pixels
+    assert pixels is not None
+    return pixels
+
+
+def prompt(model: CobraVLM, text: list[int], layout: Layout = ONE_TILE) -> list[int]:
+    return [text[0]] + [IMAGE_ID] * model.num_image_tokens(layout) + text[1:]
 
 
 @pytest.mark.parametrize("projector", sorted(PROJECTORS))
@@ -36,8 +41,11 @@ def test_every_projector_runs_forward_and_backward_on_every_encoder(encoder: str
     if encoder == "fused":  # the two towers must agree on the number of patches
         pytest.importorskip("timm")
     model = build(encoder, projector)
-    ids = torch.tensor([prompt(model, [1, 2, 3]), prompt(model, [4, 5, 6])])
-    model.loss(model(ids, pixels_of(model, 2)), ids.masked_fill(ids == IMAGE_ID, IGNORE_ID)).backward()
+    pictures = pictures_of(model, 50, 90)
+    first, second = (prompt(model, [1, 2, 3], picture.layout) for picture in pictures)
+    ids = torch.tensor([first + [4] * (len(second) - len(first)), second])
+    hidden = model(ids, Pictures.stack(pictures))
+    model.loss(hidden, ids.masked_fill(ids == IMAGE_ID, IGNORE_ID)).backward()
     without = {
         name for name, p in model.named_parameters() if p.grad is None and not name.startswith("vision")
     }

@@ -42,8 +42,8 @@ class StayClose(Objective):
 
     def forward(self, model: CobraVLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         assert not any(module.training for module in self.reference.modules())
-        hidden = model(batch.ids, batch.pixels)
-        away = F.mse_loss(hidden, self.reference(batch.ids, batch.pixels))
+        hidden = model(batch.ids, batch.pictures)
+        away = F.mse_loss(hidden, self.reference(batch.ids, batch.pictures))
         return model.loss(hidden, batch.labels) + self.scale(away.view(1)).sum(), {}
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cobra.data.batch import Batch
-from cobra.models.vision.base import Pixels
+from cobra.models.vision.pictures import Pixels
 from cobra.models.vision.small_vit import SmallViT
 from cobra.models.vlm import CobraVLM
 from cobra.train.objectives.base import Objective

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from cobra.bench.systems.contexts import state_bytes_of_step
 from cobra.bench.systems.flops import count, count_and_read, mixing_flops, step_flops
@@ -19,6 +18,7 @@ from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.stacked import StackedLM
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.fused import FusedEncoder
+from cobra.models.vision.pictures import Layout, Pictures
 
 # contexts that a state is measured at, in tokens
 CONTEXTS = (1024, 8192, 32768)
@@ -80,13 +80,13 @@ def measure(name: str, tree: dict[str, Any]) -> System:
         ValueError: where the tree names a foreign class or its parts do not fit each other.
     """
     vision, projector, lm = (_plain(tree["init_args"][part]) for part in ("vision", "projector", "lm"))
-    encoder, (whole, used), vision_flops = _measure_encoder(vision)
+    encoder, layout, (whole, used), vision_flops = _measure_encoder(vision)
     cost, width = _measure_lm(lm)
     with _META:
         connector = build(json.loads(projector))(encoder.embed_dim, width)
-    tokens = connector.num_tokens(encoder.num_patches)
+    tokens = connector.counter(encoder.num_patches)(layout)
     rest = _size(connector) + cost.parameters
-    patches = torch.empty(1, encoder.num_patches, encoder.embed_dim, device=_META)
+    patches = torch.empty(layout.tiles, encoder.num_patches, encoder.embed_dim, device=_META)
     return System(
         name, _encoder_title(encoder), _title(connector), tokens, whole + rest, used + rest, vision_flops,
         count(lambda: connector(patches)), cost,
@@ -94,12 +94,12 @@ def measure(name: str, tree: dict[str, Any]) -> System:
 
 
 @cache
-def _measure_encoder(tree: str) -> tuple[VisionEncoder, tuple[int, int], int]:
+def _measure_encoder(tree: str) -> tuple[VisionEncoder, Layout, tuple[int, int], int]:
     encoder = build_on_meta(json.loads(tree))
     assert isinstance(encoder, VisionEncoder)
     picture = encoder.transform(Image.new("RGB", (64, 64)))
-    pixels = tree_map(lambda p: torch.empty(1, *p.shape, device=_META), picture)
-    return encoder, encoder.count_parameters(), count(lambda: encoder(pixels))
+    pixels = Pictures.stack([picture]).map(lambda pixels: pixels.to(_META)).pixels
+    return encoder, picture.layout, encoder.count_parameters(), count(lambda: encoder(pixels))
 
 
 @cache

@@ -7,9 +7,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from cobra.models.component import Component
-
-# One tensor an encoder: a fused encoder takes a tuple, each entry prepared as its own encoder expects.
-Pixels = Tensor | tuple["Pixels", ...]
+from cobra.models.vision.pictures import Picture, Pixels
 
 
 class VisionEncoder(Component, ABC):
@@ -17,17 +15,18 @@ class VisionEncoder(Component, ABC):
 
     Attributes:
         embed_dim: width of a patch feature.
-        num_patches: patches an image, N.
-        transform: RGB picture to this encoder's pixels (one image, no batch dimension).
+        num_patches: patches a tile, N.
+        transform: RGB picture to this encoder's tiles, one unless it cuts pictures. It travels to worker
+            processes: an object of its own, without weights.
     """
 
     embed_dim: int
     num_patches: int
-    transform: Callable[[Image], Pixels]
+    transform: Callable[[Image], Picture]
 
     @abstractmethod
     def forward(self, pixels: Pixels) -> Tensor:
-        """Pixels of B images to patches (B, N, embed_dim)."""
+        """Pixels of B tiles to patches (B, N, embed_dim)."""
 
     def unused_parameters(self) -> dict[str, int]:
         """Name and size of each parameter of the published tower that its features do not depend on.

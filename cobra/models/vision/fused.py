@@ -1,13 +1,15 @@
 """Several encoders as one."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from cobra.models.vision.base import Pixels, VisionEncoder
+from cobra.models.vision.base import VisionEncoder
+from cobra.models.vision.pictures import Picture, Pixels
 
 
 class FusedEncoder(VisionEncoder):
@@ -26,13 +28,10 @@ class FusedEncoder(VisionEncoder):
         self.encoders = nn.ModuleList(built)
         self.embed_dim = sum(encoder.embed_dim for encoder in built)
         self.num_patches = counts[0]
-
-    def transform(self, image: Image) -> Pixels:
-        """One picture to a tuple of pixels, one entry an encoder."""
-        return tuple(encoder.transform(image) for encoder in cast(Iterable[VisionEncoder], self.encoders))
+        self.transform = FusedTransform([encoder.transform for encoder in built])
 
     def forward(self, pixels: Pixels) -> Tensor:
-        """Tuple of pixels, each of B images, to patches (B, N, sum of widths)."""
+        """Tuple of pixels, each of B tiles, to patches (B, N, sum of widths)."""
         return torch.cat([encoder(p) for encoder, p in zip(self.encoders, pixels, strict=True)], dim=-1)
 
     def unused_parameters(self) -> dict[str, int]:
@@ -46,3 +45,22 @@ class FusedEncoder(VisionEncoder):
     def arguments(self) -> dict[str, Any]:
         """The encoders that were built."""
         return {"encoders": self.encoders}
+
+
+@dataclass
+class FusedTransform:
+    """A picture to tiles of which each is a tuple: one entry an encoder, as its transform leaves it.
+
+    Args:
+        transforms: of the encoders, which cut a picture alike.
+    """
+
+    transforms: Sequence[Callable[[Image], Picture]]
+
+    def __call__(self, image: Image) -> Picture:
+        """RGB picture to its tiles."""
+        pictures = [transform(image) for transform in self.transforms]
+        layouts = {picture.layout for picture in pictures}
+        if len(layouts) > 1:
+            raise ValueError(f"fused encoders need one common layout of a picture, got {[*layouts]}")
+        return Picture(list(zip(*(picture.tiles for picture in pictures), strict=True)), layouts.pop())

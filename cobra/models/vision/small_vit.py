@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cobra.models.vision.base import Pixels, VisionEncoder
+from cobra.models.vision.base import VisionEncoder
+from cobra.models.vision.pictures import Pixels
 from cobra.models.vision.transform import SquashTransform
 
 

@@ -12,7 +12,8 @@ import timm  # isort: skip
 import torch
 from torch import Tensor
 
-from cobra.models.vision.base import Pixels, VisionEncoder
+from cobra.models.vision.base import VisionEncoder
+from cobra.models.vision.pictures import Pixels
 from cobra.models.vision.transform import CropTransform, LetterboxTransform, SquareTransform, SquashTransform
 from cobra.weights.timm_tower import download_tower, load_tower
 

@@ -6,7 +6,8 @@ from math import floor
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+
+from cobra.models.vision.pictures import Picture
 
 _BICUBIC = Image.Resampling.BICUBIC
 
@@ -30,10 +31,10 @@ class SquareTransform(ABC):
     def square(self, image: Image.Image) -> Image.Image:
         """RGB picture to one of image_size × image_size pixels."""
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """RGB picture to (3, image_size, image_size), fp32."""
+    def __call__(self, image: Image.Image) -> Picture:
+        """RGB picture to one tile (3, image_size, image_size), fp32."""
         array = torch.from_numpy(np.array(self.square(image), dtype=np.float32))  # (H, W, 3)
-        return array.permute(2, 0, 1).div_(255).sub_(self.mean).div_(self.std)
+        return Picture([array.permute(2, 0, 1).div_(255).sub_(self.mean).div_(self.std)])
 
 
 class SquashTransform(SquareTransform):

@@ -3,7 +3,6 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from cobra.data.batch import Batch
 from cobra.models.projectors.pixel_unshuffle import pixel_unshuffle
@@ -35,7 +34,7 @@ class CellAttributes(Objective):
         """Sum of the cross-entropies; logs the accuracy of attributes over what is really there."""
         if batch.cells is None:
             raise ValueError("CellAttributes needs records with labels of their cells, e.g. of ShapesCells")
-        pixels = tree_map(lambda p: p.to(self.head.weight.dtype), batch.pixels)
+        pixels = batch.pictures.map(lambda p: p.to(self.head.weight.dtype)).pixels
         cells = pixel_unshuffle(model.vision(pixels), self.factor)  # (B, cells, embed_dim × factor²)
         scores = self.head(cells).split(self.classes, dim=-1)
         truth = batch.cells.unbind(-1)

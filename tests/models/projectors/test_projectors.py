@@ -16,6 +16,7 @@ from cobra.models.projectors.linear import LinearProjector
 from cobra.models.projectors.mamba_scan import MambaScanProjector
 from cobra.models.projectors.mlp import MLPProjector
 from cobra.models.projectors.pixel_unshuffle import PixelUnshuffleProjector
+from cobra.models.vision.pictures import ONE_TILE
 from cobra.models.vlm import IMAGE_ID, CobraVLM
 from tests.models.builders import ENCODERS, LMS, PROJECTORS
 
@@ -115,5 +116,5 @@ def test_a_projector_is_added_by_one_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("COBRA_ALLOW", "my_lab")
     model = build(tree)()
     assert model.config() == tree
-    ids = torch.tensor([[1] + [IMAGE_ID] * model.num_image_tokens + [2]])
+    ids = torch.tensor([[1] + [IMAGE_ID] * model.num_image_tokens(ONE_TILE) + [2]])
     assert model.generate(ids, torch.randn(1, 3, 32, 32), max_new_tokens=2).shape == (1, 2)
