@@ -52,7 +52,8 @@ class Question:
     def pictures(self) -> Pictures:
         """From the bytes of the picture to the encoder's pixels, a batch of one."""
         picture = self.transform(load_rgb(self.picture))
-        return Pictures.stack([picture]).map(lambda pixels: pixels.to(self.device))
+        # the ids were made for it
+        return Pictures.stack([picture], checked=True).map(lambda pixels: pixels.to(self.device))
 
 
 def _picture_bytes() -> bytes:

@@ -101,15 +101,21 @@ class Processor:
         return Example(ids, labels, pictures, record)
 
     def collate(self, examples: list[Example], left: bool = False) -> Batch:
-        """Pad and stack; on the left before generation, on the right in training."""
+        """Pad and stack; on the left before generation, on the right in training.
+
+        Raises:
+            ValueError: where an example's ids have no place for exactly its pictures.
+        """
         ids = _pad([e.ids for e in examples], self.chat.pad_id, left)
+        for e, room in zip(examples, (ids == IMAGE_ID).sum(1).tolist(), strict=True):
+            self._check_room(e, room)
         lengths = torch.tensor([[len(e.ids)] for e in examples])
         places = torch.arange(ids.shape[1])
         mask = places >= ids.shape[1] - lengths if left else places < lengths  # (B, T)
         cells = [e.record.labels for e in examples if e.record.labels is not None]
         return Batch(
             ids=ids,
-            pictures=Pictures.stack([p for e in examples for p in e.pictures]),
+            pictures=Pictures.stack([p for e in examples for p in e.pictures], checked=True),
             mask=mask,
             labels=_pad([e.labels for e in examples], IGNORE_ID, left),
             cells=torch.stack([torch.as_tensor(c) for c in cells]).long() if cells else None,
@@ -138,6 +144,14 @@ class Processor:
                 f"{IMAGE_TEXT!r} from the text"
             )
         return ids, labels
+
+    def _check_room(self, example: Example, room: int) -> None:
+        made = sum([self.num_image_tokens(picture.layout) for picture in example.pictures])
+        if room != made:
+            raise ValueError(
+                f"record {example.record.id!r} has {room} placeholders in its token ids, but its pictures "
+                f"({len(example.pictures)}) make {made} image tokens: change ids and pictures together"
+            )
 
     def _picture(self, image: object) -> Picture:
         picture = self.transform(load_rgb(image))  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from cobra.models.lm.state import State
 from cobra.models.projectors.base import Projector
 from cobra.models.sampling import Sampler
 from cobra.models.vision.base import VisionEncoder
-from cobra.models.vision.pictures import ONE_TILE, Pictures, Pixels
+from cobra.models.vision.pictures import ONE_TILE, Pictures, Pixels, check_room
 
 # Stands in token ids where an image token goes; a picture takes `num_image_tokens` of its layout.
 IMAGE_ID = -200
@@ -55,8 +55,14 @@ class CobraVLM(Component):
         return self.lm.prefill(self.splice(ids, pictures))
 
     def splice(self, ids: Tensor, pictures: Pictures | Pixels | None = None) -> Tensor:
-        """Token ids (B, T) and pictures to embeddings (B, T, D), pictures in reading order over the batch."""
+        """Token ids (B, T) and pictures to embeddings (B, T, D), pictures in reading order over the batch.
+
+        Raises:
+            ValueError: where the ids have no place for exactly the image tokens of the pictures. Ids on a
+                device are waited for, unless the pictures were checked; in a compiled graph none are counted.
+        """
         pictures, is_image = Pictures.of(pictures), ids == IMAGE_ID
+        self._check(is_image, pictures)
         embeds = self.lm.embed(ids.masked_fill(is_image, 0))
         if pictures.pixels is None:
             return embeds + self._zero() if self.training else embeds
@@ -68,7 +74,22 @@ class CobraVLM(Component):
         dtype = next(self.vision.parameters()).dtype
         # not `pictures.map`, which reads the layouts: a graph would be compiled for each
         patches = self.vision(tree_map(lambda p: p.to(dtype), pictures.pixels))  # (tiles, N, width)
-        return self.projector.arrange(self.projector(patches), pictures.layouts)
+        tokens = self.projector.arrange(self.projector(patches), pictures.layouts)
+        if not torch.compiler.is_compiling() and len(tokens) != (counted := sum(self._count(pictures))):
+            raise ValueError(
+                f"{type(self.projector).__name__} makes {len(tokens)} image tokens of what it counts as "
+                f"{counted}: let its `num_tokens`, `arrange` and `counter` agree"
+            )
+        return tokens
+
+    def _check(self, is_image: Tensor, pictures: Pictures) -> None:
+        # before the encoder runs: what is on a device already can be counted there without a long wait
+        known = pictures.checked and not is_image.is_cpu
+        if not (known or is_image.is_meta or torch.compiler.is_compiling()):
+            check_room(is_image.sum(1).tolist(), self._count(pictures))
+
+    def _count(self, pictures: Pictures) -> list[int]:
+        return [self.num_image_tokens(layout) for layout in pictures.each()]
 
     def _zero(self) -> Tensor:
         """0, through the projector: a batch of text alone must give its weights a gradient too, if of zeros.

@@ -95,6 +95,7 @@ def test_a_batch_goes_to_a_device_or_into_pinned_memory_whole(
         assert all(isinstance(tensor, Tensor) and tensor.is_meta for tensor in tensors)
         assert moved.records is batch.records
         assert moved.pictures.layouts == batch.pictures.layouts
+        assert moved.pictures.checked
     assert not batch.ids.is_meta
 
 

@@ -1,5 +1,6 @@
 """Pictures of different numbers of tiles, from the record to the answer; ids and pictures that do not fit."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -90,11 +91,68 @@ def rows(*room: int) -> torch.Tensor:
     return torch.tensor([[1] + [IMAGE_ID] * count + [2] * (width - 1 - count) for count in room])
 
 
+@pytest.mark.parametrize(
+    ("room", "pictures", "message"),
+    [
+        ((7,), pixels(2), r"hold 7 placeholders, but the pictures \(2\) make 8 image tokens"),
+        ((9,), pixels(2), "hold 9 placeholders, .* make 8 image tokens"),
+        ((4, 4), None, r"hold 8 placeholders, but the pictures \(0\) make 0 image tokens"),
+        ((0,), pixels(1), "hold 0 placeholders, .* make 4 image tokens"),
+        ((3, 5), pixels(2), "row 0 of the token ids holds 3 placeholders, .* make 4, 4 image tokens"),
+        # two tiles of one picture are not two pictures
+        (
+            (4, 8),
+            Pictures(pixels(3), (Layout(2, (1, 2)), ONE_TILE)),
+            "row 0 of the token ids holds 4 placeholders, .* make 8, 4 image tokens",
+        ),
+        ((4, 4), Pictures(pixels(2), (ONE_TILE,), checked=True), "hold 8 placeholders, .* make 4 image"),
+        ((4,), Pictures(pixels(2), (ONE_TILE,)), "makes 8 image tokens of what it counts as 4"),
+    ],
+)
+def test_ids_without_room_for_exactly_their_pictures_are_refused(
+    model: CobraVLM, room: tuple[int, ...], pictures: Pictures | torch.Tensor | None, message: str
+) -> None:
+    for run in (model.splice, model.train(), partial(model.generate, max_new_tokens=1)):
+        with pytest.raises(ValueError, match=message):
+            run(rows(*room), pictures)
+    model.eval()
+
+
+def test_a_batch_is_refused_where_a_row_has_no_room_for_its_own_pictures(processor: Processor) -> None:
+    two, none = (processor.encode(record(*tiles)) for tiles in ((1, 1), ()))
+    processor.collate([two, none])
+    two.pictures, none.pictures = none.pictures, two.pictures
+    with pytest.raises(ValueError, match=r"'\(1, 1\)' has 8 placeholders .* pictures \(0\) make 0"):
+        processor.collate([two, none])
+
+
+class Distant(torch.Tensor):
+    """As if on a device; nobody may wait for its values."""
+
+    is_cpu = False
+
+    def tolist(self) -> list:
+        """Refuse."""
+        raise RuntimeError("waited for the device")
+
+
+def test_a_batch_that_was_checked_when_it_was_made_waits_for_no_device(
+    model: CobraVLM, processor: Processor
+) -> None:
+    for records in ([record(2), record()], [record()]):
+        batch = processor.collate([processor.encode(each) for each in records])
+        ids = batch.ids.as_subclass(Distant)
+        spliced = model.splice(ids, batch.pictures).as_subclass(torch.Tensor)
+        torch.testing.assert_close(spliced, model.splice(batch.ids, batch.pictures))
+        with pytest.raises(RuntimeError, match="waited"):
+            model.splice(ids, replace(batch.pictures, checked=False))
+
+
 def test_a_compiled_graph_serves_every_layout_of_as_many_tiles(model: CobraVLM) -> None:
     compiled = CompileCounter()
     splice = torch.compile(model.splice, backend=compiled, fullgraph=True)
     for layouts in ((Layout(2), Layout(2)), (Layout(3), ONE_TILE), (Layout(4),), (ONE_TILE,) * 4):
-        pictures = Pictures(torch.randn(4, 3, 32, 32), layouts)
+        pictures = Pictures(torch.randn(4, 3, 32, 32), layouts, checked=True)
         torch.testing.assert_close(splice(rows(16), pictures), model.splice(rows(16), pictures))
     assert compiled.frame_count == 1
 
