@@ -111,7 +111,8 @@ class CobraCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """A run that is resumed has its weights in the checkpoint; those it once started from may be gone."""
-        self.model.resumed = self._get(self.config, "ckpt_path") is not None
+        if self._get(self.config, "ckpt_path") is not None:
+            self.model.origin, self.model.weights = self.model.weights, {}
 
     def _checkpointing(self, root: Path) -> list[Callback]:
         every = self._get(self.config, "checkpoint_every")

@@ -66,8 +66,8 @@ class CobraModule(L.LightningModule):
         self.muon = muon or []
         self.max_new_tokens = max_new_tokens
         self.weights = weights or {}
-        # set by who knows that a checkpoint will follow
-        self.resumed = False
+        # in the place of `weights`, where a checkpoint will follow: for copies that it does not hold
+        self.origin: dict[str, str] = {}
         self.model: CobraVLM | None = None
         self.entered: int | None = None
         self.answering = ExitStack()
@@ -102,12 +102,12 @@ class CobraModule(L.LightningModule):
         fits = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         model = self.build()
         self._check_parts(model)
-        if fits and not self.resumed:
+        if fits:
             load_parts(model, self.weights)
         objectives = [stage.objective(model) for stage in self.stages]
         # what a checkpoint leaves out may be a copy of the model as the run started
-        if fits and self.resumed and any(any(frozen_modules(objective)) for objective in objectives):
-            load_parts(model, self.weights)
+        if fits and self.origin and any(any(frozen_modules(objective)) for objective in objectives):
+            load_parts(model, self.origin)
             objectives = [stage.objective(model) for stage in self.stages]
         return model, objectives
 

@@ -90,13 +90,13 @@ def is_sharded(module: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
-def zero(module: nn.Module) -> Tensor:
+def zero(module: nn.Module) -> Tensor | int:
     """0, which gives each weight that learns and is gathered now a gradient, if of zeros.
 
     Devices add up their gradients of the same weights, also where one has used fewer of them.
     """
     learning = [p for p in module.parameters() if p.requires_grad and not isinstance(p, DTensor)]
-    return 0 * torch.stack([p.flatten()[0].float() for p in learning]).sum()
+    return sum(0 * p.flatten()[0] for p in learning)
 
 
 def start_moments(optimizer: AdamW) -> None:

@@ -88,11 +88,14 @@ def checkpoints(folder: Path) -> ModelCheckpoint:
     )
 
 
-class Resumed(L.Callback):
-    """Tells the module what the command line does."""
+class Name(L.Callback):
+    """Names weights to the module, as the command line does."""
+
+    def __init__(self, attribute: str) -> None:
+        self.attribute = attribute
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        pl_module.resumed = True
+        setattr(pl_module, self.attribute, {"lm": "somewhere"})
 
 
 @pytest.mark.parametrize(("objective", "reads"), [(NextToken, 0), (StayClose, 1)])
@@ -101,15 +104,16 @@ def test_a_resumed_run_reads_what_it_started_from_for_a_copy_alone(
 ) -> None:
     loaded: list[CobraVLM] = []
 
-    def load(model: CobraVLM, weights: object) -> None:
-        loaded.append(model)
-        torch.nn.init.constant_(model.lm.get_parameter("norm_f.weight"), 3.0)
+    def load(model: CobraVLM, weights: dict[str, str]) -> None:
+        for _ in weights:
+            loaded.append(model)
+            torch.nn.init.constant_(model.lm.get_parameter("norm_f.weight"), 3.0)
 
     monkeypatch.setattr("cobra.train.module.load_parts", load)
     stages = [stage("a", ["lm"], steps=5, objective=objective)]
-    run(stages, tmp_path, [checkpoints(tmp_path)], enable_checkpointing=True)
+    run(stages, tmp_path, [checkpoints(tmp_path), Name("weights")], enable_checkpointing=True)
     assert len(loaded) == 1
-    resumed = resume(stages, tmp_path, [Resumed()])
+    resumed = resume(stages, tmp_path, [Name("origin")])
     assert len(loaded) == 1 + reads
     names = [name for name, _ in resumed.named_parameters() if name.endswith("reference.lm.norm_f.weight")]
     assert all((resumed.get_parameter(name) == 3.0).all() for name in names)

@@ -24,7 +24,7 @@ from cobra.train.divergence import check_state
 from cobra.train.module import CobraModule, ModelError
 from cobra.train.muon_adamw import MuonAdamW
 from cobra.train.save_result import SaveResult
-from cobra.train.sharding import is_sharded, shard, whole
+from cobra.train.sharding import is_sharded, shard, whole, zero
 from cobra.train.write_answers import WriteAnswers
 from tests.models.builders import LMS, PROJECTORS, small_vit
 from tests.train.test_learning import StayClose
@@ -171,6 +171,11 @@ def answer_and_train_all() -> None:
 
 def test_every_sharded_model_answers_at_any_length_and_trains() -> None:
     on_two_devices(answer_and_train_all)
+
+
+def test_nothing_gathered_that_learns_is_no_hindrance() -> None:
+    """As where LoRA adapts the blocks of a language model alone."""
+    assert zero(nn.Linear(2, 2).requires_grad_(False)) == 0
 
 
 def test_muon_refuses_a_share_of_a_matrix() -> None:
