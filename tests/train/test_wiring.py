@@ -78,6 +78,7 @@ class Rates(L.Callback):
 
     def __init__(self) -> None:
         self.rates: list[float] = []
+        self.logged: list[float] = []
         self.momenta: set[tuple[float, float]] = set()
 
     def on_before_optimizer_step(
@@ -86,13 +87,17 @@ class Rates(L.Callback):
         self.rates.append(optimizer.param_groups[0]["lr"])
         self.momenta |= {group["betas"] for group in optimizer.param_groups if not group["muon"]}
 
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: object) -> None:
+        self.logged.append(trainer.callback_metrics["lr"].item())
+
 
 @pytest.mark.parametrize("muon", [[], ["lm"]])
 def test_the_optimizer_steps_with_the_rates_of_the_stages(muon: list[str], tmp_path: Path) -> None:
     rates = Rates()
     stages = [stage("a", ["lm"], steps=4, warmup=0.5, hold=0.0, decay="linear", lr=1.0), stage("b", ["lm"])]
-    run(stages, tmp_path, [rates], muon, accumulate_grad_batches=2, betas=(0.8, 0.9))
+    run(stages, tmp_path, [rates], muon, accumulate_grad_batches=2, betas=(0.8, 0.9), log_every_n_steps=1)
     assert rates.rates == [0.0, 0.5, 1.0, 0.5, 0.01, 0.01]
+    assert rates.logged[::2] == rates.logged[1::2] == pytest.approx(rates.rates)
     assert rates.momenta == {(0.8, 0.9)}
 
 
