@@ -28,9 +28,11 @@ def declare_missing_operators() -> torch.library.Library | None:
         return None
     if _binary_loads(spec.origin):
         return None
-    library = torch.library.Library("torchvision", "DEF")
+    # a part: another package may have declared some of them, and of whole libraries there can be one
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS:
-        library.define(schema)
+        if not hasattr(torch.ops.torchvision, schema.partition("(")[0]):
+            library.define(schema)
     return library
 
 
