@@ -22,12 +22,14 @@ class Segment:
 
     Attributes:
         text: as rendered.
-        is_answer: whether the assistant says it, so that it carries loss.
+        is_answer: whether the assistant says it.
+        is_learned: whether it carries loss: an answer that is not empty.
         before: what is rendered before it, since the last picture.
     """
 
     text: str
     is_answer: bool
+    is_learned: bool
     before: str
 
 
@@ -88,7 +90,8 @@ class Chat:
         segments, before = [], ""
         for text, is_answer in stretches:
             if text:
-                segments.append(Segment(text, is_answer, before))
+                is_learned = is_answer and self._ids.is_word(text)
+                segments.append(Segment(text, is_answer, is_learned, before))
             before = (before + text).rpartition(IMAGE_TEXT)[2]
         return segments
 

@@ -15,7 +15,7 @@ from cobra.data.record import Message, Part, Record, Role
 logger = logging.getLogger(__name__)
 
 # Part of the key under which a converted table is found again: raise it with any change to `_rows`.
-_VERSION = 1
+_VERSION = 2
 
 _PLACEHOLDER = "<image>"
 _ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
@@ -24,9 +24,13 @@ _ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", 
 class LlavaJson(Dataset[Record]):
     """Chats from a file of `{"id", "image", "conversations": [{"from", "value"}, ...]}`, an array or lines.
 
+    `{"messages": [{"role", "content"}, ...]}` is read as well, content being text or parts.
+
     The file is converted once to an Arrow table, which is mapped and not read, so that workers share it.
     Records without a picture are text only. `<image>` keeps its place in the text; pictures that no text
-    places come first. Records that are no chat are dropped, counted in `dropped` and logged in one line.
+    places come first. As by LLaVA, answers before the first question and a question after the last answer are
+    left out, and counted in `mended`; an answer may be empty, but not all. Records that are no chat are
+    dropped, counted in `dropped` and logged in one line with the first of each kind.
 
     Args:
         json: the file.
@@ -42,16 +46,23 @@ class LlavaJson(Dataset[Record]):
             raise FileNotFoundError(f"there is no folder {str(image_root)!r}: check `image_root`")
         self.table = _convert(path, cache_dir)
         self.source, self.image_root = path.stem, Path(image_root)
-        problems = self.table.data.column("problem").to_pylist()
+        problems, mended, ids = (
+            self.table.data.column(name).to_pylist() for name in ("problem", "mended", "id")
+        )
         self.kept = np.flatnonzero([not problem for problem in problems])
         self.dropped = dict(Counter(problem for problem in problems if problem))
+        self.mended = dict(Counter(what for what in mended if what))
         if not len(self.kept):
             raise ValueError(
                 f"none of the {len(problems)} records of {path} is a LLaVA-style chat: {self.dropped}"
             )
         if self.dropped:
             lost = len(problems) - len(self.kept)
-            logger.warning("dropped %d of %d records of %s: %s", lost, len(problems), path, self.dropped)
+            firsts = {problem: ids[problems.index(problem)] for problem in self.dropped}
+            logger.warning(
+                "dropped %d of %d records of %s: %s; the first of each: %s",
+                lost, len(problems), path, self.dropped, firsts,
+            )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -80,7 +91,8 @@ def _convert(path: Path, cache_dir: str | Path | None) -> Any:
 
     text = Value("string")
     turn = {"role": text, "text": text}
-    features = Features({"id": text, "images": List(text), "turns": List(turn), "problem": text})
+    names = ("id", "mended", "problem")
+    features = Features({**dict.fromkeys(names, text), "images": List(text), "turns": List(turn)})
     stat = path.stat()
     # a table is found again by these arguments
     key = {"path": str(path), "size": stat.st_size, "changed": stat.st_mtime_ns, "version": _VERSION}
@@ -97,7 +109,8 @@ def _rows(path: str, size: int, changed: int, version: int) -> Iterator[dict[str
         try:
             yield _row(raw, number)
         except ValueError as problem:
-            yield {"id": str(number), "images": [], "turns": [], "problem": str(problem)}
+            name = str(raw.get("id", number)) if isinstance(raw, dict) else str(number)
+            yield {"id": name, "images": [], "turns": [], "mended": "", "problem": str(problem)}
     if number < 0:
         raise ValueError(f"{path} holds no records: fetch it again")
 
@@ -108,7 +121,10 @@ def read_json_records(path: Path) -> Iterator[Any]:
     Raises:
         ValueError: where the file is no JSON or an array has no end, with the position.
     """
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 at byte {error.start}: save it as UTF-8") from error
     # a download may have stopped just after a record
     if text[:100].lstrip().startswith("[") and not text[-100:].rstrip().endswith("]"):
         raise ValueError(f"{path} is an array without an end at character {len(text)}: fetch it again")
@@ -128,13 +144,15 @@ def read_json_records(path: Path) -> Iterator[Any]:
 
 
 def _row(raw: Any, number: int) -> dict[str, Any]:
+    if isinstance(raw, dict) and isinstance(raw.get("messages"), list):
+        raw = {**raw, **_as_llava(raw["messages"])}
     if not isinstance(raw, dict) or not isinstance(raw.get("conversations"), list):
         raise ValueError("no conversations")
-    turns = [_turn(turn) for turn in raw["conversations"]]
+    turns, mended = _whole([_turn(turn, number) for number, turn in enumerate(raw["conversations"])])
     if any(turn["role"] != ("assistant" if n % 2 else "user") for n, turn in enumerate(turns)):
         raise ValueError("roles do not alternate")
-    if not turns or len(turns) % 2:
-        raise ValueError("ends on a human turn" if turns else "no turns")
+    if not any(turn["text"].strip() for turn in turns[1::2]):
+        raise ValueError("no answer" if turns else "no turns")
     images = raw.get("image") or raw.get("images") or []
     images = [images] if isinstance(images, str) else images
     if not isinstance(images, list) or not all(isinstance(name, str) for name in images):
@@ -144,14 +162,49 @@ def _row(raw: Any, number: int) -> dict[str, Any]:
         turns[0]["text"] = _PLACEHOLDER * len(images) + turns[0]["text"]
     elif placed != len(images):
         raise ValueError("<image> and pictures differ in number")
-    return {"id": str(raw.get("id", number)), "images": images, "turns": turns, "problem": ""}
+    return {
+        "id": str(raw.get("id", number)),
+        "images": images,
+        "turns": turns,
+        "mended": mended,
+        "problem": "",
+    }
 
 
-def _turn(turn: Any) -> dict[str, str]:
+def _whole(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], str]:
+    """From the first question to the last answer, and what that leaves out."""
+    roles = [turn["role"] for turn in turns]
+    start = roles.index("user") if "user" in roles else len(turns)
+    stop = len(turns) - (roles[-1:] == ["user"])
+    left_out = {"starts with an answer": start > 0, "ends on a question": stop < len(turns)}
+    return turns[start:stop], ", ".join(what for what, is_so in left_out.items() if is_so)
+
+
+def _as_llava(messages: list[Any]) -> dict[str, Any]:
+    """Messages as OpenAI's and Hugging Face's chats have them, whose parts may name pictures."""
+    images, turns = [], []
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            images += [part["image"] for part in content if isinstance(part, dict) and "image" in part]
+            content = "".join(
+                _PLACEHOLDER if part.get("type") == "image" else str(part.get("text", ""))
+                for part in content
+                if isinstance(part, dict)
+            )
+        turns.append({"from": message.get("role") if isinstance(message, dict) else None, "value": content})
+    return {"conversations": turns, **({"images": images} if images else {})}
+
+
+def _turn(turn: Any, number: int) -> dict[str, str]:
     if not isinstance(turn, dict) or turn.get("from") not in _ROLES:
-        raise ValueError("unknown role")
+        # every published template has a system text of its own, or none
+        is_system = isinstance(turn, dict) and turn.get("from") == "system"
+        raise ValueError("a system turn, for which no template has a place" if is_system else "unknown role")
     role, text = _ROLES[turn["from"]], turn.get("value")
-    if not isinstance(text, str) or not text.strip():
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"turn {number} is no text, but {type(text).__name__}")
+    if text is None or not (text.strip() or role == "assistant"):
         raise ValueError("empty turn")
     if role == "assistant" and _PLACEHOLDER in text:
         raise ValueError("an answer contains <image>")

@@ -22,7 +22,7 @@ class Example:
 
     Attributes:
         ids: token ids, IMAGE_ID repeated where a picture's tokens go.
-        labels: as ids in the assistant's turns, IGNORE_ID elsewhere.
+        labels: as ids in the assistant's turns that say something, IGNORE_ID elsewhere.
         pictures: in reading order.
         record: where it came from.
     """
@@ -137,7 +137,7 @@ class Processor:
                     new = [IMAGE_ID] * next(image_tokens, 0) + new
                     placed += 1
                 ids += new
-                labels += new if segment.is_answer else [IGNORE_ID] * len(new)
+                labels += new if segment.is_learned else [IGNORE_ID] * len(new)
         if placed != len(layouts):
             raise ValueError(
                 f"record {record!r} has {len(layouts)} pictures but its text places {placed}: remove "

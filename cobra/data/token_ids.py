@@ -64,6 +64,10 @@ class TokenIds:
         """A user's text for the template: no special token is in it; `encode` takes the guards out again."""
         return self._special.sub(_guarded, text)
 
+    def is_word(self, text: str) -> bool:
+        """Whether rendered text has more in it than special tokens and spaces."""
+        return bool(self._special.sub("", text).strip())
+
     def encode(self, text: str, before: str = "") -> list[int]:
         """Token ids of rendered text; `before` it stands nothing at the start of all and after a picture."""
         key = (self._seam(before), text)

@@ -86,13 +86,12 @@ def test_bad_records_are_dropped_counted_and_logged_once(
 ) -> None:
     good = {"id": "good", "conversations": chat("hi", "hello")}
     bad: dict[str, list[Any]] = {
-        "roles do not alternate": [
-            [*chat("a", "b"), {"from": "gpt", "value": "c"}],
-            list(reversed(chat("a", "b"))),
-        ],
-        "ends on a human turn": [chat("a"), chat("a", "b", "c")],
-        "no turns": [[]],
-        "empty turn": [chat("a", " "), chat("", "b"), [{"from": "human"}, {"from": "gpt", "value": "b"}]],
+        "roles do not alternate": [[*chat("a", "b"), {"from": "gpt", "value": "c"}]],
+        "no turns": [[], chat("a"), list(reversed(chat("a", "b")))],
+        "no answer": [chat("a", " ")],
+        "empty turn": [chat("", "b"), [{"from": "human"}, {"from": "gpt", "value": "b"}]],
+        "turn 1 is no text, but int": [[*chat("a"), {"from": "gpt", "value": 1}]],
+        "a system turn, for which no template has a place": [[{"from": "system", "value": "a"}]],
         "unknown role": [[{"from": "narrator", "value": "a"}], ["a", "b"]],
         "an answer contains <image>": [chat("a", "<image>")],
         "<image> and pictures differ in number": [chat("<image>", "b")],
@@ -113,6 +112,39 @@ def test_bad_records_are_dropped_counted_and_logged_once(
     assert data.dropped == expected
     assert len(caplog.records) == 1
     assert f"dropped {len(rows) - 1} of {len(rows)}" in caplog.text
+    assert "'no turns': '1'" in caplog.text
+
+
+def test_what_llava_leaves_out_is_left_out_and_counted(tmp_path: Path) -> None:
+    picture = {"image": "a.jpg"}
+    rows = [
+        {"id": 0, "conversations": [{"from": "gpt", "value": "Hello"}, *chat("<image>a", "b")], **picture},
+        {"id": 1, "conversations": chat("<image>a", "b", "thank you"), **picture},
+        {"id": 2, "conversations": chat("<image>a", "", "c", "d"), **picture},
+    ]
+    data = load(tmp_path, rows)
+    said = [[message.text for message in record.messages] for record in records(data)]
+    assert said == [["a", "b"], ["a", "b"], ["a", "", "c", "d"]]
+    assert data.dropped == {}
+    assert data.mended == {"starts with an answer": 1, "ends on a question": 1}
+
+
+def test_messages_with_parts_are_read_like_conversations(tmp_path: Path) -> None:
+    parts = [{"type": "image", "image": "a.jpg"}, {"type": "text", "text": "what?"}]
+    rows = [
+        {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "this"}]},
+        {"image": "a.jpg", "conversations": chat("<image>what?", "this")},
+        {"messages": [{"role": "user", "content": [3]}, 4]},
+    ]
+    first, second = records(load(tmp_path, rows))
+    assert (first.messages, first.images) == (second.messages, second.images)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_named_with_the_remedy(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes('[{"id": "é"}]'.encode(encoding))
+    with pytest.raises(ValueError, match=r"a\.json is no UTF-8 at byte \d+: save it as UTF-8$"):
+        LlavaJson(tmp_path / "a.json", tmp_path, tmp_path)
 
 
 def test_lines_are_read_like_an_array(tmp_path: Path) -> None:
