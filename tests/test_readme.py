@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,14 @@ def block(language: str, start: str) -> str:
     return next(text for text in blocks if text.startswith(start))
 
 
-def test_its_projector_trains_from_one_file_and_a_line_of_yaml(
+def test_its_projector_and_its_hybrid_train_from_one_file_and_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage/gated.py").write_text(block("python", "# cobra/models/projectors/gated.py"))
     line = block("yaml", "projector:").replace("cobra.models.projectors.gated", "mypackage.gated")
-    model = f"model: {{model: {{init_args: {{{line.strip()}}}}}}}\n"
-    (tmp_path / "gated.yaml").write_text(f"{model}stages: [{STAGE}]\n")
+    parts = textwrap.indent(line + block("yaml", "lm:"), 6 * " ")
+    (tmp_path / "gated.yaml").write_text(f"model:\n  model:\n    init_args:\n{parts}stages: [{STAGE}]\n")
     configs = ["-c", str(ROOT / "configs/cobra_tiny.yaml"), "-c", str(tmp_path / "gated.yaml")]
     small = [f"--data.train.{name}.init_args.size=4" for name in ("cells", "captions", "questions")]
     out = ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.limit_val_batches", "0"]
@@ -41,6 +42,7 @@ def test_its_projector_trains_from_one_file_and_a_line_of_yaml(
     main()
     config = json.loads((tmp_path / "run/model/config.json").read_text())
     projector = config["model"]["init_args"]["projector"]
+    assert len(config["model"]["init_args"]["lm"]["init_args"]["mixers"]) == 3
     assert projector == {"class_path": "mypackage.gated.GatedProjector", "init_args": {"temperature": 0.5}}
     with safe_open(tmp_path / "run/model/model.safetensors", framework="pt") as weights:
         assert "projector.gate.weight" in weights.keys()  # noqa: SIM118  (no mapping)

@@ -1,6 +1,6 @@
 """Language models that are a stack of blocks, whatever mixes the tokens in each."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -28,15 +28,32 @@ class Names:
     final_norm: str = "norm_f"
 
 
-class Block(nn.ModuleDict):
-    """Norms and mixers in turn, by name: each mixer reads the norm of the sum of all before it.
+class Block(nn.Module):
+    """Residual branches: each mixer reads the norm of the sum of all before it, which is kept in fp32.
 
-    The sum is kept in fp32.
+    Args:
+        parts: norms and mixers in turn, by their names in a checkpoint.
     """
 
+    def __init__(self, parts: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+        mixers = [mixer for _, mixer in self.branches()]
+        for other in (mixer for mixer in mixers if not isinstance(mixer, Mixer)):
+            raise ValueError(f"a block holds Mixers, not a {type(other).__name__}: name another class")
+        names = [name for mixer in mixers for name in mixer.layout]
+        if len(set(names)) < len(names):
+            raise ValueError(f"mixers of a block share a state, but two call a buffer the same: {names}")
+
+    @property
+    def layout(self) -> Layout:
+        """The buffers of all its mixers."""
+        return {name: buffer for _, mixer in self.branches() for name, buffer in mixer.layout.items()}
+
     def branches(self) -> Iterator[tuple[RMSNorm, Mixer]]:
-        """Each mixer and its norm."""
-        parts: Iterator[Any] = iter(self.values())
+        """Each mixer behind its norm."""
+        parts: Iterator[Any] = self.children()
         return zip(parts, parts, strict=True)
 
     def forward(
@@ -131,7 +148,7 @@ class StackedLM(LanguageModel):
 
     def layouts(self) -> list[Layout]:
         """See `LanguageModel.layouts`."""
-        return [{k: v for _, mixer in b.branches() for k, v in mixer.layout.items()} for b in self.blocks]
+        return [block.layout for block in self.blocks]
 
     def tables(self, length: int, device: torch.device) -> dict[Rotary, Tensor]:
         """See `LanguageModel.tables`."""
@@ -146,14 +163,13 @@ class StackedLM(LanguageModel):
     def _block(
         self, mixer: Callable[[int], Mixer], mlp: Callable[[int], Mixer] | None, norm_eps: float
     ) -> Block:
-        names = [(self.names.norm, self.names.mixer), (self.names.mlp_norm, self.names.mlp)]
-        parts: dict[str, nn.Module] = {}
-        for (norm, name), make in zip(names, [mixer] if mlp is None else [mixer, mlp], strict=False):
-            parts[norm], parts[name] = RMSNorm(self.d_model, norm_eps), make(self.d_model)
-            if not isinstance(parts[name], Mixer):
-                raise ValueError(
-                    f"a block holds a Mixer, not a {type(parts[name]).__name__}: name another class"
-                )
+        names = self.names
+        parts: dict[str, nn.Module] = {
+            names.norm: RMSNorm(self.d_model, norm_eps),
+            names.mixer: mixer(self.d_model),
+        }
+        if mlp is not None:
+            parts |= {names.mlp_norm: RMSNorm(self.d_model, norm_eps), names.mlp: mlp(self.d_model)}
         return Block(parts)
 
     def _final_norm(self, hidden: Tensor, residual: Tensor | None) -> Tensor:

@@ -65,11 +65,12 @@ class Tokens:
 def packed(embeds: Tensor, mask: Tensor | None, seq_idx: Tensor | None) -> Tokens:
     """Tokens that follow nothing, for attention among themselves."""
     count, device = embeds.shape[1], embeds.device
-    before = torch.arange(count, device=device)[None] if mask is None else mask.cumsum(1) - mask.long()
-    positions = before if mask is None else before + mask.long() - 1
+    positions = torch.arange(count, device=device)[None] if mask is None else mask.cumsum(1) - 1
     if seq_idx is not None:
         starts = seq_idx.diff(dim=1, prepend=seq_idx[:, :1] - 1) != 0
-        positions = positions - torch.where(starts, before, 0).cummax(1).values
+        # positions of a sequence's first token, whether that is read or not
+        first = positions + 1 - (1 if mask is None else mask.long())
+        positions = positions - torch.where(starts, first, 0).cummax(1).values
     if mask is None and seq_idx is None:
         return Tokens(positions=positions)
     seen = torch.ones(count, count, dtype=torch.bool, device=device).tril()
