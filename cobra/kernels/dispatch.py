@@ -43,7 +43,7 @@ def in_folder(package: str) -> Callable[[str], Function | None]:
     return find
 
 
-class Kernel(NamedTuple):
+class Implementation(NamedTuple):
     """What runs an op on a backend, and the calls of it that are taken."""
 
     function: Function
@@ -62,7 +62,7 @@ class Backend:
         find: the function that runs an op, or None if it has none. Asked only if it can run.
 
     Attributes:
-        kernels: what it has, by op; found when it is first needed.
+        ops: what it has of them; found when it is first needed.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Backend:
     dtypes: tuple[torch.dtype, ...]
     unavailable: Callable[[], str | None]
     find: Callable[[str], Function | None]
-    kernels: dict[str, Kernel] = field(default_factory=dict, init=False)
+    ops: dict[str, Implementation] = field(default_factory=dict, init=False)
 
     def refusal(
         self, op: str, device: torch.device, dtype: torch.dtype, exporting: bool = False
@@ -84,11 +84,12 @@ class Backend:
             return f"takes {', '.join(map(str, self.dtypes))}, not {dtype}"
         if (reason := self.unavailable()) is not None:
             return reason
-        if op not in self.kernels:
+        if op not in self.ops:
             # all at once: torch.compile does not see what is added later
-            found = {name: self.find(name) for name in OPS}
-            self.kernels.update({name: Kernel(f, limits_of(f)) for name, f in found.items() if f is not None})
-        return None if op in self.kernels else f"has no {op}"
+            for name in OPS:
+                if (function := self.find(name)) is not None:
+                    self.ops[name] = Implementation(function, limits_of(function))
+        return None if op in self.ops else f"has no {op}"
 
 
 REFERENCE = "reference"
@@ -151,14 +152,16 @@ def _op(check: Callable[P, R], dtype_of: str | None) -> Callable[P, R]:
         like, device = values[position], values[0].device
         dtype = like if isinstance(like, torch.dtype) else like.dtype
         call, exporting = Call(name, device, dtype, names, values), is_exporting()
+        refusals: tuple[tuple[int, str], ...] = ()
         for number in _candidates(name, device, dtype, _asked, exporting):
-            function, limits = BACKENDS[number].kernels[name]
+            function, limits = BACKENDS[number].ops[name]
             for limit in limits:
                 if not limit.accepts(call):
+                    refusals += ((number, limit.reason),)
                     break
             else:
                 return function(*values)
-        raise RuntimeError(_refusals(call, _asked, exporting))
+        return _refuse(name, device, dtype, _asked, exporting, refusals)
 
     OPS[name] = bound = _bound(check, forward)
     return bound
@@ -205,20 +208,27 @@ def _candidates(
     return found
 
 
-def _refusals(call: Call, asked: str | None, exporting: bool) -> str:
+# likewise, so that the message comes out of the compiler
+@torch.compiler.assume_constant_result
+def _refuse(
+    op: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    asked: str | None,
+    exporting: bool,
+    refusals: tuple[tuple[int, str], ...],
+) -> Any:
+    """Raise the reasons of all."""
     reasons = []
-    for backend in BACKENDS if asked is None else (BACKENDS[_number(asked)],):
-        reason = backend.refusal(call.op, call.device, call.dtype, exporting)
-        if reason is None:
-            limits = backend.kernels[call.op].limits
-            reason = "; ".join(limit.reason for limit in limits if not limit.accepts(call))
-        reasons.append(f"{backend.name}: {reason}")
+    for number in range(len(BACKENDS)) if asked is None else (_number(asked),):
+        reason = BACKENDS[number].refusal(op, device, dtype, exporting) or dict(refusals)[number]
+        reasons.append(f"{BACKENDS[number].name}: {reason}")
     remedy = (
         "move or cast the inputs"
         if asked is None
         else f"unset COBRA_BACKEND or leave use_backend({asked!r}) to let another run it"
     )
-    return f"no backend runs {call.op} on {call.device} in {call.dtype} ({'; '.join(reasons)}); {remedy}"
+    raise RuntimeError(f"no backend runs {op} on {device} in {dtype} ({'; '.join(reasons)}); {remedy}")
 
 
 def _number(name: str) -> int:

@@ -35,7 +35,7 @@ def explain(device: torch.device, dtype: torch.dtype) -> list[Explanation]:
         for backend in dispatch.BACKENDS:
             reason = backend.refusal(op, device, dtype)
             if reason is None:
-                reason = "; ".join(["ok", *(limit.reason for limit in backend.kernels[op].limits)])
+                reason = "; ".join(["ok", *(limit.reason for limit in backend.ops[op].limits)])
             rows.append(Explanation(op, backend.name, reason, backend in first))
     return rows
 

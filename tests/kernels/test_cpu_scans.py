@@ -18,6 +18,7 @@ from tests.kernels.sequence_inputs import (
     HEADS,
     STATE,
     Inputs,
+    conv,
     normal,
     packed,
     scan,
@@ -153,7 +154,7 @@ def test_y_needs_no_final_state(make: Callable[..., Inputs], length: int, backen
 @pytest.mark.parametrize("given", ["nothing", "zeros", "a constant"])
 @pytest.mark.parametrize("used", ["y", "state"])
 @pytest.mark.parametrize("length", [1, 128, 129, 200])
-@pytest.mark.parametrize("case", PLAIN, ids=str)
+@pytest.mark.parametrize("case", [*PLAIN, Case("causal_conv1d", conv)], ids=str)
 def test_gradients_of_one_result_alone(case: Case, length: int, used: str, given: str) -> None:
     """The products with a state that is zero, or whose gradient is, are left out."""
     inputs = case.make(length)

@@ -68,7 +68,6 @@ def causal_conv1d_backward(
     """Gradients of x, the filter, the bias and the first state."""
     (batch, _, channels), taps = x.shape, weight.shape[1]
     dy = x.new_zeros(x.shape) if dy is None else dy
-    dfinal_state = x.new_zeros(batch, channels, taps - 1) if dfinal_state is None else dfinal_state
     dx, dinitial = x.new_empty(x.shape), native_room(initial_state, x)
     # summed over the tokens of each row; over the rows below
     dweight = x.new_empty(batch, taps, channels, dtype=torch.float32)

@@ -20,7 +20,8 @@ struct Array {
   int64_t stride[3];
 };
 
-// Causal depthwise convolution: B batch, L tokens, C channels, K taps; visits as in scan_abi.h.
+// Causal depthwise convolution: B batch, L tokens, C channels, K taps; visits as in scan_abi.h. The backward takes
+// an absent gradient of the final state as zeros.
 struct Conv1d {
   Array x, weight, bias, initial_state, seq_idx, mask;  // (B, L, C) (C, K) (C) (B, C, K - 1) (B, L) (B, L)
   Array y, final_state;                                 // (B, L, C) (B, C, K - 1)
