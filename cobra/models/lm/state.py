@@ -124,8 +124,8 @@ class State:
         """
         if other.rows != len(rows) or other.layouts != self.layouts:
             raise ValueError(
-                f"a state of {other.rows} rows and {len(other.layers)} layers do not fit {len(rows)} rows of "
-                f"{len(self.layers)} layers: allocate both from one model, and name as many rows"
+                f"a state of {other.rows} rows and {len(other.layers)} layers does not fit {len(rows)} rows "
+                f"of {len(self.layers)} layers: allocate both from one model, and name as many rows"
             )
         self._copy(rows, other, range(other.rows))
 
