@@ -120,6 +120,23 @@ def test_prefill_is_steps(lm: LanguageModel, embeds: Tensor) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("lm", ["hybrid", "llama", "mobile_llm_shared", "phi"], indirect=True)
+def test_a_step_past_the_kernel_that_takes_it_whole_is_the_same(lm: LanguageModel, embeds: Tensor) -> None:
+    mask = torch.arange(TOKENS) >= torch.tensor([[0], [4]])
+    whole, apart = (lm.allocate_state(2, TOKENS) for _ in range(2))
+    assert whole.tables
+    # as on devices without such a kernel; rows are of different lengths
+    apart.tables = {}
+    for state in (whole, apart):
+        lm.prefill(embeds[:, :9], state, mask[:, :9])
+    for embed in embeds[:, 9:].unbind(1):
+        assert_close(lm.step(embed, apart), lm.step(embed, whole))
+    assert_same(apart, whole)
+    with pytest.raises(ValueError, match="max_length"):
+        lm.step(lm.step(embed, apart), apart)
+
+
+@torch.no_grad()
 def test_a_batch_is_its_rows_alone(lm: LanguageModel, embeds: Tensor) -> None:
     hidden, state = after(lm, embeds)
     for row in range(2):

@@ -38,17 +38,19 @@ def attention_step(
     scale: float | None,
 ) -> Tensor:
     """One token between the linears of an attention layer; as `ops.attention_step`."""
-    room, rows = keys.shape[2], torch.arange(len(q), device=q.device)
-    if not ((lengths >= 0) & (lengths < room)).all():
-        raise ValueError(f"lengths are {lengths.tolist()} but keys hold {room} tokens: allocate more")
+    room, rows, had = keys.shape[2], torch.arange(len(q), device=q.device), lengths.tolist()
+    if not all(0 <= length < room for length in had):
+        raise ValueError(f"lengths are {had} but keys hold {room} tokens: allocate more")
     # 1. rotate
     turns = rotation[lengths].unsqueeze(1)  # (B, 1, R)
     q, k = rotate(q, turns), rotate(k, turns)
     # 2. write
     keys[rows, :, lengths] = k.to(keys.dtype)
     values[rows, :, lengths] = v.to(values.dtype)
-    # 3. attend
-    return decode_attention(q, keys, values, lengths + 1, scale)
+    # 3. attend, to nothing behind the longest row
+    end = max(had, default=0) + 1
+    ends = None if min(had, default=0) + 1 == end else lengths + 1
+    return decode_attention(q, keys[:, :, :end], values[:, :, :end], ends, scale)
 
 
 def advance(lengths: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Attention over all tokens so far, whose keys and values are kept."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -53,6 +54,8 @@ class Attention(Mixer):
 
     def step(self, x: Tensor, state: LayerState, tokens: Tokens) -> Tensor:
         """See `Mixer.step`."""
+        if tokens.slots is not None:
+            return self(x[:, None], state, tokens)[:, 0]
         assert tokens.lengths is not None
         past = (state["keys"], state["values"], tokens.lengths, tokens.rotations[self.rotary])
         return self.o_proj(attention_step(*self._heads(x), *past).flatten(1))
@@ -79,11 +82,13 @@ def attend(
         q: of the last T of S tokens.
         keys: head h reads group h // (H / G).
         values: as keys.
-        attn_mask: (B or 1, 1, T, S) bool, what each query sees; None: all up to itself, where T is 1 or S.
+        attn_mask: (B or 1, 1, T, S) bool, what each query sees; or, for one query, how many tokens each row
+            has, (B, 1, 1, 1) int64. None: all up to the query itself, where T is 1 or S.
         scale: 1 / sqrt(P) by default.
     """
-    if q.shape[2] == 1 and attn_mask is None:
-        return decode_attention(q[:, :, 0], keys, values, scale=scale).unsqueeze(2)
+    if q.shape[2] == 1 and (attn_mask is None or attn_mask.dtype == torch.int64):
+        lengths = None if attn_mask is None else attn_mask[:, 0, 0, 0]
+        return decode_attention(q[:, :, 0], keys, values, lengths, scale=scale).unsqueeze(2)
     shared = q.shape[1] // keys.shape[1]
     if shared > 1:
         # little beside T x S scores, and no fused kernel is lost, as with enable_gqa under a mask

@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +52,7 @@ class MambaLM(StackedLM):
         mixer = partial(
             MambaMixer, d_state=d_state, expand=expand, d_conv=d_conv, dt_rank=dt_rank, dt_range=dt_range
         )
-        super().__init__(vocab_size, d_model, repeat(mixer, n_layers), norm_eps=norm_eps)
+        super().__init__(vocab_size, d_model, [mixer] * n_layers, norm_eps=norm_eps)
 
 
 class FusedLinear(nn.Linear):

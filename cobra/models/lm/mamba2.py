@@ -58,7 +58,7 @@ class Mamba2LM(StackedLM):
             chunk_size=chunk_size, dt_range=dt_range, norm_eps=norm_eps,
         )  # fmt: skip
         mixers = (partial(mixer, A_range=rates) for rates in _by_layer(A_range, n_layers))
-        super().__init__(vocab_size, d_model, mixers, norm_eps=norm_eps)
+        super().__init__(vocab_size, d_model, list(mixers), norm_eps=norm_eps)
 
 
 def _by_layer(ranges: Any, n_layers: int) -> Iterable[Range]:

@@ -1,7 +1,6 @@
 """MobileLLM: deep and thin, with shared keys and values, a tied embedding and, in LS, shared blocks."""
 
 from functools import partial
-from itertools import repeat
 
 from torch import nn
 
@@ -47,7 +46,7 @@ class MobileLLM(StackedLM):
     ) -> None:
         attention = partial(Attention, n_heads=n_heads, n_kv_heads=n_kv_heads, rope_theta=rope_theta)
         mlp = partial(GatedMLP, d_ff=d_ff)
-        super().__init__(vocab_size, d_model, repeat(attention, n_layers), mlp, norm_eps)
+        super().__init__(vocab_size, d_model, [attention] * n_layers, mlp, norm_eps)
         self.passes = 2 if share_blocks else 1
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):

@@ -1,6 +1,6 @@
 """Language models that are a stack of blocks, whatever mixes the tokens in each."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from cobra.models.lm.layers import RMSNorm, TiedEmbedding, method
 from cobra.models.lm.mixer import Mixer
 from cobra.models.lm.rotary import Rotary
 from cobra.models.lm.state import LayerState, Layout, State
-from cobra.models.lm.tokens import Tokens
+from cobra.models.lm.tokens import Tokens, following
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class StackedLM(LanguageModel):
         self,
         vocab_size: int,
         d_model: int,
-        mixers: Iterable[Callable[[int], Mixer]],
+        mixers: Sequence[Callable[[int], Mixer]],
         mlp: Callable[[int], Mixer] | None = None,
         norm_eps: float = 1e-5,
     ) -> None:
@@ -127,10 +127,7 @@ class StackedLM(LanguageModel):
 
     def read(self, embeds: Tensor, layers: list[LayerState] | None, tokens: Tokens) -> Tensor:
         """See `LanguageModel.read`."""
-        if tokens.positions is not None:
-            turns = {rotary: rotary.turns(tokens.positions) for rotary in self._rotaries()}
-            tokens = replace(tokens, rotations={r: x[:, None].to(embeds.dtype) for r, x in turns.items()})
-        hidden, residual = embeds, None
+        hidden, residual, tokens = embeds, None, self._turned(tokens, embeds.dtype)
         for index, block in enumerate(self.blocks):
             hidden, residual = block(hidden, residual, None if layers is None else layers[index], tokens)
         return self._final_norm(hidden, residual)
@@ -138,6 +135,8 @@ class StackedLM(LanguageModel):
     def step(self, embed: Tensor, state: State) -> Tensor:
         """See `LanguageModel.step`."""
         hidden, residual, tokens = embed, None, Tokens(lengths=state.lengths, rotations=state.tables)
+        if state.grows and not state.tables:
+            tokens = self._turned(following(state, embed[:, None], None), embed.dtype)
         for block, layer in zip(self.blocks, state.layers, strict=True):
             hidden, residual = block.step(hidden, residual, layer, tokens)
         advance(state.lengths)
@@ -153,7 +152,9 @@ class StackedLM(LanguageModel):
 
     def tables(self, length: int, device: torch.device) -> dict[Rotary, Tensor]:
         """See `LanguageModel.tables`."""
-        return {rotary: rotary.turns(torch.arange(length, device=device)) for rotary in self._rotaries()}
+        # elsewhere each layer would wait for the lengths, which a step then looks up once
+        rotaries = self._rotaries() if device.type == "cpu" else set()
+        return {rotary: rotary.turns(torch.arange(length, device=device)) for rotary in rotaries}
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, with the mixers that were built."""
@@ -175,6 +176,13 @@ class StackedLM(LanguageModel):
 
     def _final_norm(self, hidden: Tensor, residual: Tensor | None) -> Tensor:
         return method(getattr(self, self.names.final_norm), "add")(hidden, residual)[0]
+
+    def _turned(self, tokens: Tokens, dtype: torch.dtype) -> Tokens:
+        """The same with the turns of their positions, where they have any."""
+        if tokens.positions is None:
+            return tokens
+        turns = {rotary: rotary.turns(tokens.positions) for rotary in self._rotaries()}
+        return replace(tokens, rotations={rotary: x[:, None].to(dtype) for rotary, x in turns.items()})
 
     def _rotaries(self) -> set[Rotary]:
         return {mixer.rotary for block in self.blocks for _, mixer in block.branches() if mixer.rotary}

@@ -47,7 +47,7 @@ class Tokens:
         seq_idx: (B, T), the packed sequence of each; None: there is one a row.
         positions: (B, T) or (1, T), of each in its sequence; a masked one has that of the one before.
         attn_mask: which tokens each one sees, as `attention.attend` takes it.
-        slots: where keys and values go; None without a state.
+        slots: where keys and values go; None without a state, and in a step that kernels make alone.
         rotations: turns at `positions` by rotary embedding, (B or 1, 1, T, R); in a step at all positions,
             (max_length, R).
         lengths: in a step, (B,) int64: tokens that each row has.
@@ -99,6 +99,12 @@ def following(state: State, embeds: Tensor, mask: Tensor | None) -> Tokens:
         return Tokens(
             positions=positions, attn_mask=None if simple else _up_to(positions, end), slots=Slots(end, begin)
         )
+    if mask is None and count == 1:
+        end, rows = max(lengths) + 1, torch.arange(len(lengths), device=device)
+        state.check_room(end)
+        slots = Slots(end, places=(rows, torch.zeros_like(rows), state.lengths))
+        stops = state.lengths[:, None, None, None] + 1
+        return Tokens(positions=state.lengths[:, None], attn_mask=stops, slots=slots)
     read = mask if mask is not None else torch.ones(embeds.shape[:2], dtype=torch.bool, device=device)
     stops = state.lengths + read.sum(1)
     end = max(1, *stops.tolist())
