@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 
-def on_two_devices(function: Callable[..., None], *args: Any, seconds: int = 45) -> None:
+def on_two_devices(function: Callable[..., None], *args: Any, seconds: int = 240) -> None:
     """Run `function(*args)` in two forked processes, as Lightning and torch find them; raise what one raises.
 
     Devices that wait for each other would do so for ever, so after some seconds they end in an error.
