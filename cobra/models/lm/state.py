@@ -55,6 +55,7 @@ class State:
     Attributes:
         layers: buffers of each layer by name, (B, *shape), or (B, ..., max_length, width) where they grow.
         lengths: (B,) int64, tokens that each row has read; a masked one is not read.
+        grows: whether it can be full.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class State:
     ) -> None:
         self.layouts, self.rows, self.max_length = layouts, rows, max_length
         self.dtype, self.recurrent_dtype, self.tables = dtype, recurrent_dtype, tables
+        self.grows = any(buffer.grows for layout in layouts for buffer in layout.values())
         # lengths are read even where there is no memory
         self.lengths = torch.zeros(rows, dtype=torch.int64, device="cpu" if device.type == "meta" else device)
         # one memory, since a layer's may not fill a huge page
@@ -87,11 +89,6 @@ class State:
             tensor.nbytes // self.max_length * (context + 1) if buffer.grows else 2 * tensor.nbytes
             for buffer, tensor in self._buffers()
         )
-
-    @property
-    def grows(self) -> bool:
-        """Whether it can be full."""
-        return any(buffer.grows for buffer, _ in self._buffers())
 
     def check_room(self, tokens: int) -> None:
         """Refuse rows of more tokens than it can hold, with a ValueError."""
