@@ -75,13 +75,13 @@ def _write_vlm(checkpoint: Checkpoint, out: Path, towers: list[Path], tokenizer:
     model = build_on_meta(checkpoint.tree)
     assert isinstance(model, CobraVLM)
     chat.check_vocabulary(model.lm.vocab_size)
-    with _writing(out, tensors) as folder:
+    with _writing(checkpoint, out, tensors) as folder:
         chat.save(folder)
         write_config(folder, VLM, model.config())
 
 
 def _write_lm(checkpoint: Checkpoint, out: Path) -> None:
-    with _writing(out, checkpoint.part("lm")) as folder:
+    with _writing(checkpoint, out, checkpoint.part("lm")) as folder:
         _copy_tokenizer(checkpoint, folder)
         write_config(folder, LM, build_on_meta(checkpoint.tree).config())
 
@@ -93,7 +93,7 @@ def _write_hugging_face(checkpoint: Checkpoint, out: Path) -> None:
     tensors = {to_hugging_face_name(name): tensor for name, tensor in checkpoint.part("lm").items()}
     if not tensors:
         raise ValueError(f"{checkpoint.source.path} holds no language model to write")
-    with _writing(out, tensors) as folder:
+    with _writing(checkpoint, out, tensors) as folder:
         _copy_tokenizer(checkpoint, folder)
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -122,7 +122,7 @@ def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 @contextmanager
-def _writing(out: Path, tensors: dict[str, Stored]) -> Iterator[Path]:
+def _writing(checkpoint: Checkpoint, out: Path, tensors: dict[str, Stored]) -> Iterator[Path]:
     """A temporary folder that becomes `out`; the weights are in it when the block starts."""
     size = sum(tensor.nbytes for tensor in tensors.values())
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -131,7 +131,10 @@ def _writing(out: Path, tensors: dict[str, Stored]) -> Iterator[Path]:
         if size > free:
             raise OSError(f"{out} needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: make room")
         task = bar.add_task("weights", total=size)
-        write_tensors(folder / WEIGHTS, tensors, lambda written: bar.advance(task, written))
+        try:
+            write_tensors(folder / WEIGHTS, tensors, lambda written: bar.advance(task, written))
+        except ValueError as error:
+            raise ValueError(f"{checkpoint.source.path}: {error}") from error
         yield folder
 
 
