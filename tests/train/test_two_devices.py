@@ -12,7 +12,6 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -29,7 +28,7 @@ from cobra.train.module import CobraModule
 from cobra.train.schedule import StageSampler, make_plan
 from cobra.train.write_answers import WriteAnswers
 from tests.models.builders import PROJECTORS, VOCAB, small_vit
-from tests.test_cli import ON_CPU, ROOT, instantiate, run
+from tests.test_cli import ON_CPU, run
 from tests.train.test_module import Noise, stage
 
 TOKENIZER = "cobra:data/shapes/tokenizer"
@@ -181,15 +180,6 @@ def test_two_devices_share_the_questions_and_count_all_answers(tmp_path: Path) -
         assert answering("validate", devices, tmp_path, right) == [pytest.approx(expected)]
     given = [json.loads(path.read_text()) for path in sorted((tmp_path / "validate-2").glob("given-*"))]
     assert given == [["0", "2", "4"], ["1", "3"]]
-
-
-def test_the_command_expects_parameters_without_gradients_on_several_devices(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    fit = ["fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"), "--trainer.default_root_dir", str(tmp_path)]
-    strategy = instantiate(monkeypatch, *fit, *ON_CPU, "--trainer.devices", "2").trainer.strategy
-    assert strategy._ddp_kwargs == {"find_unused_parameters": True}
-    assert isinstance(instantiate(monkeypatch, *fit, *ON_CPU).trainer.strategy, SingleDeviceStrategy)
 
 
 STAGES = """[
