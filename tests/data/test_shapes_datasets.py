@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from cobra.data.shapes.cache import cache_folder, load_scenes
-from cobra.data.shapes.dataset import DESCRIBE, ShapesCaptions, ShapesCells, ShapesEval, ShapesQuestions
+from cobra.data.shapes.dataset import (
+    DESCRIBE,
+    ShapesCaptions,
+    ShapesCells,
+    ShapesEval,
+    ShapesPlaces,
+    ShapesQuestions,
+)
 from cobra.data.shapes.questions import ANSWERS
 from cobra.data.shapes.scene import Split, caption
 
@@ -28,6 +35,22 @@ def test_datasets_share_their_scenes() -> None:
         assert (third.labels.max(0) <= [8, 7, 10]).all()
     with pytest.raises(IndexError):
         questions[20]
+
+
+def test_places_are_those_of_the_caption() -> None:
+    places, captions = ShapesPlaces(size=60, seed=4), ShapesCaptions(size=60, seed=4)
+    orders = []
+    for record, described in zip(places, captions, strict=True):
+        phrases = [phrase.split(maxsplit=1) for phrase in described.messages[1].text.split(", ")]
+        # a number is asked for as "the digit"
+        things = [(cell, "digit" if what.endswith("digit") else what) for cell, what in phrases]
+        often = Counter(what for _, what in things)
+        wanted = {f"find the {what}.": cell for cell, what in things if often[what] == 1}
+        told = [(q.text, a.text) for q, a in zip(record.messages[::2], record.messages[1::2], strict=True)]
+        assert len(told) == len(wanted)
+        assert dict(told) == wanted
+        orders.append([cell for _, cell in told] == sorted(wanted.values()))
+    assert not all(orders)
 
 
 def test_questions_put_the_picture_first_and_keep_to_the_turns() -> None:

@@ -1,6 +1,7 @@
 """ShapesVQA as data sets: the same scenes asked about, described, labelled and examined."""
 
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -8,8 +9,8 @@ from torch.utils.data import Dataset
 from cobra.data.record import Message, Record, assistant, user
 from cobra.data.shapes.build import Scenes
 from cobra.data.shapes.cache import load_scenes
-from cobra.data.shapes.questions import ANSWERS, MAX_TURNS, Question
-from cobra.data.shapes.scene import Split, caption
+from cobra.data.shapes.questions import ANSWERS, MAX_TURNS
+from cobra.data.shapes.scene import Split, caption, name_places
 
 DESCRIBE = "describe the image."
 
@@ -68,7 +69,8 @@ class ShapesQuestions(_Shapes):
         self.turns = turns
 
     def _record(self, scene: int) -> Record:
-        return self._make(scene, _chat(self.scenes.questions[scene][: self.turns]))
+        questions = self.scenes.questions[scene][: self.turns]
+        return self._make(scene, _chat([(question.text, question.answer) for question in questions]))
 
 
 class ShapesCaptions(_Shapes):
@@ -76,6 +78,19 @@ class ShapesCaptions(_Shapes):
 
     def _record(self, scene: int) -> Record:
         return self._make(scene, [user(DESCRIBE, images=1), assistant(caption(self.scenes.labels[scene]))])
+
+
+class ShapesPlaces(_Shapes):
+    """Chats that ask for the cell of each thing in a picture, in random order: "find the red circle.", "k".
+
+    Captions look up what a cell holds, these the cell that holds a thing, as a question about its place or
+    about the relation of two must before it is answered.
+    """
+
+    def _record(self, scene: int) -> Record:
+        places = name_places(self.scenes.labels[scene])
+        Random(f"{self.seed} {scene}").shuffle(places)
+        return self._make(scene, _chat([(f"find the {thing}.", cell) for thing, cell in places]))
 
 
 class ShapesCells(_Shapes):
@@ -110,7 +125,7 @@ class ShapesEval(_Shapes):
     def __getitem__(self, index: int) -> Record:
         scene, turn = self.picks[index]
         question = self.scenes.questions[scene][turn]
-        record = self._make(scene, _chat([question]))
+        record = self._make(scene, _chat([(question.text, question.answer)]))
         return replace(record, id=f"{record.id}-{turn}", meta={"type": question.kind})
 
 
@@ -130,8 +145,10 @@ def _picks(scenes: Scenes, split: Split, quota: int) -> list[tuple[int, int]]:
     return picks
 
 
-def _chat(questions: list[Question]) -> list[Message]:
+def _chat(pairs: list[tuple[str, str]]) -> list[Message]:
+    """Turns of a question and its answer; the first shows the picture."""
     turns = [
-        (user(q.text, images=int(number == 0)), assistant(q.answer)) for number, q in enumerate(questions)
+        (user(text, images=int(number == 0)), assistant(answer))
+        for number, (text, answer) in enumerate(pairs)
     ]
     return [message for turn in turns for message in turn]

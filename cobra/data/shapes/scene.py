@@ -1,5 +1,6 @@
 """Scenes: coloured shapes and one digit on a 4 × 4 grid, as text-free facts."""
 
+from collections import Counter
 from random import Random
 from typing import Literal, NamedTuple
 
@@ -120,8 +121,21 @@ def caption(labels: np.ndarray) -> str:
     phrases = []
     for cell, (color, shape, digit) in enumerate(labels.tolist()):
         if shape:
-            what = (
-                f"{NUMBERS[digit - 1]} digit" if digit else f"{_COLOR_NAMES[color - 1]} {SHAPES[shape - 1]}"
-            )
+            what = f"{NUMBERS[digit - 1]} digit" if digit else _pair_name(color, shape)
             phrases.append(f"{CELL_NAMES[cell]} {what}")
     return ", ".join(phrases)
+
+
+def name_places(labels: np.ndarray) -> list[tuple[str, str]]:
+    """What only one of the cells (16, 3) holds, and that cell: [("red circle", "a"), ("digit", "k")]."""
+    things = [
+        ("digit" if digit else _pair_name(color, shape), CELL_NAMES[cell])
+        for cell, (color, shape, digit) in enumerate(labels.tolist())
+        if shape
+    ]
+    often = Counter(thing for thing, _ in things)
+    return [(thing, cell) for thing, cell in things if often[thing] == 1]
+
+
+def _pair_name(color: int, shape: int) -> str:
+    return f"{_COLOR_NAMES[color - 1]} {SHAPES[shape - 1]}"

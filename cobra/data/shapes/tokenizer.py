@@ -43,6 +43,7 @@ def corpus() -> Iterator[str]:
         yield f"how many {plural(shape)} are there?"
         for color in COLORS:
             yield f"is there a {color} {shape}? is there an {color} {shape}? where is the {color} {shape}?"
+            yield f"find the {color} {shape}. find the digit."
             for relation in ("left of", "right of", "above", "below"):
                 yield f"is the {color} {shape} {relation} the {color} {shape}?"
     for color in COLORS:
