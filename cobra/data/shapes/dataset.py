@@ -88,8 +88,7 @@ class ShapesPlaces(_Shapes):
     """
 
     def _record(self, scene: int) -> Record:
-        places = name_places(self.scenes.labels[scene])
-        Random(f"{self.seed} {scene}").shuffle(places)
+        places = name_places(self.scenes.labels[scene], Random(f"{self.seed} {scene}"))
         return self._make(scene, _chat([(f"find the {thing}.", cell) for thing, cell in places]))
 
 

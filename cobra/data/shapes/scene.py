@@ -126,15 +126,25 @@ def caption(labels: np.ndarray) -> str:
     return ", ".join(phrases)
 
 
-def name_places(labels: np.ndarray) -> list[tuple[str, str]]:
-    """What only one of the cells (16, 3) holds, and that cell: [("red circle", "a"), ("digit", "k")]."""
-    things = [
-        ("digit" if digit else _pair_name(color, shape), CELL_NAMES[cell])
+def name_places(labels: np.ndarray, rng: Random) -> list[tuple[str, str]]:
+    """What the cells (16, 3) hold and which holds it, in random order: [("red circle", "a"), ("digit", "k")].
+
+    Each is called by its color, its shape or both, whatever tells it from the others.
+    """
+    cells = [
+        (CELL_NAMES[cell], ("digit",) if digit else _names(color, shape))
         for cell, (color, shape, digit) in enumerate(labels.tolist())
         if shape
     ]
-    often = Counter(thing for thing, _ in things)
-    return [(thing, cell) for thing, cell in things if often[thing] == 1]
+    often = Counter(name for _, names in cells for name in names)
+    single = [(cell, [name for name in names if often[name] == 1]) for cell, names in cells]
+    places = [(rng.choice(names), cell) for cell, names in single if names]
+    rng.shuffle(places)
+    return places
+
+
+def _names(color: int, shape: int) -> tuple[str, ...]:
+    return f"{_COLOR_NAMES[color - 1]} object", SHAPES[shape - 1], _pair_name(color, shape)
 
 
 def _pair_name(color: int, shape: int) -> str:
