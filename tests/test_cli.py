@@ -237,7 +237,7 @@ def test_a_model_that_cannot_start_ends_in_one_line(
     tied = {"lm_head.weight": "backbone.embedding.weight"}
     torch.save(random(published_keys.mamba("", 64, 32, 1), tied), tmp_path / "ssm/pytorch_model.bin")
     (tmp_path / "ssm/config.json").write_text('{"d_model": 32, "n_layer": 1, "vocab_size": 64}')
-    small = [f"--data.train.{name}.init_args.size=4" for name in ("cells", "captions", "questions")]
+    small = [f"--data.train.{name}.init_args.size=4" for name in ("cells", "captions", "places", "questions")]
     stage = "{name: a, train: [lm], data: {captions: 1.0}, steps: 1, batch_size: 2, lr: 1.0e-3}"
     small += ["--data.val.val.init_args.size=4", "--trainer.default_root_dir", str(tmp_path / "run")]
     config = ["-c", str(ROOT / "configs/cobra_tiny.yaml"), "--stages", f"[{stage}]"]

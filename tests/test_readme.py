@@ -30,7 +30,7 @@ def test_its_projector_and_its_hybrid_train_from_one_file_and_yaml(
     parts = textwrap.indent(line + block("yaml", "lm:"), 6 * " ")
     (tmp_path / "gated.yaml").write_text(f"model:\n  model:\n    init_args:\n{parts}stages: [{STAGE}]\n")
     configs = ["-c", str(ROOT / "configs/cobra_tiny.yaml"), "-c", str(tmp_path / "gated.yaml")]
-    small = [f"--data.train.{name}.init_args.size=4" for name in ("cells", "captions", "questions")]
+    small = [f"--data.train.{name}.init_args.size=4" for name in ("cells", "captions", "places", "questions")]
     out = ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.limit_val_batches", "0"]
     monkeypatch.setattr(
         sys, "argv", ["cobra", "fit", *configs, *small, "--data.val.val.init_args.size=4", *out]

@@ -19,7 +19,7 @@ STAGES = """[
  lr: 1.0e-3}]
 """
 _LM = "--model.model.init_args.lm.init_args"
-_SOURCES = [f"--data.train.{name}.init_args.size=40" for name in ("cells", "captions", "questions")]
+_SOURCES = [f"--data.train.{name}.init_args.size=40" for name in ("cells", "captions", "places", "questions")]
 OVERRIDES = [
     *(f"{_LM}.d_model", "32", f"{_LM}.head_dim", "16", f"{_LM}.n_groups", "1"),
     *_SOURCES,
