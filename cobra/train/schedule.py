@@ -28,6 +28,8 @@ def make_plan(stages: list[Stage], sizes: dict[str, int], examples_per_size: int
             raise ValueError(
                 f"stage {stage.name!r} names unknown sources {unknown}; there are {sorted(sizes)}"
             )
+        if empty := [name for name in stage.data if not sizes[name]]:
+            raise ValueError(f"stage {stage.name!r}: its sources {empty} hold no records")
         examples = sum(sizes[name] for name in stage.data) * (stage.epochs or 0)
         steps.append(stage.steps or math.ceil(examples / (stage.batch_size * examples_per_size)))
     return Plan(stages, steps)

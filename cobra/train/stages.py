@@ -15,11 +15,14 @@ class Stage:
     Args:
         name: shown in logs, e.g. `align`.
         train: parts of the model that learn; the others are frozen.
-        data: names of training sources and the share of the batches that each provides.
+        data: names of training sources and the share of the batches that each provides. Which a batch is
+            from is drawn; a source is gone through in random order, and again in another when it ends.
         batch_size: examples a batch on each device.
         lr: peak learning rate, or those of the parts in `train` by their names.
         steps: optimizer steps.
-        epochs: passes over as many examples as the sources hold; only where steps are left out.
+        epochs: passes over as many examples as the sources hold together; only where steps are left out.
+            With one source each record comes once in a pass. With several, shares decide how often those of
+            each come: on average once where the shares are as the sizes of the sources.
         warmup: share of the steps in which the rate rises from 0.
         hold: share of the steps after which the rate starts to fall.
         decay: shape of the fall, `cosine` or `linear`.
@@ -65,6 +68,13 @@ class Stage:
             raise ValueError(f"stage {self.name!r}: decay must be cosine or linear, got {self.decay!r}")
         if not self.data or min(self.data.values()) <= 0:
             raise ValueError(f"stage {self.name!r}: every share in data must be positive, got {self.data}")
+        if self.epochs is not None and self.epochs <= 0:
+            raise ValueError(f"stage {self.name!r}: epochs must be positive, got {self.epochs}")
+        if not 0 <= self.warmup <= 1 or not 0 <= self.hold <= 1 or self.final_lr < 0:
+            raise ValueError(
+                f"stage {self.name!r}: warmup {self.warmup} and hold {self.hold} are shares of its steps, "
+                f"from 0 to 1, and final_lr {self.final_lr} is one of the peak, 0 or more"
+            )
 
     @property
     def peaks(self) -> dict[str, float]:
@@ -72,7 +82,13 @@ class Stage:
         return {**self.lr, "": max(self.lr.values())} if isinstance(self.lr, dict) else {"": self.lr}
 
     def rate(self, step: int, steps: int, part: str = "") -> float:
-        """Learning rate of a part at `step` of `steps`."""
+        """Learning rate of a part at `step` of `steps`, the last of which is where no step follows.
+
+        Raises:
+            ValueError: outside of them, where a rate would fall below 0 or rise again.
+        """
+        if not 0 <= step <= steps:
+            raise ValueError(f"stage {self.name!r} has no learning rate at step {step}: it has {steps} steps")
         peak = self.peaks.get(part, self.peaks[""])
         warmup = int(self.warmup * steps)
         if step < warmup:

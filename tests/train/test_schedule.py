@@ -54,6 +54,29 @@ def test_sources_are_mixed_as_the_stage_says() -> None:
     assert names["a"] / 2000 == pytest.approx(0.75, abs=0.03)
 
 
+def test_an_epoch_of_a_mixture_is_as_many_examples_as_its_sources_hold_drawn_by_share() -> None:
+    sizes = {"small": 100, "large": 900}
+    for shares, expected in ({"small": 1.0, "large": 1.0}, 500), ({"small": 1.0, "large": 9.0}, 100):
+        mixed = make_plan([stage(data=shares, steps=None, epochs=2, batch_size=2)], sizes, 1)
+        drawn = Counter(itertools.chain(*StageSampler(mixed, sizes)))
+        assert drawn.total() == 2000
+        counts = Counter(name for name, _ in drawn.elements())
+        # batches of 2, each of a source that is drawn: binomial
+        assert (
+            abs(counts["small"] - 2 * expected)
+            < 4 * 2 * (1000 * shares["small"] / sum(shares.values())) ** 0.5
+        )
+        # none of a source comes again before all others of it came
+        for name, size in sizes.items():
+            times = [drawn[name, index] for index in range(size)]
+            assert max(times) - min(times) <= 1
+
+
+def test_a_source_without_records_is_named() -> None:
+    with pytest.raises(ValueError, match=r"stage 's': its sources \['b'\] hold no records"):
+        make_plan([stage(data={"a": 1.0, "b": 1.0})], {"a": 10, "b": 0}, 1)
+
+
 def test_epochs_count_all_examples_of_all_devices() -> None:
     assert make_plan([stage(steps=None, epochs=2, batch_size=2)], SIZES, 4).steps == [3]  # ceil(20 / 8)
 

@@ -34,7 +34,7 @@ def test_hold_keeps_the_peak_and_final_lr_is_reached() -> None:
 
 
 def test_a_plan_knows_the_stage_of_every_step() -> None:
-    plan = Plan([stage(warmup=0.0), stage(warmup=0.0, lr=1.0, hold=1.0)], [100, 3])
+    plan = Plan([stage(warmup=0.0, decay="linear"), stage(warmup=0.0, lr=1.0, hold=1.0)], [100, 3])
     assert [plan.index(step) for step in (0, 99, 100, 102, 103)] == [0, 0, 1, 1, 1]
     assert plan.rate(100) == 1.0
     assert plan.total == 103
@@ -42,11 +42,29 @@ def test_a_plan_knows_the_stage_of_every_step() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"steps": None}, "steps or epochs"), ({"decay": "step"}, "decay"), ({"data": {"a": 0.0}}, "share")],
+    [
+        ({"steps": None}, "steps or epochs"),
+        ({"decay": "step"}, "decay"),
+        ({"data": {"a": 0.0}}, "share"),
+        ({"steps": None, "epochs": 0.0}, "epochs must be positive, got 0.0"),
+        ({"warmup": 1.5}, "warmup 1.5 .* are shares of its steps"),
+        ({"hold": -0.1}, "hold -0.1 are shares of its steps"),
+        ({"final_lr": -0.1}, "final_lr -0.1"),
+    ],
 )
 def test_a_stage_that_makes_no_sense_is_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stage(**changes)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+@pytest.mark.parametrize("step", [-1, 101, 150])
+def test_no_rate_is_known_outside_of_the_plan(decay: str, step: int) -> None:
+    """A linear one would be negative, a cosine rise again."""
+    plan = Plan([stage(decay=decay)], [100])
+    assert plan.rate(100) == pytest.approx(0.0)
+    with pytest.raises(ValueError, match=f"stage 's' has no learning rate at step {step}: it has 100 steps"):
+        plan.rate(step)
 
 
 def test_parts_may_have_rates_of_their_own() -> None:
