@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NoReturn
 
+import yaml
+
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
 from lightning.pytorch import Trainer  # isort: skip
@@ -21,6 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from cobra.config.class_paths import refuse_functions, restrict_imports
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
+from cobra.train.list_elements import merge_elements
 from cobra.train.module import CobraModule
 from cobra.train.resume import check_checkpoint
 from cobra.train.save_result import SaveResult
@@ -60,6 +63,20 @@ class CobraCLI(LightningCLI):
         parser.link_arguments("stages", "model.stages")
         parser.link_arguments("stages", "data.stages")
         parser.add_argument("--checkpoint_every", type=int, default=200, help="Steps between checkpoints.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Read the command line, in which an option may name an element of a list."""
+
+        def parse(words: list[str]) -> dict[str, Any]:
+            config = parser.parse_args(words)
+            tree: dict[str, Any] = yaml.safe_load(parser.dump(config))[config.subcommand]
+            return tree
+
+        try:
+            words = merge_elements(sys.argv[1:], parse)
+        except ValueError as error:
+            parser.error(str(error))
+        self.config = parser.parse_args(words)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing to do: checkpoints hold no hyper-parameters, so reading gigabytes for them is spared."""
