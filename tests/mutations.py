@@ -132,7 +132,8 @@ def checkpoints(folder: Path, count: int) -> Counter[str]:
     (folder / "config.json").write_text('{"d_model": 32, "n_layer": 1, "vocab_size": 64}')
     originals = {path: path.read_bytes() for path in (resumed, source)}
     module: Any = SimpleNamespace(
-        state_dict=lambda: expected, trainer=SimpleNamespace(ckpt_path=str(resumed))
+        state_dict=lambda: expected,
+        trainer=SimpleNamespace(ckpt_path=str(resumed), state=SimpleNamespace(fn=None)),
     )
     rng = np.random.default_rng(0)
 

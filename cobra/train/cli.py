@@ -11,18 +11,21 @@ from tempfile import TemporaryFile
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import ActionYesNo
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
 from lightning.pytorch import Trainer  # isort: skip
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_info
 
 from cobra.config.class_paths import refuse_functions, restrict_imports
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
+from cobra.train.lengths import check_lengths, trial
 from cobra.train.list_elements import merge_elements
 from cobra.train.module import CobraModule
 from cobra.train.resume import check_checkpoint
@@ -32,6 +35,8 @@ from cobra.train.write_answers import WriteAnswers
 
 # where a run writes that no yaml gives a place
 _UNNAMED = "runs/unnamed"
+# in a run's folder
+_LAST = Path("checkpoints/last.ckpt")
 
 
 class Parser(LightningArgumentParser):
@@ -63,6 +68,13 @@ class CobraCLI(LightningCLI):
         parser.link_arguments("stages", "model.stages")
         parser.link_arguments("stages", "data.stages")
         parser.add_argument("--checkpoint_every", type=int, default=200, help="Steps between checkpoints.")
+        parser.add_argument(
+            "--overwrite", action=ActionYesNo, default=False, help="Start anew in a folder that holds a run."
+        )
+        parser.add_argument(
+            "--change_plan", action=ActionYesNo, default=False,
+            help="Go on from a checkpoint with other stages, data, devices or batches, from the same step.",
+        )  # fmt: skip
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Read the command line, in which an option may name an element of a list."""
@@ -88,20 +100,43 @@ class CobraCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """The subcommand's arguments; a checkpoint is data, so nothing in it may run."""
-        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs["ckpt_path"] == "last":
+            # Lightning asks the callback that writes it, which a trial has not
+            kwargs["ckpt_path"] = str(self._root() / _LAST)
+        return {**kwargs, "weights_only": True}
+
+    def _root(self) -> Path:
+        return Path(self._get(self.config, "trainer.default_root_dir") or _UNNAMED)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A trainer that logs to CSV, saves checkpoints and writes what it answers."""
+        """A trainer that logs to CSV, saves checkpoints and writes what it answers, unless it is a trial."""
         config = self._get(self.config_init, "trainer")
-        root = Path(config["default_root_dir"] or _UNNAMED)
+        root = self._root()
+        if (setting := trial(config, self.subcommand)) is not None:
+            rank_zero_info(f"{setting}: a trial, of which nothing is written")
+            return self._try(root, config)
         if config["logger"] is None:
             # a new folder every launch: a CSV that is opened again loses its first part
             kwargs["logger"] = CSVLogger(root, name="logs") if self.subcommand == "fit" else False
         callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._checkpointing(root)]
         callbacks += [TrainingClock()] if self.subcommand == "fit" else []
-        trainer = super().instantiate_trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
+        return self._trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
+
+    def _try(self, root: Path, config: dict[str, Any]) -> Trainer:
+        self.save_config_callback = None
+        own = [callback for callback in config["callbacks"] or [] if not isinstance(callback, Checkpoint)]
+        every = 0 if config["barebones"] else config["log_every_n_steps"]
+        return self._trainer(
+            default_root_dir=str(root), callbacks=[*own, WriteAnswers(None)], logger=False,
+            enable_checkpointing=False, log_every_n_steps=every,
+        )  # fmt: skip
+
+    def _trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        strategy = self._get(self.config_init, "trainer")["strategy"]
         # how many devices `0,1`, `auto` or -1 are is Lightning's to say
-        if config["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
+        if strategy == "auto" and isinstance(trainer.strategy, DDPStrategy):
             # parts that a stage freezes, and the encoder in a batch of text, take no part in a step
             trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
         return trainer
@@ -109,9 +144,9 @@ class CobraCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse a configuration that would call functions, a bad checkpoint and a folder that cannot be."""
         refuse_functions(self.config.as_dict())
-        root = Path(self._get(self.config, "trainer.default_root_dir") or _UNNAMED)
+        root = self._root()
         checkpoint, verb = self._get(self.config, "ckpt_path"), self.subcommand
-        last = root / "checkpoints" / "last.ckpt"
+        last = root / _LAST
         if checkpoint is None and verb != "fit":
             raise ValueError(f"say which weights to use, e.g. --ckpt_path {last}")
         path = last if checkpoint == "last" else Path(checkpoint or root)
@@ -120,6 +155,15 @@ class CobraCLI(LightningCLI):
             raise FileNotFoundError(f"--ckpt_path {checkpoint}: there is no {path}; {remedy}")
         if checkpoint is not None:
             check_checkpoint(path)
+        trainer = self._get(self.config, "trainer")
+        if verb == "fit":
+            check_lengths(trainer)
+        if trial(trainer, verb) is not None:
+            return
+        if verb == "fit" and not self._get(self.config, "overwrite"):
+            _refuse_results(root, path)
+        # said of this launch: the configuration that it writes must not say it again
+        self.config[verb]["overwrite"] = False
         try:
             root.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=root).close()
@@ -130,12 +174,25 @@ class CobraCLI(LightningCLI):
         """A run that is resumed has its weights in the checkpoint; those it once started from may be gone."""
         if self._get(self.config, "ckpt_path") is not None:
             self.model.origin, self.model.weights = self.model.weights, {}
+        self.model.change_plan = self._get(self.config, "change_plan")
 
     def _checkpointing(self, root: Path) -> list[Callback]:
         every = self._get(self.config, "checkpoint_every")
-        folder = root / "checkpoints"
-        regular = ModelCheckpoint(folder, "last", every_n_train_steps=every, enable_version_counter=False)
-        return [regular, SaveResult(folder / "last.ckpt", root / "model")]
+        last = root / _LAST
+        regular = ModelCheckpoint(
+            last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False
+        )
+        return [regular, SaveResult(last, root / "model")]
+
+
+def _refuse_results(root: Path, start: Path) -> None:
+    """Refuse to replace what a folder holds of a run that this one does not go on with."""
+    held = [str(name) for name in (_LAST, "model/config.json") if (root / name).exists()]
+    if held and start.resolve().parent != (root / _LAST).resolve().parent:
+        raise ValueError(
+            f"{root} holds a run ({', '.join(held)}): --ckpt_path last goes on with it, --overwrite starts "
+            "anew; or name another trainer.default_root_dir"
+        )
 
 
 def _is_ours(error: BaseException) -> bool:

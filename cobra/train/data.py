@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
+from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
@@ -79,6 +81,17 @@ class DataModule(L.LightningDataModule):
             self.stages, self.sizes, self.trainer.world_size * self.trainer.accumulate_grad_batches
         )
 
+    def identity(self) -> dict[str, Any]:
+        """What is cheaply known of the training data, as plain data: two runs that differ in it differ."""
+        used = sorted({name for stage in self.stages for name in stage.data})
+        return {
+            "seed": self.seed,
+            "blind": self.blind,
+            "max_length": self.max_length,
+            "vocabulary": len(self.chat),
+            "train": {name: _identity(self.datasets["train"][name]) for name in used},
+        }
+
     def processor(self) -> Processor:
         """The processor for the model that is being trained or evaluated."""
         assert self.trainer is not None
@@ -131,6 +144,15 @@ class DataModule(L.LightningDataModule):
             )
             for name, source in self.datasets[split].items()
         ]
+
+
+def _identity(source: Dataset) -> dict[str, Any]:
+    """How many records a source has, and what its first and last say."""
+    size = len(source)  # type: ignore[arg-type]
+    ends = [
+        (record.id, [message.text for message in record.messages]) for record in (source[0], source[size - 1])
+    ]
+    return {"records": size, "ends": sha256(repr(ends).encode()).hexdigest()[:12]}
 
 
 class Encoded(Dataset):

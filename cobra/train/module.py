@@ -25,6 +25,7 @@ from cobra.train.learning import Learning, frozen_modules, leave_out
 from cobra.train.muon_adamw import MuonAdamW
 from cobra.train.objectives.base import Objective
 from cobra.train.param_groups import decayed_names, group_parameters, hidden_matrices
+from cobra.train.recipe import check_recipe, describe, go_on
 from cobra.train.sharding import data_parallel, shard, start_moments, whole, zero
 from cobra.train.stages import Plan, Stage
 from cobra.weights.check_fit import check_fit
@@ -68,6 +69,8 @@ class CobraModule(L.LightningModule):
         self.weights = weights or {}
         # in the place of `weights`, where a checkpoint will follow: for copies that it does not hold
         self.origin: dict[str, str] = {}
+        # whether a checkpoint of another plan may be gone on from
+        self.change_plan = False
         self.model: CobraVLM | None = None
         self.entered: int | None = None
         self.answering = ExitStack()
@@ -123,6 +126,7 @@ class CobraModule(L.LightningModule):
         What is trained in two stages keeps its moments from one to the next.
         """
         self.plan: Plan = self.trainer.datamodule.plan()
+        self.recipe = self._recipe()
         groups = group_parameters(self, self.decayed, self.hidden)
         optimizer: Optimizer
         if any(group["muon"] for group in groups):
@@ -134,6 +138,10 @@ class CobraModule(L.LightningModule):
         schedule = LambdaLR(optimizer, [partial(self.plan.rate, part=group["part"]) for group in groups])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """Enter the stage of the first step; at the end of the plan, where none follows, the last."""
+        self.enter(self.plan.index(self.global_step))
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Enter the next stage when its first step comes."""
         index = self.plan.index(self.global_step)
@@ -141,16 +149,21 @@ class CobraModule(L.LightningModule):
             self.enter(index)
 
     def enter(self, index: int) -> None:
-        """Freeze and thaw parts, and set the weight decay, as a stage says."""
+        """Freeze and thaw parts, and set rates and weight decay, as a stage says."""
         stage, self.entered = self.stages[index], index
         self.learning.thaw(stage.train, [index])
+        # Lightning logs what was logged once with every step until the epoch ends, which is the run's end
+        self.trainer.fit_loop.epoch_loop._results.reset()
         for group in self.trainer.optimizers[0].param_groups:
+            # a checkpoint has brought the next step's, of the plan that it was written under
+            group["lr"] = self.plan.rate(self.global_step, group["part"])
             group["weight_decay"] = stage.weight_decay if group["decays"] else 0.0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the stage's objective."""
         assert self.entered is not None
-        loss, logged = self.objectives[self.entered](self.model, batch)
+        objective = self.objectives[self.entered]
+        loss, logged = objective(self.model, batch)
         check_loss(loss, *self._position())
         self.log_dict({"loss": loss.detach(), **logged}, prog_bar=True, batch_size=len(batch.ids))
         # logging takes a while beside a small model's step
@@ -163,13 +176,31 @@ class CobraModule(L.LightningModule):
         """Keep the checkpoint that is there where the weights that would replace it are not finite."""
         on_any_device = partial(self.trainer.strategy.reduce_boolean_decision, all=False)
         check_state(checkpoint["state_dict"], *self._position(), on_any_device)
+        checkpoint["recipe"] = self.recipe
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model; a sharded strategy has taken the weights out before."""
+        """Refuse a checkpoint of another plan or model, and go on behind its last step."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            name = str(self.trainer.ckpt_path)
+            if not self.change_plan:
+                check_recipe(checkpoint.get("recipe"), self._recipe(), name)
+            go_on(checkpoint, self.trainer.accumulate_grad_batches, name)
+        # a sharded strategy has taken the weights out before
         if "state_dict" in checkpoint:
             expected = {name: tensor.shape for name, tensor in self.state_dict().items()}
             found = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
             check_fit(expected, found, f"{self.trainer.ckpt_path} is of another model than this yaml")
+
+    def _recipe(self) -> Any:
+        """What a run that goes on from this one's checkpoints must have."""
+        trainer, data = self.trainer, self.trainer.datamodule
+        return describe(
+            data.plan(),
+            list(self.objectives),
+            data.identity(),
+            trainer.accumulate_grad_batches,
+            trainer.world_size,
+        )
 
     def _position(self) -> tuple[str, int, str | None]:
         """The stage's name, the optimizer step and the newest checkpoint, for messages."""

@@ -1,21 +1,31 @@
 """Lightning callback: the model folder that a finished training run leaves behind."""
 
 from pathlib import Path
+from shutil import rmtree
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
 from lightning.pytorch import Callback, LightningModule, Trainer  # isort: skip
+from lightning.pytorch.utilities import rank_zero_info
 
 from cobra.pretrained import save_pretrained
 from cobra.train.sharding import gathered_state, is_sharded
 
 
 class SaveResult(Callback):
-    """When training ends, write the last checkpoint and the model for `from_pretrained`."""
+    """When training ends, write the last checkpoint and, where the plan is done, the model folder.
+
+    While it is not done there is no model, also not one of an earlier run: it would pass for this one's.
+    """
 
     def __init__(self, checkpoint: Path, directory: Path) -> None:
         self.checkpoint = checkpoint
         self.directory = directory
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove the model of a run that this one replaces or extends."""
+        if trainer.is_global_zero and trainer.global_step < pl_module.plan.total:
+            rmtree(self.directory, ignore_errors=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what was trained since the last regular checkpoint."""
@@ -23,6 +33,12 @@ class SaveResult(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the weights (a sharded model is whole only here) and write them on one device."""
+        if trainer.global_step < pl_module.plan.total:
+            # max_steps, max_time or another callback
+            rank_zero_info(
+                f"stopped at step {trainer.global_step} of {pl_module.plan.total}; --ckpt_path last goes on"
+            )
+            return
         if is_sharded(pl_module.model):
             weights = gathered_state(pl_module.model)
         else:

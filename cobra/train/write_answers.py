@@ -17,9 +17,13 @@ from cobra.eval.predictions import accuracy, write_predictions
 
 
 class WriteAnswers(Callback):
-    """Collect the answers, write them as JSON Lines, and after a test score them and draw some."""
+    """Collect the answers, write them as JSON Lines, and after a test score them and draw some.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: where to; None writes nothing.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
         self.directory = directory
         self.answered: list[Answered] = []
 
@@ -40,6 +44,8 @@ class WriteAnswers(Callback):
             for kind, value in scores.items():
                 table.add_row(kind, f"{100 * value:.1f} %")
             Console().print(table)
+            if self.directory is None:
+                continue
             draw_contact_sheet(pick(answered), self.directory / f"contact_sheet-{split}.png")
             first = next((record for record, _ in answered if record.images), None)
             if first is not None:
@@ -61,7 +67,8 @@ class WriteAnswers(Callback):
         splits: dict[str, list[Answered]] = {}
         for record, prediction in (pair for share in shares for pair in share):
             splits.setdefault(prediction.split, []).append((record, prediction))
-        for split, answered in splits.items():
-            path = self.directory / f"predictions-{split}.jsonl"
-            write_predictions(path, (prediction for _, prediction in answered))
+        if self.directory is not None:
+            for split, answered in splits.items():
+                path = self.directory / f"predictions-{split}.jsonl"
+                write_predictions(path, (prediction for _, prediction in answered))
         return splits

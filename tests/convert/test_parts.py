@@ -128,7 +128,7 @@ def test_a_resumed_run_does_not_need_them(tmp_path: Path, monkeypatch: pytest.Mo
     last.parent.mkdir()
     torch.save({"state_dict": {"a": torch.zeros(1)}}, last)
     options = ["--model.weights", '{"lm": "owner/gone"}', "--trainer.default_root_dir", str(tmp_path)]
-    for resumed, weights in (([], {"lm": "owner/gone"}), (["--ckpt_path", "last"], {})):
+    for resumed, weights in ((["--overwrite"], {"lm": "owner/gone"}), (["--ckpt_path", "last"], {})):
         cli = instantiate(monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"), *options, *resumed)
         cli.before_fit()
         assert cli.model.weights == weights

@@ -1,0 +1,36 @@
+"""Lightning's own settings of a run's length, beside the stages, which are the plan."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# how much of an evaluation is done, by its verb
+_LIMITS = {"fit": "limit_train_batches", "test": "limit_test_batches", "predict": "limit_predict_batches"}
+
+
+def check_lengths(trainer: Mapping[str, Any]) -> None:
+    """Refuse settings under which a run could not be what its stages say.
+
+    Raises:
+        ValueError: naming the setting and what of a stage to use in its place.
+    """
+    if trainer["max_epochs"] != 1:
+        raise ValueError(
+            f"trainer.max_epochs {trainer['max_epochs']}: a run goes through its stages once; how long each "
+            "is say its `steps` or `epochs`, e.g. --stages.0.epochs 2"
+        )
+    if trainer["overfit_batches"]:
+        raise ValueError(
+            f"trainer.overfit_batches {trainer['overfit_batches']}: a run goes through its stages once; to "
+            "overfit, train on a source of few records for many `steps`"
+        )
+
+
+def trial(trainer: Mapping[str, Any], verb: str) -> str | None:
+    """The setting that makes a run a trial, which writes nothing; None where it is none."""
+    limit = _LIMITS.get(verb, "limit_val_batches")
+    for name in ("fast_dev_run", "barebones", limit):
+        value = trainer[name]
+        # of a limit, 1 is one batch and 1.0 all of them
+        if value is not None and value is not False and not (name == limit and repr(value) == "1.0"):
+            return f"trainer.{name} {value}"
+    return None
