@@ -21,6 +21,7 @@ class Batch:
         labels: (B, T) token ids, IGNORE_ID where there is no loss; only in training.
         cells: (B, cells, attributes) class of every cell; only for sources that have them.
         records: where the examples came from; only in evaluation.
+        empty: ids of the records that have no label; only in training.
     """
 
     def __init__(
@@ -31,9 +32,10 @@ class Batch:
         labels: Tensor,
         cells: Tensor | None = None,
         records: list[Record] | None = None,
+        empty: list[str] | None = None,
     ) -> None:
         self.ids, self.pictures, self.mask, self.labels = ids, pictures, mask, labels
-        self.cells, self.records = cells, records or []
+        self.cells, self.records, self.empty = cells, records or [], empty or []
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same with its tensors on a device, as Lightning asks for; records stay where they are."""

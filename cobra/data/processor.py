@@ -112,14 +112,18 @@ class Processor:
         lengths = torch.tensor([[len(e.ids)] for e in examples])
         places = torch.arange(ids.shape[1])
         mask = places >= ids.shape[1] - lengths if left else places < lengths  # (B, T)
+        labels = _pad([e.labels for e in examples], IGNORE_ID, left)
+        learned = (labels != IGNORE_ID).any(1).tolist()
+        empty = [e.record.id for e, some in zip(examples, learned, strict=True) if not some]
         cells = [e.record.labels for e in examples if e.record.labels is not None]
         return Batch(
             ids=ids,
             pictures=Pictures.stack([p for e in examples for p in e.pictures], checked=True),
             mask=mask,
-            labels=_pad([e.labels for e in examples], IGNORE_ID, left),
+            labels=labels,
             cells=torch.stack([torch.as_tensor(c) for c in cells]).long() if cells else None,
             records=[e.record for e in examples] if left else [],
+            empty=[] if left else empty,
         )
 
     def _tokens(

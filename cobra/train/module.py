@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from cobra.convert.parts import load_parts
 from cobra.data.batch import Batch
 from cobra.eval.predictions import Prediction
-from cobra.models.vlm import CobraVLM
+from cobra.models.vlm import IGNORE_ID, CobraVLM
 from cobra.train.clock import is_logged
 from cobra.train.divergence import check_loss, check_state
 from cobra.train.learning import Learning, frozen_modules, leave_out
@@ -28,6 +28,7 @@ from cobra.train.param_groups import decayed_names, group_parameters, hidden_mat
 from cobra.train.recipe import check_recipe, describe, go_on
 from cobra.train.sharding import data_parallel, shard, start_moments, whole, zero
 from cobra.train.stages import Plan, Stage
+from cobra.train.supervision import Supervision
 from cobra.weights.check_fit import check_fit
 
 
@@ -158,11 +159,15 @@ class CobraModule(L.LightningModule):
             # a checkpoint has brought the next step's, of the plan that it was written under
             group["lr"] = self.plan.rate(self.global_step, group["part"])
             group["weight_decay"] = stage.weight_decay if group["decays"] else 0.0
+        records = self.plan.steps[index] * self.trainer.accumulate_grad_batches * stage.batch_size
+        self.supervision = Supervision(stage.name, records, self.trainer.datamodule.max_length)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the stage's objective."""
         assert self.entered is not None
         objective = self.objectives[self.entered]
+        if objective.reads_answers:
+            self.supervision.add(batch)
         loss, logged = objective(self.model, batch)
         check_loss(loss, *self._position())
         self.log_dict({"loss": loss.detach(), **logged}, prog_bar=True, batch_size=len(batch.ids))
@@ -170,6 +175,8 @@ class CobraModule(L.LightningModule):
         if is_logged(self.trainer, self.global_step + 1):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"stage": float(self.entered), "lr": rate}, batch_size=1)
+            if objective.reads_answers:
+                self.log("answer_tokens", (batch.labels != IGNORE_ID).sum().float(), batch_size=1)
         return loss if self.device_mesh is None else loss + zero(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -14,7 +14,12 @@ class Objective(nn.Module, ABC):
     Subclasses take the model first and read its widths; they do not keep it. Modules that they build frozen,
     e.g. a copy of the model as the run starts, stay frozen, in evaluation mode and out of checkpoints: a run
     that is resumed builds them anew.
+
+    Attributes:
+        reads_answers: whether the loss is over the answers' tokens: records without any then teach nothing.
     """
+
+    reads_answers = True
 
     @abstractmethod
     def forward(self, model: CobraVLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

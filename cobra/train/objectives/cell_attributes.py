@@ -22,6 +22,8 @@ class CellAttributes(Objective):
         classes: classes of each attribute, the first of each being "nothing here".
     """
 
+    reads_answers = False
+
     def __init__(self, model: CobraVLM, factor: int = 2, classes: tuple[int, ...] = (9, 8, 11)) -> None:
         super().__init__()
         self.factor = factor
