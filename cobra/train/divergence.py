@@ -8,7 +8,8 @@ from torch.distributed.tensor import DTensor
 from cobra.weights.is_finite import is_finite
 
 _REMEDY = (
-    "lower the stage's lr or trainer.gradient_clip_val, or train in a wider precision, and resume from it"
+    "lower the stage's lr (and give --change_plan) or trainer.gradient_clip_val, or train in a wider "
+    "precision, and resume from it"
 )
 
 

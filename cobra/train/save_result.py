@@ -33,11 +33,11 @@ class SaveResult(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the weights (a sharded model is whole only here) and write them on one device."""
-        if trainer.global_step < pl_module.plan.total:
-            # max_steps, max_time or another callback
-            rank_zero_info(
-                f"stopped at step {trainer.global_step} of {pl_module.plan.total}; --ckpt_path last goes on"
-            )
+        done, planned = trainer.global_step, pl_module.plan.total
+        if done < planned:
+            # by max_steps, max_time or a callback
+            remedy = "; --ckpt_path last goes on" if self.checkpoint.exists() else ""
+            rank_zero_info(f"stopped at step {done} of {planned}{remedy}")
             return
         if is_sharded(pl_module.model):
             weights = gathered_state(pl_module.model)

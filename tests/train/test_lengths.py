@@ -73,7 +73,7 @@ def plan(steps: int = 4) -> list[Stage]:
     ]
 
 
-@pytest.mark.parametrize("stop", ["max_steps", "within a step", "at the end of a stage"])
+@pytest.mark.parametrize("stop", ["max_steps", "within a step", "at the end of a stage", "within the first"])
 def test_a_run_that_is_stopped_is_unfinished_and_goes_on_as_if_it_had_not_been(
     stop: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -83,8 +83,13 @@ def test_a_run_that_is_stopped_is_unfinished_and_goes_on_as_if_it_had_not_been(
     if stop == "max_steps":
         fit(cut, plan(), max_steps=3, **options)
     else:
-        fit(cut, plan(), Stop(7 if stop == "within a step" else 4), **options)
-    done = 2 if stop == "at the end of a stage" else 3
+        fit(
+            cut,
+            plan(),
+            Stop({"within a step": 7, "at the end of a stage": 4, "within the first": 1}[stop]),
+            **options,
+        )
+    done = {"at the end of a stage": 2, "within the first": 0}.get(stop, 3)
     assert f"stopped at step {done} of 6; --ckpt_path last goes on" in caplog.text
     assert torch.load(cut / LAST, weights_only=True)["global_step"] == done
     assert not (cut / "model").exists()
