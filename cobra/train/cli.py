@@ -162,8 +162,6 @@ class CobraCLI(LightningCLI):
             return
         if verb == "fit" and not self._get(self.config, "overwrite"):
             _refuse_results(root, path)
-        # said of this launch: the configuration that it writes must not say it again
-        self.config[verb]["overwrite"] = False
         try:
             root.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=root).close()
@@ -171,10 +169,15 @@ class CobraCLI(LightningCLI):
             raise OSError(f"{root} cannot be written to ({error}): set trainer.default_root_dir") from error
 
     def before_fit(self) -> None:
-        """A run that is resumed has its weights in the checkpoint; those it once started from may be gone."""
+        """A run that is resumed has its weights in the checkpoint; those it once started from may be gone.
+
+        What was allowed to this launch is left out of the configuration that it writes: it may be run again.
+        """
         if self._get(self.config, "ckpt_path") is not None:
             self.model.origin, self.model.weights = self.model.weights, {}
         self.model.change_plan = self._get(self.config, "change_plan")
+        for allowed in ("overwrite", "change_plan"):
+            self.config[self.subcommand][allowed] = False
 
     def _checkpointing(self, root: Path) -> list[Callback]:
         every = self._get(self.config, "checkpoint_every")

@@ -28,9 +28,7 @@ def check_lengths(trainer: Mapping[str, Any]) -> None:
 def trial(trainer: Mapping[str, Any], verb: str) -> str | None:
     """The setting that makes a run a trial, which writes nothing; None where it is none."""
     limit = _LIMITS.get(verb, "limit_val_batches")
-    for name in ("fast_dev_run", "barebones", limit):
-        value = trainer[name]
-        # of a limit, 1 is one batch and 1.0 all of them
-        if value is not None and value is not False and not (name == limit and repr(value) == "1.0"):
-            return f"trainer.{name} {value}"
-    return None
+    settings = [name for name in ("fast_dev_run", "barebones") if trainer[name]]
+    # of batches, 1 is one of them and 1.0 are all
+    settings += [limit] if trainer[limit] is not None and repr(trainer[limit]) != "1.0" else []
+    return f"trainer.{settings[0]} {trainer[settings[0]]}" if settings else None

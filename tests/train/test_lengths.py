@@ -129,6 +129,7 @@ def test_epochs_of_lightning_are_refused_with_what_to_use(name: str, value: Any)
     ("changes", "verb", "setting"),
     [
         ({}, "fit", None),
+        ({"fast_dev_run": 0}, "fit", None),
         ({"limit_train_batches": 1.0, "limit_val_batches": 3}, "fit", None),
         ({"limit_train_batches": 3}, "test", None),
         ({"limit_train_batches": 1}, "fit", "trainer.limit_train_batches 1"),

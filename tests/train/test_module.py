@@ -12,12 +12,14 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.optim import AdamW
 from torch.utils.data import Dataset
 
+from cobra.data.batch import Batch
 from cobra.data.record import Record, assistant, user
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.vlm import CobraVLM
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
 from cobra.train.module import CobraModule
+from cobra.train.objectives.next_token import NextToken
 from cobra.train.stages import Stage
 from tests.models.builders import PROJECTORS, small_vit
 
@@ -126,6 +128,24 @@ def test_a_logged_step_has_all_that_is_logged(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [(row["step"], row["stage"]) for row in rows] == [("1", "0.0"), ("3", "1.0")]
     assert all(float(row[name]) > 0 for row in rows for name in ("loss", "lr", "cpu_seconds"))
+
+
+class Extra(NextToken):
+    """Logs something of its own."""
+
+    def forward(self, model: CobraVLM, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return super().forward(model, batch)[0], {"extra": torch.ones(())}
+
+
+def test_what_a_stage_logs_ends_with_it(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    options = {"logger": logger, "log_every_n_steps": 1, "limit_val_batches": 0}
+    stages = [stage("a", ["lm"]), stage("b", ["lm"], objective=Extra), stage("c", ["lm"])]
+    run(stages, tmp_path, **options)
+    with (Path(logger.log_dir) / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["extra"] for row in rows] == ["", "", "1.0", "1.0", "", ""]
+    assert all(row["loss"] and row["lr"] and float(row["answer_tokens"]) > 0 for row in rows)
 
 
 def test_parts_with_rates_of_their_own_move_as_far(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cobra.train.module import CobraModule
-from tests.test_cli import ON_CPU, ROOT, fit_or_answer, instantiate
+from tests.test_cli import ON_CPU, ROOT, fit_or_answer
 
 _LM = "--model.model.init_args.lm.init_args"
 _STAGES = """[
@@ -89,18 +89,22 @@ def test_a_trial_of_answers_writes_none(stopped: Path, monkeypatch: pytest.Monke
 
 
 def test_overwriting_is_asked_for_once(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cli = instantiate(monkeypatch, "fit", *TINY, "--trainer.default_root_dir", str(stopped), "--overwrite")
-    assert not cli.config["fit"]["overwrite"]
+    (stopped / "model").mkdir()
+    (stopped / "model/config.json").write_text("of a run that is replaced")
+    here = [*TINY, "--trainer.default_root_dir", str(stopped), "--trainer.max_steps", "1"]
+    fit_or_answer(monkeypatch, "fit", *here, "--overwrite")
+    assert torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 1
+    assert not (stopped / "model").exists()
     with pytest.raises(SystemExit, match="holds a run"):
-        instantiate(monkeypatch, "fit", *TINY, "--trainer.default_root_dir", str(stopped))
+        fit_or_answer(monkeypatch, "fit", "-c", str(stopped / "logs/version_1/config.yaml"))
 
 
 def test_another_plan_is_refused_or_asked_for(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = [*TINY, "--trainer.default_root_dir", str(stopped), "--ckpt_path", "last"]
     here += ["--trainer.accumulate_grad_batches", "2"]
-    with pytest.raises(
-        SystemExit, match=r"^cobra fit: .*accumulate_grad_batches was 1 and is 2.*--change_plan"
-    ):
+    refusal = r"^cobra fit: .*accumulate_grad_batches was 1 and is 2.*--change_plan"
+    with pytest.raises(SystemExit, match=refusal):
         fit_or_answer(monkeypatch, "fit", *here)
     fit_or_answer(monkeypatch, "fit", *here, "--change_plan")
     assert torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+    assert "change_plan: false" in (stopped / "logs/version_2/config.yaml").read_text()
