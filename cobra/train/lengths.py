@@ -16,7 +16,7 @@ def check_lengths(trainer: Mapping[str, Any]) -> None:
     if trainer["max_epochs"] != 1:
         raise ValueError(
             f"trainer.max_epochs {trainer['max_epochs']}: a run goes through its stages once; how long each "
-            "is say its `steps` or `epochs`, e.g. --stages.0.epochs 2"
+            "is say its `steps` or `epochs`, e.g. --stages.0.steps 300"
         )
     if trainer["overfit_batches"]:
         raise ValueError(
