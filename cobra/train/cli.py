@@ -64,7 +64,10 @@ class CobraCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a yaml of this project has beside trainer, model and data."""
-        parser.add_argument("--stages", type=list[Stage], default=[], help="The stages of the run, in order.")
+        # a list would take what it leaves out from one of the same length in an earlier yaml; no tuple does
+        parser.add_argument(
+            "--stages", type=tuple[Stage, ...], default=(), help="The stages of the run, in order."
+        )
         parser.link_arguments("stages", "model.stages")
         parser.link_arguments("stages", "data.stages")
         parser.add_argument("--checkpoint_every", type=int, default=200, help="Steps between checkpoints.")

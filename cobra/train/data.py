@@ -1,6 +1,6 @@
 """The Lightning data module: sources of records, one processor, batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -39,7 +39,7 @@ class DataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        stages: list[Stage],
+        stages: Sequence[Stage],
         tokenizer: str,
         template: str | None = None,
         train: dict[str, Source] | None = None,

@@ -1,6 +1,6 @@
 """The only LightningModule: stages, loss, optimizer, answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ class CobraModule(L.LightningModule):
 
     def __init__(
         self,
-        stages: list[Stage],
+        stages: Sequence[Stage],
         model: Callable[[], CobraVLM],
         betas: tuple[float, float] = (0.9, 0.999),
         muon: list[str] | None = None,

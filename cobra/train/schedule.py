@@ -1,7 +1,7 @@
 """Batches by number: which examples make each is a function of the seed alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +13,7 @@ from cobra.train.stages import Plan, Stage
 Pick = tuple[str, int]
 
 
-def make_plan(stages: list[Stage], sizes: dict[str, int], examples_per_size: int) -> Plan:
+def make_plan(stages: Sequence[Stage], sizes: dict[str, int], examples_per_size: int) -> Plan:
     """Lengths of the stages in optimizer steps.
 
     Args:

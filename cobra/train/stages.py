@@ -1,7 +1,7 @@
 """The stages of a training run: what is trained, on what, for how long, how fast."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cobra.train.objectives.base import Objective
@@ -108,7 +108,7 @@ class Plan:
         steps: optimizer steps of each.
     """
 
-    stages: list[Stage]
+    stages: Sequence[Stage]
     steps: list[int]
     ends: list[int] = field(init=False)
 

@@ -40,7 +40,8 @@ def test_datasets_share_their_scenes() -> None:
 def test_places_are_those_of_the_caption_and_names_single_out_a_thing() -> None:
     places, captions = ShapesPlaces(size=60, seed=4), ShapesCaptions(size=60, seed=4)
     names: Counter[int] = Counter()
-    for record, described in zip(places, captions, strict=True):
+    for number in range(60):
+        record, described = places[number], captions[number]
         cells = dict(phrase.split(maxsplit=1) for phrase in described.messages[1].text.split(", "))
         told = [(q.text, a.text) for q, a in zip(record.messages[::2], record.messages[1::2], strict=True)]
         for question, cell in told:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cobra.train.list_elements import merge_elements
+from cobra.train.objectives.next_token import NextToken
 from tests.test_cli import ROOT, instantiate
 
 CONFIG = {
@@ -64,9 +65,14 @@ def test_the_command_takes_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     words += ["--model.betas.1", "0.5", "--trainer.default_root_dir", str(tmp_path)]
     cli = instantiate(monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"), *words)
     tower, align, _ = cli.model.stages
-    assert (tower.steps, tower.lr, align.data, align.steps) == (3, 2e-3, {"captions": 2.0}, 200)
+    assert (tower.steps, tower.lr, align.data, align.steps) == (
+        3,
+        2e-3,
+        {"captions": 2.0, "places": 0.5},
+        500,
+    )
     assert cli.model.betas == (0.9, 0.5)
-    assert [stage.steps for stage in cli.datamodule.stages] == [3, 200, 1000]
+    assert [stage.steps for stage in cli.datamodule.stages] == [3, 500, 1200]
 
 
 def test_a_mistake_in_one_is_one_line(
@@ -77,3 +83,17 @@ def test_a_mistake_in_one_is_one_line(
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "--stages.9: stages has 3 elements" in line
+
+
+def test_a_later_list_of_stages_takes_nothing_from_an_earlier_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stage = "{train: [lm], data: {captions: 1.0}, batch_size: 4, lr: 1.0e-3, steps: 6, name: "
+    later = tmp_path / "later.yaml"
+    # as many stages as there are already
+    later.write_text("stages: [" + ", ".join(f"{stage}{name}}}" for name in "abc") + "]")
+    words = ["-c", str(ROOT / "configs/cobra_tiny.yaml"), "-c", str(later)]
+    words += ["--trainer.default_root_dir", str(tmp_path)]
+    cli = instantiate(monkeypatch, "fit", *words)
+    assert [(s.decay, s.hold, s.validate) for s in cli.model.stages] == [("cosine", 0.0, True)] * 3
+    assert {type(s.objective(cli.model)) for s in cli.model.stages} == {NextToken}
