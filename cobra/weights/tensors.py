@@ -58,14 +58,8 @@ def open_tensors(path: Path) -> dict[str, Stored]:
     # torch.load goes by the name, too
     if start[8:] == b"{" or path.suffix == ".safetensors":
         return open_safetensors(path)
-    if start[:2] == b"PK":
+    if start[:2] == b"PK" or start[:1] == b"\x80":
         return _open_torch(path)
-    # a pickle that is not in a zip file: before torch 1.6, and not by torch.save
-    if start[:1] == b"\x80":
-        raise ValueError(
-            f"{path} is a bare pickle, which cannot be read without running it: save it again with a recent "
-            f"torch.save, or as safetensors"
-        )
     return open_safetensors(path)
 
 
@@ -83,7 +77,7 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
             for name, s in slices.items()
         }
     except SafetensorError as error:
-        if _is_pickle(path):
+        if is_pickle(path):
             raise ValueError(
                 f"{path} is a pickle, not safetensors: get the weights as safetensors, or name it .pt and "
                 "give it to cobra convert"
@@ -93,7 +87,8 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
         raise ValueError(f"{path} holds tensors of dtype {error}, not one of {', '.join(DTYPES)}") from error
 
 
-def _is_pickle(path: Path) -> bool:
+def is_pickle(path: Path) -> bool:
+    """Whether a file is a pickle, in a zip file as torch.save writes them or bare."""
     with path.open("rb") as opened:
         start = opened.read(2)
     # a zip, or a pickle of protocols 2 to 5
@@ -101,12 +96,36 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _open_torch(path: Path) -> dict[str, Stored]:
+    tensors = dict(_flat(load_plain(path)))
+    foreign = sorted({str(tensor.dtype) for tensor in tensors.values()} - set(map(str, DTYPES.values())))
+    if foreign:
+        raise ValueError(f"{path} holds tensors of dtype {foreign}, not one of {', '.join(DTYPES)}")
+    return {
+        name: Stored(tensor.shape, tensor.dtype, partial(_identity, tensor))
+        for name, tensor in tensors.items()
+    }
+
+
+def load_plain(path: Path) -> Any:
+    """What torch.save wrote, if it is nothing but data; its tensors stay on disk until they are used.
+
+    Raises:
+        ValueError: where the file is incomplete, damaged or holds anything else.
+    """
+    with path.open("rb") as file:
+        # a pickle that is not in a zip file: before torch 1.6, and not by torch.save
+        if file.read(1) == b"\x80":
+            raise ValueError(
+                f"{path} is a bare pickle, which cannot be read without running it: save it again with a "
+                "recent torch.save, or as safetensors"
+            )
     # its table of contents is at the end
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} {_INCOMPLETE.format(size=path.stat().st_size)}")
+    _check_sums(path)
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    # damaged bytes of a pickle are instructions: they fail in as many ways as there are
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # a pickle's bytes are instructions: they fail in as many ways as there are
     except Exception as error:
         lines = str(error).split("\n")
         # torch first advises to run it all the same
@@ -115,14 +134,19 @@ def _open_torch(path: Path) -> dict[str, Stored]:
             f"{path} does not hold plain tensors, and nothing else in it is run ({reason}): get the weights "
             f"as safetensors"
         ) from error
-    tensors = dict(_flat(data))
-    foreign = sorted({str(tensor.dtype) for tensor in tensors.values()} - set(map(str, DTYPES.values())))
-    if foreign:
-        raise ValueError(f"{path} holds tensors of dtype {foreign}, not one of {', '.join(DTYPES)}")
-    return {
-        name: Stored(tensor.shape, tensor.dtype, partial(_identity, tensor))
-        for name, tensor in tensors.items()
-    }
+
+
+def _check_sums(path: Path) -> None:
+    """Compare what a zip file holds with its check sums, some 3 GB a second; torch does not."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            # torch.save may be told to leave them out: they are 0 then
+            damaged = file.testzip() if any(record.CRC for record in file.infolist()) else None
+    # a bit anywhere may have changed: in a name, a length, the way it is packed
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({error}): {_ANOTHER}") from error
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged: {damaged} in it does not have its check sum: {_ANOTHER}")
 
 
 def _flat(data: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -154,3 +178,4 @@ def _shards(index: Path) -> list[Path]:
 
 
 _INCOMPLETE = "is incomplete or no file of weights: it has {size} bytes; download it again"
+_ANOTHER = "get the file again, or take an earlier checkpoint"
