@@ -1,6 +1,5 @@
 """A model as a folder: config.json, model.safetensors, tokenizer files."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,9 @@ from cobra.models.vision.base import VisionEncoder
 from cobra.models.vlm import CobraVLM
 from cobra.weights.check_fit import check_fit
 from cobra.weights.is_finite import is_finite
-from cobra.weights.tensors import Stored, open_safetensors
+from cobra.weights.run_checkpoint import ModelFiles, model_files, pack, refuse_shares
+from cobra.weights.saving import put, saving, sync
+from cobra.weights.tensors import Stored, open_safetensors, open_tensors
 
 WEIGHTS = "model.safetensors"
 # Parameters made for one that is saved: towers make some that their features do not use.
@@ -44,9 +45,20 @@ def save_pretrained(
     directory.mkdir(parents=True, exist_ok=True)
     state = model.state_dict() if weights is None else weights
     with replacing(directory) as temporary:
-        chat.save(temporary)
+        _describe(model, chat, temporary)
         save_file(_without_copies(state), temporary / WEIGHTS, metadata={"format": "pt"})
-        write_config(temporary, VLM, model.config())
+
+
+def described(model: CobraVLM, chat: Chat) -> dict[str, Tensor]:
+    """The files of a model folder besides the weights, for a checkpoint of a training run to hold."""
+    with TemporaryDirectory() as folder:
+        _describe(model, chat, Path(folder))
+        return pack(Path(folder))
+
+
+def _describe(model: CobraVLM, chat: Chat, directory: Path) -> None:
+    chat.save(directory)
+    write_config(directory, VLM, model.config())
 
 
 def from_pretrained(
@@ -55,7 +67,7 @@ def from_pretrained(
     """The model, in evaluation mode, and the processor that feeds it.
 
     Args:
-        directory: what `save_pretrained` wrote.
+        directory: what `save_pretrained` wrote, or a training run's checkpoint (a .ckpt file).
         device: where the model goes.
         dtype: of its weights, but for A_log, D and the time steps' biases, which stay fp32; None keeps all
             in fp32.
@@ -65,38 +77,51 @@ def from_pretrained(
         ValueError: where config.json names a foreign class, or weights or tokenizer are damaged or do not
             fit it.
     """
-    model = _load(directory, VLM, CobraVLM, dtype)
-    return model.to(device).eval(), Processor.of(model, Chat(str(directory)))
+    tree, files = _open(directory, VLM)
+    model = _load(tree, files, CobraVLM, dtype)
+    return model.to(device).eval(), Processor.of(model, Chat(str(files.folder)))
 
 
 def lm_from_pretrained(
     directory: Path, device: str = "cpu", dtype: torch.dtype | None = None
 ) -> LanguageModel:
     """A language model alone, in evaluation mode; arguments and errors as for `from_pretrained`."""
-    model = _load(directory, LM, LanguageModel, dtype)
+    model = _load(*_open(directory, LM), LanguageModel, dtype)
     return model.to(device).eval()
 
 
-def _load(directory: Path, kind: str, contract: type[nn.Module], dtype: torch.dtype | None) -> Any:
+def _open(path: Path, kind: str) -> tuple[dict, ModelFiles]:
+    """The class_path tree and the weights of a folder or a checkpoint; none is read."""
+    refuse_shares(path)
+    if path.is_file():
+        files = model_files(path, open_tensors(path))
+        return read_tree(files.folder / CONFIG, kind), files
     for name in (CONFIG, WEIGHTS):
-        if not (directory / name).is_file():
+        if not (path / name).is_file():
             raise FileNotFoundError(
-                f"{directory / name} is missing: expected a folder that save_pretrained wrote"
+                f"{path / name} is missing: expected a folder that save_pretrained wrote, or a run's "
+                "checkpoints/last.ckpt"
             )
-    tree = read_tree(directory / CONFIG, kind)
-    weights = open_safetensors(directory / WEIGHTS)
+    tree = read_tree(path / CONFIG, kind)
+    return tree, ModelFiles(path, path / WEIGHTS, open_safetensors(path / WEIGHTS))
+
+
+def _load(tree: dict, files: ModelFiles, contract: type[nn.Module], dtype: torch.dtype | None) -> Any:
+    config = files.folder / CONFIG
     try:
-        planned = build_on_meta(tree, _MAX_TENSORS_EACH * len(weights))
+        planned = build_on_meta(tree, _MAX_TENSORS_EACH * len(files.weights))
     except ValueError as error:
-        raise ValueError(f"{directory / CONFIG}: {error}; restore it from the run that wrote it") from error
+        raise ValueError(f"{config}: {error}; restore it from the run that wrote it") from error
     if not isinstance(planned, contract):
-        raise ValueError(f"{directory / CONFIG} makes a {type(planned).__name__}, not a {contract.__name__}")
+        raise ValueError(f"{config} makes a {type(planned).__name__}, not a {contract.__name__}")
+    repeated = copies(planned) if files.unpacked else {}
+    weights = {name: stored for name, stored in files.weights.items() if name not in repeated}
     found = {name: tensor.shape for name, tensor in weights.items()}
-    check_fit(expected_shapes(planned), found, f"{directory / WEIGHTS} does not fit its config.json")
+    check_fit(expected_shapes(planned), found, f"{files.path} does not fit its config.json")
     # a second time, now with memory: buffers that are computed and not saved would stay on the meta device
     with no_init_weights():
         model = build(tree)()
-    _fill(model, weights, directory / WEIGHTS)
+    _fill(model, weights, files.path)
     if dtype is not None:
         cast_weights(model, dtype)
     return model
@@ -108,19 +133,24 @@ def expected_shapes(model: nn.Module) -> dict[str, torch.Size]:
     Without those of an encoder that its features do not use, and a tied head only once: it is the embedding
     under a second name.
     """
-    seen: set[int] = set()
     unused = {
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()
         if isinstance(module, VisionEncoder)
         for name in module.unused_parameters()
     }
-    shapes = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen and name not in unused:
-            shapes[name] = tensor.shape
-            seen.add(id(tensor))
-    return shapes
+    left_out = unused | set(copies(model))
+    return {name: tensor.shape for name, tensor in model.state_dict().items() if name not in left_out}
+
+
+def copies(model: nn.Module) -> dict[str, str]:
+    """Second names of weights, e.g. a tied head's, and the first ones."""
+    first: dict[int, str] = {}
+    return {
+        name: original
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if (original := first.setdefault(id(tensor), name)) != name
+    }
 
 
 def _fill(model: nn.Module, weights: dict[str, Stored], path: Path) -> None:
@@ -161,11 +191,15 @@ def _without_copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
     """A temporary folder whose files are moved into `directory` when the block ends without an error."""
-    with TemporaryDirectory(dir=directory, prefix=".saving-") as name:
-        temporary = Path(name)
+    with saving(directory) as temporary:
         yield temporary
+        # as the system has it for new files: safetensors' can be read by their owner alone
+        mode = (temporary / CONFIG).stat().st_mode
         # the configuration comes last: where it is, the weights it describes are
-        for path in sorted(temporary.iterdir(), key=lambda path: path.name == CONFIG):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(path, directory / path.name)
+        files = sorted(temporary.iterdir(), key=lambda path: path.name == CONFIG)
+        for path in files:
+            if path.is_file():
+                path.chmod(mode)
+            sync(path)
+        for path in files:
+            put(path, directory / path.name)

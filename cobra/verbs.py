@@ -22,7 +22,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--ckpt", type=Path, required=True, help="folder of a trained model, e.g. runs/tiny/model"
+        "--ckpt", type=Path, required=True, help="folder of a trained model, or a run's checkpoints/last.ckpt"
     )
     parser.add_argument("--image", type=Path, help="the picture; none asks about text alone")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (default: 256)")
@@ -124,7 +124,9 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="folder, file of weights or hub repository (owner/name[/folder])")
+    parser.add_argument(
+        "source", help="folder, file of weights, a run's last.ckpt or hub repository (owner/name[/folder])"
+    )
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument(
         "--to", choices=("cobra", "hf"), default="cobra", help="hf: the language model for transformers"

@@ -1,6 +1,7 @@
 """Saving and loading: bit-equal, atomic, and nothing foreign is run."""
 
 import json
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -260,9 +261,18 @@ def test_a_failed_save_leaves_the_old_model_whole(saved: Path, monkeypatch: pyte
     def full_disk(*args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for step in ("save_file", "write_config", "os.fsync"):
+    for step in ("pretrained.save_file", "pretrained.write_config", "weights.saving.os.fsync"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"cobra.pretrained.{step}", full_disk)
+            patch.setattr(f"cobra.{step}", full_disk)
             with pytest.raises(OSError, match="No space left"):
                 save_pretrained(tiny("mamba"), Chat(TOKENIZER), saved)
         assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_all_files_of_a_model_can_be_read_by_those_who_can_read_new_files(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        save_pretrained(tiny(), Chat(TOKENIZER), tmp_path)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cobra.config.config_json import CONFIG, read_config
+from cobra.weights.run_checkpoint import ModelFiles, is_run_checkpoint, model_files, refuse_shares
 from cobra.weights.tensors import Stored, open_tensors
 
 # Where weights lie in a folder; safetensors first. What they are, their contents decide.
@@ -28,29 +29,36 @@ class Source:
         path: the file of weights, or its index.
         config: what its config.json says, empty where there is none.
         tensors: by their published names.
+        files: what a training run's checkpoint holds, else nothing.
     """
 
     path: Path
     config: dict[str, Any]
     tensors: Mapping[str, Stored]
+    files: ModelFiles | None = None
 
     @property
     def tokenizer(self) -> Path | None:
-        """The folder beside the weights that holds a tokenizer, if one does."""
-        folders = (self.path.parent, self.path.parent.parent)
+        """The folder beside the weights, or in them, that holds a tokenizer, if one does."""
+        folders = [self.files.folder] if self.files else [self.path.parent, self.path.parent.parent]
         return next((f for f in folders if any((f / name).is_file() for name in _TOKENIZER)), None)
 
 
 def open_source(path: Path) -> Source:
-    """The checkpoint in a folder, or that of one file of weights; config.json is beside or one folder up.
+    """The checkpoint in a folder, or one file of weights; config.json is beside, one folder up or inside.
 
     Raises:
         FileNotFoundError: where there are no weights, naming the files that were looked for.
         ValueError: where a file is damaged, incomplete or holds anything but data.
     """
+    refuse_shares(path)
     weights = path if path.is_file() else next((path / n for n in _WEIGHTS if (path / n).is_file()), None)
     if weights is None:
         raise FileNotFoundError(f"{path} has no weights: expected one of {', '.join(_WEIGHTS)}, or a file")
+    tensors = open_tensors(weights)
+    if is_run_checkpoint(tensors):
+        files = model_files(weights, tensors)
+        return Source(weights, read_config(files.folder / CONFIG), files.weights, files)
     configs = [weights.parent / CONFIG, weights.parent.parent / CONFIG]
     config = next((read_config(c) for c in configs if c.is_file()), {})
-    return Source(weights, config, open_tensors(weights))
+    return Source(weights, config, tensors)

@@ -19,6 +19,7 @@ from cobra.convert.parts import load_parts
 from cobra.data.batch import Batch
 from cobra.eval.predictions import Prediction
 from cobra.models.vlm import IGNORE_ID, CobraVLM
+from cobra.pretrained import described
 from cobra.train.clock import is_logged
 from cobra.train.divergence import check_loss, check_state
 from cobra.train.learning import Learning, frozen_modules, leave_out
@@ -30,6 +31,7 @@ from cobra.train.sharding import data_parallel, shard, start_moments, whole, zer
 from cobra.train.stages import Plan, Stage
 from cobra.train.supervision import Supervision
 from cobra.weights.check_fit import check_fit
+from cobra.weights.run_checkpoint import FILES
 
 
 class ModelError(ValueError):
@@ -46,9 +48,9 @@ class CobraModule(L.LightningModule):
         muon: parts (vision, projector, lm) in which Muon steps the matrices between hidden states, AdamW the
             rest; it takes the same rates. For training from nothing on few devices: it needs whole matrices.
         max_new_tokens: longest answer in validation, test and predict.
-        weights: what parts (vision, projector, lm) start training from: a folder, a file of weights or a hub
-            repository, in any layout that `cobra convert` reads. With --ckpt_path they are read only where an
-            objective keeps modules frozen, which checkpoints leave out.
+        weights: what parts (vision, projector, lm) start training from: a folder, a file of weights, another
+            run's last.ckpt or a hub repository, in any layout that `cobra convert` reads. With --ckpt_path they
+            are read only where an objective keeps modules frozen, which checkpoints leave out.
             Every rank reads them before the model is sharded; building on the meta device is refused.
     """
 
@@ -74,6 +76,8 @@ class CobraModule(L.LightningModule):
         self.change_plan = False
         self.model: CobraVLM | None = None
         self.entered: int | None = None
+        # what a checkpoint holds of a model folder
+        self.files: dict[str, Tensor] = {}
         self.answering = ExitStack()
 
     def configure_model(self) -> None:
@@ -180,10 +184,14 @@ class CobraModule(L.LightningModule):
         return loss if self.device_mesh is None else loss + zero(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the checkpoint that is there where the weights that would replace it are not finite."""
+        """Say what model it is of; where weights are not finite, keep the checkpoint that is there."""
         on_any_device = partial(self.trainer.strategy.reduce_boolean_decision, all=False)
         check_state(checkpoint["state_dict"], *self._position(), on_any_device)
         checkpoint["recipe"] = self.recipe
+        assert self.model is not None
+        if not self.files:
+            self.files = described(self.model, self.trainer.datamodule.chat)
+        checkpoint[FILES] = self.files
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another plan or model, and go on behind its last step."""

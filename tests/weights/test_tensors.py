@@ -30,8 +30,7 @@ def test_no_bit_that_is_flipped_changes_what_is_read(saved: Path) -> None:
         saved.write_bytes(damaged)
         try:
             found = content(saved)
-        except ValueError as error:
-            assert str(saved) in str(error)
+        except ValueError:
             refused += 1
         else:
             assert found == expected, place
@@ -42,7 +41,9 @@ def test_a_flipped_bit_of_a_weight_is_refused_with_the_remedy(saved: Path) -> No
     whole = bytearray(saved.read_bytes())
     whole[whole.index(torch.arange(50).numpy().tobytes()) + 9] ^= 4
     saved.write_bytes(whole)
-    with pytest.raises(ValueError, match=r"a\.pt is damaged: .* check sum: get the file again, or take an ear"):
+    with pytest.raises(
+        ValueError, match=r"a\.pt is damaged: .* check sum: get the file again, or take an ear"
+    ):
         open_tensors(saved)
 
 

@@ -1,8 +1,11 @@
 """This project's own folders: a vision-language model, or a language model alone."""
 
+from cobra.config.build import build_on_meta
 from cobra.config.config_json import LM, VLM
+from cobra.config.limits import MAX_TENSORS
 from cobra.convert.layout import Layout, Tree
 from cobra.convert.source import Source
+from cobra.pretrained import copies
 
 
 class Own(Layout):
@@ -24,6 +27,12 @@ class Own(Layout):
     def key_map(self, source: Source) -> dict[str, str]:
         """The names as they are, but that a language model's lack the part."""
         return {"": "lm." if source.config["model_type"] == LM else ""}
+
+    def copies(self, source: Source) -> dict[str, str]:
+        """A training run's checkpoint has a tied head as well."""
+        parts = {} if source.files is None else self.parts(source)
+        tree = {"class_path": "cobra.models.vlm.CobraVLM", "init_args": parts}
+        return copies(build_on_meta(tree, MAX_TENSORS)) if parts else {}
 
     def chat(self, source: Source) -> tuple[str, str | None] | None:
         """The tokenizer in the folder, which has its template."""
