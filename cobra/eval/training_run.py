@@ -1,6 +1,7 @@
 """One training run in processes of its own, launched as a user would, and resumed where it was stopped."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -27,12 +28,19 @@ class Run:
     precision: str | None = None
 
     def train(self) -> None:
-        """Train, or go on where an earlier launch was stopped; nothing to do when it had finished."""
+        """Train, or go on where an earlier launch was stopped; nothing to do when it had finished.
+
+        Raises:
+            SystemExit: where training fails or is terminated, with its exit status.
+            ValueError: where it ends without a model.
+        """
         self._claim()
         if (self.folder / "model" / "config.json").is_file():
             return
         resumed = (self.folder / "checkpoints" / "last.ckpt").is_file()
         self._launch("fit", *(["--ckpt_path", "last"] if resumed else []))
+        if not (self.folder / "model" / "config.json").is_file():
+            raise ValueError(f"training ended before {self.folder / 'model'} was written: launch it again")
 
     def test(self) -> None:
         """Answer the test questions with the trained weights."""
@@ -65,11 +73,14 @@ class Run:
         common += ["--trainer.precision", self.precision] if self.precision else []
         start = time.monotonic()
         try:
-            subprocess.run([sys.executable, "-m", "cobra", verb, *configs, *common, *options], check=True)
+            status = _run([sys.executable, "-m", "cobra", verb, *configs, *common, *options])
         finally:
             times = self._times()
             times[verb] = times.get(verb, 0.0) + time.monotonic() - start
             (self.folder / "seconds.json").write_text(json.dumps(times))
+        if status:
+            print(f"cobra {verb} in {self.folder} ended with exit status {status}", file=sys.stderr)
+            sys.exit(status)
 
     @staticmethod
     def precision_of(folder: Path) -> str | None:
@@ -82,3 +93,18 @@ class Run:
     def _times(self) -> dict[str, float]:
         path = self.folder / "seconds.json"
         return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _run(command: list[str]) -> int:
+    """The exit status of a command, as a shell has it; SIGTERM meanwhile is handed on to it."""
+    process = subprocess.Popen(command)
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        status = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return status if status >= 0 else 128 - status

@@ -1,10 +1,12 @@
 """A run's folder: what was begun one way is not finished another."""
 
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from cobra.eval.training_run import Run
+from cobra.eval.training_run import Run, _run
 
 
 @pytest.fixture
@@ -39,3 +41,34 @@ def test_a_folder_of_another_version_is_refused_not_misread(config: Path) -> Non
     assert Run.precision_of(folder) is None
     with pytest.raises(ValueError, match="another seed, precision or recipe"):
         Run([config], folder, seed=0).train()
+
+
+def launching(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setattr("cobra.eval.training_run._run", lambda command: status)
+
+
+@pytest.mark.parametrize("status", [1, 143])
+def test_nothing_goes_on_after_training_that_fails_or_is_terminated(
+    status: int, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config.parent / "run/model/config.json").unlink()
+    launching(monkeypatch, status)
+    with pytest.raises(SystemExit) as stopped:
+        Run([config], config.parent / "run", seed=0).train()
+    assert stopped.value.code == status
+
+
+def test_nothing_goes_on_after_training_that_leaves_no_model(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config.parent / "run/model/config.json").unlink()
+    launching(monkeypatch, 0)
+    with pytest.raises(ValueError, match=r"training ended before .*run/model was written"):
+        Run([config], config.parent / "run", seed=0).train()
+
+
+def test_a_command_is_terminated_with_the_one_that_runs_it() -> None:
+    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+    assert _run([sys.executable, "-c", code]) == 128 + signal.SIGTERM
+    assert _run([sys.executable, "-c", "raise SystemExit(3)"]) == 3
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
