@@ -49,8 +49,8 @@ class CobraModule(L.LightningModule):
             rest; it takes the same rates. For training from nothing on few devices: it needs whole matrices.
         max_new_tokens: longest answer in validation, test and predict.
         weights: what parts (vision, projector, lm) start training from: a folder, a file of weights, another
-            run's last.ckpt or a hub repository, in any layout that `cobra convert` reads. With --ckpt_path they
-            are read only where an objective keeps modules frozen, which checkpoints leave out.
+            run's last.ckpt or a hub repository, in any layout that `cobra convert` reads. With --ckpt_path
+            they are read only where an objective keeps modules frozen, which checkpoints leave out.
             Every rank reads them before the model is sharded; building on the meta device is refused.
     """
 
