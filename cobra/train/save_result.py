@@ -7,7 +7,11 @@ import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
 from lightning.pytorch import Callback, LightningModule, Trainer  # isort: skip
 from lightning.pytorch.utilities import rank_zero_info
+from safetensors import SafetensorError
+from torch import Tensor
 
+from cobra.data.chat import Chat
+from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_pretrained
 from cobra.train.sharding import gathered_state, is_sharded
 
@@ -47,4 +51,13 @@ class SaveResult(Callback):
                 key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
             }
         if trainer.is_global_zero:
-            save_pretrained(pl_module.model, trainer.datamodule.chat, self.directory, weights)
+            self._write(pl_module.model, trainer.datamodule.chat, weights)
+
+    def _write(self, model: CobraVLM, chat: Chat, weights: dict[str, Tensor]) -> None:
+        try:
+            save_pretrained(model, chat, self.directory, weights)
+        except (OSError, SafetensorError) as error:
+            raise OSError(
+                f"{self.directory} cannot be written ({error}): the run is whole in {self.checkpoint}; make "
+                f"room, then write the model with `cobra convert {self.checkpoint} {self.directory}`"
+            ) from error

@@ -56,6 +56,7 @@ def run(
     muon: list[str] | None = None,
     model: Callable[[], CobraVLM] | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
+    resume: Path | None = None,
     **options: object,
 ) -> CobraModule:
     lm = partial(MambaLM, 512, 16, 1)
@@ -69,7 +70,7 @@ def run(
         **{"devices": 1, "enable_checkpointing": False, "logger": False, **options},
     )  # fmt: skip
     L.seed_everything(0)
-    trainer.fit(module, data)
+    trainer.fit(module, data, ckpt_path=resume)
     return module
 
 

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from cobra.eval.predictions import read_predictions
 from cobra.models.vlm import IMAGE_ID, CobraVLM
 from cobra.pretrained import from_pretrained
+from cobra.train.checkpoint_files import protect_checkpoints
 from cobra.train.data import DataModule
 from cobra.train.divergence import check_state
 from cobra.train.module import CobraModule, ModelError
@@ -60,13 +61,15 @@ class NoteLosses(L.Callback):
 
 def trainer(folder: Path, devices: int, *callbacks: L.Callback) -> L.Trainer:
     sharded = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
-    return L.Trainer(
+    made = L.Trainer(
         default_root_dir=folder, max_epochs=1, accelerator="cpu", devices=devices,
         strategy=sharded if devices > 1 else "auto", gradient_clip_val=1.0,
         enable_progress_bar=False, enable_model_summary=False, logger=False, use_distributed_sampler=False,
         num_sanity_val_steps=1, val_check_interval=4, check_val_every_n_epoch=None,
         callbacks=[*callbacks, WriteAnswers(folder), NoteLosses(folder)],
     )  # fmt: skip
+    protect_checkpoints(made)
+    return made
 
 
 def train_and_test(lm: str, folder: Path, devices: int, resume: Path | None = None) -> None:
