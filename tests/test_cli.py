@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cobra.cli import main
 from cobra.train.cli import CobraCLI
@@ -160,6 +161,8 @@ def damaged(path: Path, kind: str) -> None:
         path.write_bytes(path.read_bytes()[:-300])
     elif kind == "weights":
         torch.save({"a": torch.ones(1)}, path)
+    elif kind == "damaged":
+        path.write_bytes(path.read_bytes().replace(b"\x80\x3f", b"\x80\x3e", 1))
     elif kind == "pickle":
         path.write_bytes(pickle.dumps({"a": 1}))
     elif kind == "code":
@@ -174,6 +177,11 @@ def damaged(path: Path, kind: str) -> None:
     [
         ("truncated", "a.ckpt is incomplete"),
         ("weights", "a.ckpt is no checkpoint of a training run: name its checkpoints/last.ckpt"),
+        (
+            "no state",
+            r"a.ckpt holds weights alone, .*or start anew .*`model.weights` {vision: .*a.ckpt, proj",
+        ),
+        ("damaged", "a.ckpt is damaged: a/data/0 in it does not have its check sum"),
         ("pickle", "a.ckpt is a bare pickle"),
         (
             "code",
@@ -193,6 +201,44 @@ def test_a_bad_checkpoint_is_refused_before_anything_is_made(
             "--ckpt_path", str(tmp_path / "a.ckpt"), "--trainer.default_root_dir", str(tmp_path / "run"),
         )  # fmt: skip
     assert "\n" not in str(stopped.value.code)
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(CobraCLI, "instantiate_classes", lambda self: self.before_instantiate_classes())
+    options = ["-c", str(ROOT / "configs/cobra_tiny.yaml"), "--trainer.default_root_dir", str(tmp_path)]
+    code = "import sys; from pathlib import Path; from cobra.weights.saving import claim\n"
+    code += "lock = claim(Path(sys.argv[1]) / '.lock'); print('held', flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        try:
+            with pytest.raises(SystemExit, match=rf"cobra fit: .* another run \(process {other.pid} on "):
+                instantiate(monkeypatch, "fit", *options)
+            # they write nothing, or are started by a run that holds it
+            instantiate(monkeypatch, "fit", *options, "--trainer.fast_dev_run", "true")
+            monkeypatch.setenv("NODE_RANK", "1")
+            instantiate(monkeypatch, "fit", *options)
+            monkeypatch.delenv("NODE_RANK")
+        finally:
+            other.kill()
+    cli = instantiate(monkeypatch, "fit", *options)
+    assert cli.lock is not None
+    cli.lock.close()
+
+
+def test_a_terminated_run_ends_with_the_status_of_a_terminated_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def terminated(cli: CobraCLI) -> None:
+        raise SIGTERMException
+
+    monkeypatch.setattr(CobraCLI, "instantiate_classes", terminated)
+    with pytest.raises(SystemExit) as stopped:
+        instantiate(monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"))
+    assert stopped.value.code == 143
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_anything_is_made(

@@ -1,14 +1,16 @@
 """fit, validate, test and predict: LightningCLI with this project's defaults."""
 
 import logging
+import os
 import re
+import signal
 import sys
 import traceback
 import warnings
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import yaml
 from jsonargparse import ActionYesNo
@@ -21,8 +23,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from cobra.config.class_paths import refuse_functions, restrict_imports
+from cobra.train.checkpoint_files import protect_checkpoints
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
 from cobra.train.lengths import check_lengths, trial
@@ -31,12 +36,16 @@ from cobra.train.module import CobraModule
 from cobra.train.resume import check_checkpoint
 from cobra.train.save_result import SaveResult
 from cobra.train.stages import Stage
+from cobra.train.stop_when_terminated import StopWhenTerminated
 from cobra.train.write_answers import WriteAnswers
+from cobra.weights.saving import claim, restore
 
 # where a run writes that no yaml gives a place
 _UNNAMED = "runs/unnamed"
 # in a run's folder
 _LAST = Path("checkpoints/last.ckpt")
+# what a shell says of a process that SIGTERM ended
+_TERMINATED = 128 + signal.SIGTERM
 
 
 class Parser(LightningArgumentParser):
@@ -56,6 +65,9 @@ class Parser(LightningArgumentParser):
 
 class CobraCLI(LightningCLI):
     """One `stages` list for model and data; checkpoints, logs and results under trainer.default_root_dir."""
+
+    # held until the process ends: one run writes to a folder
+    lock: TextIO | None = None
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser whose mistakes end in one line."""
@@ -137,6 +149,7 @@ class CobraCLI(LightningCLI):
 
     def _trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
+        protect_checkpoints(trainer)
         strategy = self._get(self.config_init, "trainer")["strategy"]
         # how many devices `0,1`, `auto` or -1 are is Lightning's to say
         if strategy == "auto" and isinstance(trainer.strategy, DDPStrategy):
@@ -153,11 +166,17 @@ class CobraCLI(LightningCLI):
         if checkpoint is None and verb != "fit":
             raise ValueError(f"say which weights to use, e.g. --ckpt_path {last}")
         path = last if checkpoint == "last" else Path(checkpoint or root)
+        # the processes of further devices come here, too
+        is_first = rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
+        writes = is_first and verb == "fit" and not self._get(self.config, "trainer.fast_dev_run")
+        if writes and root.is_dir():
+            self.lock = claim(root / ".lock")
+            restore(path)
         if checkpoint is not None and not path.exists():
             remedy = "leave --ckpt_path out to start afresh" if verb == "fit" else "train first"
             raise FileNotFoundError(f"--ckpt_path {checkpoint}: there is no {path}; {remedy}")
-        if checkpoint is not None:
-            check_checkpoint(path)
+        if checkpoint is not None and is_first:
+            check_checkpoint(path, goes_on=verb == "fit")
         trainer = self._get(self.config, "trainer")
         if verb == "fit":
             check_lengths(trainer)
@@ -170,6 +189,8 @@ class CobraCLI(LightningCLI):
             TemporaryFile(dir=root).close()
         except OSError as error:
             raise OSError(f"{root} cannot be written to ({error}): set trainer.default_root_dir") from error
+        if writes and self.lock is None:
+            self.lock = claim(root / ".lock")
 
     def before_fit(self) -> None:
         """A run that is resumed has its weights in the checkpoint; those it once started from may be gone.
@@ -188,7 +209,7 @@ class CobraCLI(LightningCLI):
         regular = ModelCheckpoint(
             last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False
         )
-        return [regular, SaveResult(last, root / "model")]
+        return [regular, StopWhenTerminated(last), SaveResult(last, root / "model")]
 
 
 def _refuse_results(root: Path, start: Path) -> None:
@@ -228,6 +249,9 @@ def main(program: str = "cobra") -> None:
             load_from_checkpoint_support=False,
             parser_kwargs={"prog": program},
         )
+    except SIGTERMException:
+        # Lightning kills all devices where one of those that it started fails
+        sys.exit(_TERMINATED if rank_zero_only.rank == 0 else 0)
     except (ValueError, OSError) as error:
         if isinstance(error, ValueError) and not _is_ours(error):
             raise

@@ -1,0 +1,65 @@
+"""SIGTERM ends a run after a whole step, with a checkpoint from which it goes on as if nothing had been."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from cobra.train.stop_when_terminated import StopWhenTerminated
+from tests.train.test_module import run, stage
+
+
+@pytest.fixture(autouse=True)
+def _same_handler() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+class Terminate(L.Callback):
+    """Sends SIGTERM when a batch has been taken, in training or validation."""
+
+    def __init__(self, batch: int, validating: bool = False) -> None:
+        self.batch, self.validating = batch, validating
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: object, n: int
+    ) -> None:
+        if n == self.batch and not self.validating:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_validation_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        if self.validating:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stages() -> list:
+    return [stage("a", ["projector"], steps=3), stage("b", ["lm"], steps=3)]
+
+
+@pytest.mark.parametrize(("accumulate", "batch", "step"), [(1, 1, 2), (1, 2, 3), (3, 9, 4), (3, 11, 4)])
+def test_a_terminated_run_goes_on_bit_for_bit(accumulate: int, batch: int, step: int, tmp_path: Path) -> None:
+    options = {"accumulate_grad_batches": accumulate, "limit_val_batches": 0}
+    whole = run(stages(), tmp_path, **options).state_dict()
+    last = tmp_path / "last.ckpt"
+    with pytest.raises(SIGTERMException, match=f"terminated after step {step}"):
+        run(stages(), tmp_path, [Terminate(batch), StopWhenTerminated(last)], **options)
+    assert torch.load(last, weights_only=True)["global_step"] == step
+    resumed = run(stages(), tmp_path, [StopWhenTerminated(last)], resume=last, **options).state_dict()
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_validation_is_not_finished_first(tmp_path: Path) -> None:
+    callbacks = [Terminate(0, validating=True), StopWhenTerminated(tmp_path / "last.ckpt")]
+    with pytest.raises(SIGTERMException, match="terminated in validation"):
+        run(stages(), tmp_path, callbacks, val_check_interval=2, check_val_every_n_epoch=None)
+
+
+def test_a_run_that_is_terminated_in_its_last_step_is_not_called_finished(tmp_path: Path) -> None:
+    with pytest.raises(SIGTERMException, match="terminated after step 6"):
+        run(stages(), tmp_path, [Terminate(5), StopWhenTerminated(tmp_path / "last.ckpt")])
