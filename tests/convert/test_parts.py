@@ -126,7 +126,7 @@ def test_a_run_starts_from_published_weights(tmp_path: Path) -> None:
 def test_a_resumed_run_does_not_need_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last = tmp_path / "checkpoints/last.ckpt"
     last.parent.mkdir()
-    rest = {"optimizer_states": [], "lr_schedulers": [], "loops": {}}
+    rest: dict = {"optimizer_states": [], "lr_schedulers": [], "loops": {}}
     torch.save({"state_dict": {"a": torch.zeros(1)}, **rest}, last)
     options = ["--model.weights", '{"lm": "owner/gone"}', "--trainer.default_root_dir", str(tmp_path)]
     for resumed, weights in ((["--overwrite"], {"lm": "owner/gone"}), (["--ckpt_path", "last"], {})):

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
@@ -90,7 +91,7 @@ def test_a_prepared_checkpoint_removes_no_file(field: str, tmp_path: Path) -> No
 
     def fit(resume: Path | None = None) -> None:
         saves = ModelCheckpoint(root / "checkpoints", "{step}", every_n_train_steps=1, save_last=True)
-        options = {"enable_checkpointing": True, "limit_val_batches": 0, "resume": resume}
+        options: dict[str, Any] = {"enable_checkpointing": True, "limit_val_batches": 0, "resume": resume}
         callbacks = [saves, Protect(), CopyLast(second)]
         run([stage("a", ["projector"], steps=4)], root, callbacks, **options)
 

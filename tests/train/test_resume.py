@@ -79,3 +79,29 @@ def test_a_killed_run_is_resumed_bit_for_bit(whole: Path, tmp_path: Path, kill_a
     assert int(steps[0]) >= kill_after, "it started afresh"
     files = [folder / "model/model.safetensors" for folder in (whole, killed)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.faults
+def test_a_terminated_run_says_so_and_is_resumed_bit_for_bit(whole: Path, tmp_path: Path) -> None:
+    """Nothing is left behind, in its folder or in $TMPDIR."""
+    stopped, nowhere = tmp_path / "stopped", tmp_path / "nowhere"
+    nowhere.mkdir()
+    settings = {**environment(whole), "TMPDIR": str(nowhere)}
+    process = subprocess.Popen(
+        command(stopped), env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    checkpoint, deadline = stopped / "checkpoints/last.ckpt", time.monotonic() + 200
+    while not checkpoint.is_file() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.001)
+    process.terminate()
+    assert checkpoint.is_file()
+    assert process.wait() == 143
+    assert not (stopped / "model").exists()
+    assert sorted(path.name for path in stopped.iterdir()) == [".lock", "checkpoints", "logs"]
+    assert os.listdir(stopped / "checkpoints") == ["last.ckpt"]
+
+    resumed = command(stopped, "--ckpt_path", "last")
+    subprocess.run(resumed, env=settings, check=True, capture_output=True, timeout=200)
+    files = [folder / "model/model.safetensors" for folder in (whole, stopped)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert os.listdir(nowhere) == []

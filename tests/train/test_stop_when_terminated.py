@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
@@ -44,7 +45,7 @@ def stages() -> list:
 
 @pytest.mark.parametrize(("accumulate", "batch", "step"), [(1, 1, 2), (1, 2, 3), (3, 9, 4), (3, 11, 4)])
 def test_a_terminated_run_goes_on_bit_for_bit(accumulate: int, batch: int, step: int, tmp_path: Path) -> None:
-    options = {"accumulate_grad_batches": accumulate, "limit_val_batches": 0}
+    options: dict[str, Any] = {"accumulate_grad_batches": accumulate, "limit_val_batches": 0}
     whole = run(stages(), tmp_path, **options).state_dict()
     last = tmp_path / "last.ckpt"
     with pytest.raises(SIGTERMException, match=f"terminated after step {step}"):

@@ -114,10 +114,10 @@ def test_a_process_that_was_forked_does_not_keep_a_lock(tmp_path: Path) -> None:
     assert hold(tmp_path / "lock") is None
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
-    lock = hold(tmp_path / "lock")
+    free = hold(tmp_path / "lock")
     os.write(down[1], b"1")
-    assert lock is not None
-    lock.close()
+    assert free is not None
+    free.close()
 
 
 def test_a_file_system_without_locks_is_written_to_with_a_warning(
