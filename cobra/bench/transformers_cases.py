@@ -26,7 +26,7 @@ from cobra.bench.timing.case import Case, Stopwatch, dtype_of
 from cobra.bench.timing.sample import Sample
 from cobra.config.build import build_on_meta
 from cobra.convert.layouts.hugging_face import to_hugging_face
-from cobra.models.lm.transformer import TransformerLM
+from cobra.models.lm.transformer import TransformerLM, cache_argument
 from cobra.models.vlm import IMAGE_ID
 
 
@@ -94,7 +94,7 @@ def decode(lm: Tree, dtype: str, device: str, context: int, tokens: int, mode: s
 
     @torch.inference_mode()
     def run(count: int = tokens) -> Sample:
-        cache = make() if make else model(prompt, use_cache=True).cache_params
+        cache = make() if make else model(prompt, use_cache=True)[cache_argument(model)]
         token = prompt
         watch = Stopwatch(device)
         for _ in range(count):
@@ -180,7 +180,7 @@ def _cache(model: Any, context: int, tokens: int, dtype: torch.dtype, device: st
 
 def _forward(model: Any, mode: str) -> Callable[[Tensor, Any], Tensor]:
     """A token (1, 1) and the cache to the next token."""
-    name = "past_key_values" if _grows(model) else "cache_params"
+    name = cache_argument(model)
     call = torch.compile(model) if mode == "compiled" else model
 
     def forward(token: Tensor, cache: Any) -> Tensor:

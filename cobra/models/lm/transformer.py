@@ -1,5 +1,6 @@
 """Transformer backbones: transformers' own classes behind this project's contract."""
 
+from inspect import signature
 from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
@@ -71,12 +72,13 @@ class TransformerLM(LanguageModel):
     def read(self, embeds: Tensor, layers: list[LayerState] | None, tokens: Tokens) -> Tensor:
         """See `LanguageModel.read`."""
         self._check_window(tokens.slots.end if tokens.slots else embeds.shape[1])
+        cache = None if layers is None else _StateCache(layers, tokens.slots)
         return self.causal_lm.base_model(
             inputs_embeds=embeds,
             attention_mask=tokens.attn_mask,
             position_ids=tokens.positions,
-            past_key_values=None if layers is None else _StateCache(layers, tokens.slots),
             use_cache=layers is not None,
+            **{cache_argument(self.causal_lm.base_model): cache},
         ).last_hidden_state
 
     def step(self, embed: Tensor, state: State) -> Tensor:
@@ -96,6 +98,12 @@ class TransformerLM(LanguageModel):
                 f"{tokens} tokens exceed sliding_window {self.window} of the configuration, behind which "
                 "nothing is cut off here: use fewer, or set sliding_window to null in options"
             )
+
+
+def cache_argument(model: nn.Module) -> str:
+    """What a model of transformers calls its cache; older versions have two names."""
+    known = signature(model.forward).parameters
+    return next(name for name in ("cache", "past_key_values", "cache_params") if name in known)
 
 
 class _StateCache(Cache):

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTra
 
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.mobile_llm import MobileLLM
-from cobra.models.lm.transformer import TransformerLM
+from cobra.models.lm.transformer import TransformerLM, cache_argument
 from tests.models.builders import LMS, TRANSFORMERS, VOCAB
 
 PROMPT, STEPS = 9, 64
@@ -100,14 +100,13 @@ def test_logits_of_a_prefill_and_64_steps_are_transformers(
     build, argument = PAIRS[name]
     ours, theirs = build(argument, dtype)
     ids, cache = token_ids(2, PROMPT + STEPS), DynamicCache()
+    named = {cache_argument(theirs): cache}
     state = ours.allocate_state(2, PROMPT + STEPS)
     embeds = ours.embed(ids)
     hidden = [*ours.prefill(embeds[:, :PROMPT], state).unbind(1)]
     hidden += [ours.step(embeds[:, i], state) for i in range(PROMPT, PROMPT + STEPS)]
-    expected = [theirs(ids[:, :PROMPT], past_key_values=cache).logits]
-    expected += [
-        theirs(ids[:, i : i + 1], past_key_values=cache).logits for i in range(PROMPT, PROMPT + STEPS)
-    ]
+    expected = [theirs(ids[:, :PROMPT], **named).logits]
+    expected += [theirs(ids[:, i : i + 1], **named).logits for i in range(PROMPT, PROMPT + STEPS)]
     torch.testing.assert_close(
         ours.head(torch.stack(hidden, 1)), torch.cat(expected, 1), rtol=tolerance, atol=tolerance
     )

@@ -12,6 +12,7 @@ from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForC
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.lm.stacked import StackedLM
+from cobra.models.lm.transformer import cache_argument
 from cobra.models.projectors.linear import LinearProjector
 from cobra.models.vlm import IGNORE_ID, CobraVLM
 from tests.models.builders import VOCAB, small_vit
@@ -81,7 +82,7 @@ def test_loss_logits_and_gradients_equal_transformers(name: str) -> None:
 @pytest.mark.parametrize("name", ["mamba", "mamba2", "mamba2_groups"])
 def test_cached_decoding_equals_transformers(name: str) -> None:
     ours, theirs = make_pair(name)
-    ids, read = token_ids(), 13
+    ids, read, cache = token_ids(), 13, cache_argument(theirs)
     state = ours.allocate_state(*ids.shape)
     logits = ours.head(ours.prefill(ours.embed(ids[:, :read]), state))
     expected = theirs(ids[:, :read], use_cache=True)
@@ -89,5 +90,5 @@ def test_cached_decoding_equals_transformers(name: str) -> None:
     for position in range(read, ids.shape[1]):
         token = ids[:, position : position + 1]
         logits = ours.head(ours.step(ours.embed(token)[:, 0], state))
-        expected = theirs(token, cache_params=expected.cache_params, use_cache=True)
+        expected = theirs(token, use_cache=True, **{cache: expected[cache]})
         assert_relatively_close(logits, expected.logits[:, -1])
