@@ -5,8 +5,12 @@ Each imports what it needs when it runs, so that `--help` answers at once.
 
 import argparse
 from collections.abc import Callable
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cobra.config.argument_types import path, whole
+from cobra.config.limits import MAX_SEED
 
 if TYPE_CHECKING:
     from cobra.inference.conversation import Conversation
@@ -22,19 +26,27 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--ckpt", type=Path, required=True, help="folder of a trained model, or a run's checkpoints/last.ckpt"
+        "--ckpt", type=path, required=True, help="folder of a trained model, or a run's checkpoints/last.ckpt"
     )
-    parser.add_argument("--image", type=Path, help="the picture; none asks about text alone")
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (default: 256)")
+    parser.add_argument(
+        "--image",
+        type=path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="the pictures, in order; none asks about text alone",
+    )
+    parser.add_argument("--max-new-tokens", type=whole(1), default=256, help="longest answer (default: 256)")
     parser.add_argument(
         "--max-length",
-        type=int,
+        type=whole(1),
         default=4096,
         help="longest question in tokens, and the length of a transformer's cache (default: 4096)",
     )
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
     parser.add_argument(
-        "--top-k", type=int, default=0, help="sample from the k likeliest tokens (default: all)"
+        "--top-k", type=whole(0), default=0, help="sample from the k likeliest tokens (default: all)"
     )
     parser.add_argument(
         "--top-p", type=float, default=1.0, help="sample from the likeliest that reach p (default: 1)"
@@ -42,7 +54,20 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-p", type=float, default=0.0, help="drop tokens less likely than this share of the best"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
+    parser.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        help="above 1 makes less likely what the answer has said (default: 1)",
+    )
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end the answer before this; may be repeated",
+    )
+    parser.add_argument("--seed", type=whole(0, MAX_SEED), default=0, help="of sampling (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
     parser.add_argument(
         "--quant",
@@ -65,13 +90,13 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from cobra.inference.answer import print_answer
 
-    print_answer(_conversation(options), options.prompt, _images(options))
+    print_answer(_conversation(options), options.prompt, options.image)
 
 
 def _chat(options: argparse.Namespace) -> None:
     from cobra.inference.terminal import chat
 
-    chat(_conversation(options), _images(options))
+    chat(_conversation(options), options.image)
 
 
 def _conversation(options: argparse.Namespace) -> "Conversation":
@@ -89,12 +114,10 @@ def _conversation(options: argparse.Namespace) -> "Conversation":
         top_k=options.top_k,
         top_p=options.top_p,
         min_p=options.min_p,
+        repetition_penalty=options.repetition_penalty,
+        stop=options.stop,
         seed=options.seed,
     )
-
-
-def _images(options: argparse.Namespace) -> list[Path]:
-    return [options.image] if options.image else []
 
 
 def _kernels_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,10 +134,10 @@ def _kernels(options: argparse.Namespace) -> None:
 def _data_arguments(parser: argparse.ArgumentParser) -> None:
     sets = parser.add_subparsers(dest="set", required=True, metavar="SET")
     shapes = sets.add_parser("shapes", help="write ShapesVQA as pictures and LLaVA-style JSON")
-    shapes.add_argument("--out", type=Path, required=True, help="folder to write to")
+    shapes.add_argument("--out", type=path, required=True, help="folder to write to")
     shapes.add_argument("--split", choices=("train", "test", "composition"), default="train")
-    shapes.add_argument("--size", type=int, default=2000, help="scenes (default: 2000)")
-    shapes.add_argument("--seed", type=int, default=0, help="of the scenes (default: 0)")
+    shapes.add_argument("--size", type=whole(1), default=2000, help="scenes (default: 2000)")
+    shapes.add_argument("--seed", type=whole(0, MAX_SEED), default=0, help="of the scenes (default: 0)")
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -125,22 +148,26 @@ def _data(options: argparse.Namespace) -> None:
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", help="folder, file of weights, a run's last.ckpt or hub repository (owner/name[/folder])"
+        "source",
+        type=expanduser,
+        help="folder, file of weights, a run's last.ckpt or hub repository (owner/name[/folder])",
     )
-    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("out", type=path, help="folder to write")
     parser.add_argument(
         "--to", choices=("cobra", "hf"), default="cobra", help="hf: the language model for transformers"
     )
     parser.add_argument(
         "--vision",
-        type=Path,
+        type=path,
         nargs="+",
         default=[],
         metavar="FILE",
         help="weights of each vision tower, in channel order (default: those in the checkpoint, or timm's)",
     )
     parser.add_argument(
-        "--tokenizer", help="folder or hub name (default: beside the weights, or the layout's)"
+        "--tokenizer",
+        type=expanduser,
+        help="folder or hub name (default: beside the weights, or the layout's)",
     )
 
 
@@ -153,10 +180,10 @@ def _convert(options: argparse.Namespace) -> None:
 def _models_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", action="store_true", help="print docs/models.md instead of a table")
     parser.add_argument(
-        "--configs", type=Path, default=Path("configs"), help="folder of the yamls (default: configs)"
+        "--configs", type=path, default=Path("configs"), help="folder of the yamls (default: configs)"
     )
     parser.add_argument(
-        "--notes", type=Path, default=Path("docs/models.yaml"), help="sources (default: docs/models.yaml)"
+        "--notes", type=path, default=Path("docs/models.yaml"), help="sources (default: docs/models.yaml)"
     )
 
 
@@ -167,14 +194,18 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-c", "--config", type=Path, action="append", required=True, help="yaml of the run")
-    parser.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
+    parser.add_argument("-c", "--config", type=path, action="append", required=True, help="yaml of the run")
+    parser.add_argument("--out", type=path, required=True, help="folder for everything that is written")
     parser.add_argument(
         "--precision",
         help="of training; `auto` takes bf16 where this CPU is faster in it (default: the yaml's)",
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0], help="of weights and data order (default: 0)"
+        "--seeds",
+        type=whole(0, MAX_SEED),
+        nargs="+",
+        default=[0],
+        help="of weights and data order (default: 0)",
     )
 
 
@@ -186,7 +217,7 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="[NAME=]FOLDER", help="what `cobra fit` wrote")
-    parser.add_argument("--out", type=Path, required=True, help="folder for plots and table")
+    parser.add_argument("--out", type=path, required=True, help="folder for plots and table")
 
 
 def _compare(options: argparse.Namespace) -> None:

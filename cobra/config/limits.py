@@ -1,4 +1,4 @@
-"""Bounds of what files make that need not be trusted, each far above what any model or picture here needs."""
+"""Bounds of what files and users ask for, each far above what any model or picture here needs."""
 
 # Of a picture. Decoded it takes at most a gigabyte: 8 bytes a pixel.
 MAX_PIXELS = 120_000_000
@@ -16,3 +16,43 @@ MAX_LAYERS = 1000
 MAX_TENSORS = 20_000
 # Of a token id: the largest published vocabularies have 260,000 words.
 MAX_TOKEN_ID = 10_000_000
+
+# Of a seed: numpy, torch and Lightning take these.
+MAX_SEED = 2**32 - 1
+# Of threads of a process: the largest machines have fewer cores.
+MAX_THREADS = 1024
+# Of processes that prepare batches: each is a copy of this one.
+MAX_WORKERS = 256
+
+# Of widths, counts and lengths: 700 times the widest published model.
+MAX_SIZE = 10_000_000
+_SIZES = (
+    "batch_size", "checkpoint_every", "chunk_size", "d_conv", "d_ff", "d_model", "d_state",
+    "dt_rank", "embed_dim", "eval_batch_size", "expand", "factor", "head_dim", "image_size", "max_length",
+    "max_new_tokens", "n_groups", "n_heads", "n_kv_heads", "num_heads", "side", "size", "turns", "vocab_size",
+)  # fmt: skip
+_SHARES = ("crop_pct", "final_lr", "hold", "warmup")
+# Least and most of an argument, by its name, wherever a yaml or a config.json has it.
+BOUNDS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(_SIZES, (1, MAX_SIZE)),
+    **dict.fromkeys(_SHARES, (0, 1)),
+    **dict.fromkeys(("seed", "seed_everything"), (0, MAX_SEED)),
+    **dict.fromkeys(("depth", "n_layers"), (1, MAX_LAYERS)),
+    "num_workers": (0, MAX_WORKERS),
+    "steps": (1, 10**12),
+    "epochs": (1e-6, 1e6),
+    "lr": (1e-30, 1e6),
+    "weight_decay": (0, 1e6),
+    # at 1 nothing would ever be forgotten
+    "betas": (0, 0.999999999),
+    "norm_eps": (1e-30, 1),
+    "rope_theta": (1, 1e12),
+    "A_range": (1e-30, 1e6),
+    "dt_range": (1e-30, 1e6),
+    "accumulate_grad_batches": (1, MAX_SIZE),
+    "gradient_clip_val": (0, 1e30),
+    # 0 is never
+    "log_every_n_steps": (0, MAX_SIZE),
+    "num_nodes": (1, 1_000_000),
+    "val_check_interval": (1e-9, 10**12),
+}

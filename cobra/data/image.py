@@ -28,9 +28,7 @@ def load_rgb(image: ImageSource | Image.Image) -> Image.Image:
     try:
         opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else _regular(Path(image)))
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{name} does not exist: check the image folder, or drop its record"
-        ) from None
+        raise FileNotFoundError(f"{name} does not exist: check its path, or drop its record") from None
     except UnidentifiedImageError:
         empty = not (len(image) if isinstance(image, bytes) else Path(image).stat().st_size)
         reason = "it is empty" if empty else "no known picture format, or a damaged file"

@@ -31,6 +31,8 @@ def open_conversation(
     top_k: int = 0,
     top_p: float = 1.0,
     min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    stop: Sequence[str] = (),
     seed: int = 0,
 ) -> Conversation:
     """A conversation with the model in a folder; the arguments are the options of `cobra generate`.
@@ -48,8 +50,8 @@ def open_conversation(
         raise ValueError(f"--device {device}: not on this machine ({reason})") from error
     except (OverflowError, ValueError) as error:
         raise ValueError(f"--seed {seed} has more than 64 bits: take a smaller one") from error
-    sampler = Sampler(temperature, top_k, top_p, min_p, generator)
+    sampler = Sampler(temperature, top_k, top_p, min_p, generator, repetition_penalty)
     model, processor = from_pretrained(ckpt, device)
     quantize_(model.lm, quant, group_size)
     model.lm.set_state_dtype(state_dtype)
-    return Conversation(model, processor, max_length, max_new_tokens, sampler)
+    return Conversation(model, processor, max_length, max_new_tokens, sampler, stop)

@@ -36,6 +36,7 @@ def decode(
     finished = torch.zeros(hidden.shape[0], dtype=torch.bool, device=hidden.device)
     # made anew for every answer, so that it never outlives the weights or the state
     step = StepGraph(lambda token: lm.head(lm.step(lm.embed(token[:, None])[:, 0], state)))
+    sampler = sampler.begin()
     logits = lm.head(hidden)
     for position in range(max_new_tokens):
         token = sampler(logits)

@@ -1,10 +1,13 @@
 """The choice of the next token."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+# Below it the likeliest token alone is left, in fp32; zeros and subnormal numbers would make it nan.
+_COLDEST = 1e-30
 
 
 @dataclass
@@ -16,6 +19,8 @@ class Sampler:
         top_k: keep the k likeliest tokens; 0 keeps all.
         top_p: keep the likeliest tokens that together reach this probability (Holtzman et al., 2020); 1: all.
         min_p: keep tokens at least this fraction as likely as the likeliest (Nguyen et al., 2024); 0: all.
+        repetition_penalty: makes what the answer has said less likely, where above 1 (Keskar et al., 2019,
+            section 4.1).
         generator: source of randomness, for reproducible samples.
     """
 
@@ -24,6 +29,9 @@ class Sampler:
     top_p: float = 1.0
     min_p: float = 0.0
     generator: torch.Generator | None = None
+    repetition_penalty: float = 1.0
+    # (B, V), tokens of this answer
+    _said: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # a comparison with nan is false
@@ -33,17 +41,34 @@ class Sampler:
                 f"temperature {self.temperature} must be finite, it and top_k {self.top_k} at least 0, top_p "
                 f"{self.top_p} in (0, 1] and min_p {self.min_p} in [0, 1]"
             )
+        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
+            raise ValueError(
+                f"repetition_penalty {self.repetition_penalty} must be finite and above 0; 1 is none"
+            )
+
+    def begin(self) -> "Sampler":
+        """The same for a new answer: nothing is said yet. The source of randomness goes on."""
+        return replace(self)
+
+    def copy(self) -> "Sampler":
+        """One that shares nothing with this one."""
+        return replace(self, generator=self.generator and self.generator.clone_state())
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Logits (B, V) to token ids (B,)."""
+        logits = self._penalised(logits)
         if self.temperature == 0:
-            return logits.argmax(dim=-1)
-        probs = self.filtered(logits)
-        return torch.multinomial(probs, 1, generator=self.generator).squeeze(-1)
+            token = logits.argmax(dim=-1)
+        else:
+            token = torch.multinomial(self.filtered(logits), 1, generator=self.generator).squeeze(-1)
+        if self._said is not None:
+            self._said.scatter_(-1, token[:, None], True)
+        return token
 
     def filtered(self, logits: Tensor) -> Tensor:
         """Probabilities (B, V) after temperature, top_k, top_p and min_p, in this order."""
-        probs = (logits.float() / self.temperature).softmax(dim=-1)
+        below = logits.float() - logits.float().amax(dim=-1, keepdim=True)
+        probs = (below / max(self.temperature, _COLDEST)).softmax(dim=-1)
         ordered, order = probs.sort(dim=-1, descending=True)
         if self.top_k:
             ordered[:, self.top_k :] = 0
@@ -53,3 +78,12 @@ class Sampler:
         keep &= ordered >= self.min_p * ordered[:, :1]
         ordered = ordered * keep
         return torch.zeros_like(probs).scatter(-1, order, ordered / ordered.sum(dim=-1, keepdim=True))
+
+    def _penalised(self, logits: Tensor) -> Tensor:
+        """Logits of tokens that were said divided by the penalty, or multiplied where they are negative."""
+        if self.repetition_penalty == 1:
+            return logits
+        if self._said is None:
+            self._said = torch.zeros_like(logits, dtype=torch.bool)
+        penalty = self.repetition_penalty
+        return torch.where(self._said, torch.where(logits > 0, logits / penalty, logits * penalty), logits)

@@ -158,7 +158,7 @@ def test_an_animation_is_its_first_picture(form: str) -> None:
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"gone\.png.*image folder"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.png.*check its path"):
         load_rgb(tmp_path / "gone.png")
 
 

@@ -1,8 +1,6 @@
 """Conversations: what is kept equals what would have been read again."""
 
-import io
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from cobra.data.chat import Chat
 from cobra.data.processor import Processor
 from cobra.data.record import Record, assistant, user
 from cobra.inference.conversation import Conversation
-from cobra.inference.terminal import Session, chat
 from cobra.inference.text_stream import TextStream
 from cobra.models.projectors.base import TileTokens
 from cobra.models.sampling import Sampler
@@ -66,9 +63,7 @@ def test_a_question_is_the_end_of_the_whole_chat() -> None:
 
 
 def test_an_answer_that_is_stopped_can_be_followed_by_a_question(make: Callable[..., Conversation]) -> None:
-    # a greedy answer of tokens without text shows nothing to stop at
-    sampler = Sampler(temperature=1.0, generator=torch.Generator().manual_seed(0))
-    talk = make(max_new_tokens=50, sampler=sampler)
+    talk = make(max_new_tokens=50, sampler=drawn())
     answer = talk.ask("what is it?", [PICTURE])
     next(answer)
     answer.close()
@@ -93,13 +88,95 @@ def test_a_picture_that_was_read_ahead_answers_like_one_that_was_not(
     fresh, start = make(), make()
     expected = ["".join(fresh.ask("what is it?", [PICTURE])), "".join(fresh.ask("and what now?"))]
     start.look_at([PICTURE])
-    with pytest.raises(ValueError, match="ahead of the first question only"):
-        start.look_at([PICTURE])
     for _ in range(2):
         talk = start.fork()
         assert ["".join(talk.ask("what is it?")), "".join(talk.ask("and what now?"))] == expected
         assert len(talk.images) == 1
     assert not start.messages
+
+
+OTHER = PICTURE[::-1].copy()
+
+
+def test_pictures_that_are_read_ahead_of_any_question_answer_like_those_that_come_with_it(
+    make: Callable[..., Conversation],
+) -> None:
+    whole, ahead = make(), make()
+    expected = ["".join(whole.ask("what is it?", [PICTURE, OTHER])), "".join(whole.ask("and?", [OTHER]))]
+    ahead.look_at([PICTURE])
+    ahead.look_at([OTHER])
+    answers = ["".join(ahead.ask("what is it?"))]
+    ahead.look_at([OTHER])
+    assert [*answers, "".join(ahead.ask("and?"))] == expected
+    assert [m.as_dict() for m in ahead.messages] == [m.as_dict() for m in whole.messages]
+    assert len(ahead.images) == 3
+
+
+@pytest.mark.parametrize("make", ["mamba2", "llama"], indirect=True)
+def test_pictures_that_do_not_fit_leave_the_conversation_as_it_was(make: Callable[..., Conversation]) -> None:
+    talk, undisturbed = make(max_length=60), make(max_length=60)
+    undisturbed.look_at([PICTURE])
+    talk.look_at([PICTURE])
+    with pytest.raises(ValueError, match="more than the 60 allowed"):
+        talk.look_at([OTHER] * 60)
+    with pytest.raises(ValueError, match="more than the 60 allowed"):
+        "".join(talk.ask("what is it? " * 60))
+    assert "".join(talk.ask("what is it?")) == "".join(undisturbed.ask("what is it?"))
+
+
+@pytest.mark.parametrize("make", ["mamba2", "llama"], indirect=True)
+def test_nothing_else_is_done_while_an_answer_streams(make: Callable[..., Conversation]) -> None:
+    talk, undisturbed = make(sampler=drawn()), make(sampler=drawn())
+    stream = talk.ask("what is it?", [PICTURE])
+    pieces = [next(stream)]
+    for spoils in (lambda: next(talk.ask("?")), talk.fork, talk.reset, lambda: talk.look_at([PICTURE])):
+        with pytest.raises(ValueError, match="still streams"):
+            spoils()
+    pieces += stream
+    assert "".join(pieces) == "".join(undisturbed.ask("what is it?", [PICTURE]))
+    assert "".join(talk.ask("and?")) == "".join(undisturbed.ask("and?"))
+
+
+def drawn(**options: float) -> Sampler:
+    """Greedy answers of random weights often have no text."""
+    return Sampler(temperature=1.0, generator=torch.Generator().manual_seed(0), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", ["mamba2", "llama"], indirect=True)
+def test_a_fork_draws_from_a_generator_of_its_own(make: Callable[..., Conversation]) -> None:
+    talk = make(sampler=drawn(), max_new_tokens=20)
+    other, third = talk.fork(), talk.fork()
+    assert "".join(talk.ask("what is it?")) == "".join(other.ask("what is it?"))
+    assert third.sampler.generator is not None
+    assert third.sampler.generator.initial_seed() == 0
+    assert "".join(third.ask("what is it?")) == talk.messages[1].text
+
+
+@pytest.mark.parametrize("make", ["mamba2", "llama"], indirect=True)
+def test_an_answer_ends_before_a_stop_string(make: Callable[..., Conversation]) -> None:
+    free = make(sampler=drawn(), max_new_tokens=60)
+    whole = "".join(free.ask("what is it?", [PICTURE]))
+    middle = whole[len(whole) // 2 :][:3]
+    talk = make(sampler=drawn(), max_new_tokens=60)
+    talk.stop = ["no such text", middle]
+    answer = "".join(talk.ask("what is it?", [PICTURE]))
+    assert answer == whole[: whole.index(middle)].rstrip()
+    assert talk.messages[1].text == answer
+    assert talk.answer_tokens < free.answer_tokens
+    assert "".join(talk.ask("and?")) is not None
+
+
+def test_a_full_cache_says_so_and_goes_on_after_a_reset() -> None:
+    torch.manual_seed(0)
+    model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS["llama"]).eval()
+    talk = Conversation(model, Processor.of(model, Chat("cobra:data/shapes/tokenizer")), 40, 256)
+    # an answer ends where the cache does
+    "".join(talk.ask("what is it?", [PICTURE]))
+    assert talk.answer_tokens < 40
+    with pytest.raises(ValueError, match=r"the conversation is full: .* reset it or raise max_length"):
+        "".join(talk.ask("and what is that?"))
+    talk.reset()
+    "".join(talk.ask("and what is that?"))
 
 
 def test_a_template_that_writes_the_question_first_reads_nothing_ahead(
@@ -131,6 +208,21 @@ def test_the_text_of_a_stream_is_that_of_all_its_tokens() -> None:
     assert all("\ufffd" not in TextStream(chat.decode_part).add(token) for token in spoken)
 
 
+def test_a_stop_string_may_be_spread_over_tokens_and_its_beginning_is_held_back() -> None:
+    for text, stop, expected in (
+        ("  one two## three", ["## "], "one two"),
+        ("one\n\nUser: two", ["\nUser:"], "one"),
+        ("one ##", ["###"], "one ##"),
+        ("#a##b###c", ["###", "zz"], "#a##b"),
+        ("aab", ["ab"], "a"),
+        ("abc", ["abc"], ""),
+        ("one two", [" two", "one two"], ""),
+    ):
+        stream = TextStream(lambda ids: "".join(map(chr, ids)), stop)
+        pieces = [stream.add(ord(letter)) for letter in text if not stream.stopped]
+        assert "".join([*pieces, stream.end()]) == expected, (text, stop)
+
+
 def test_a_token_of_a_long_answer_decodes_few_others() -> None:
     lengths: list[int] = []
 
@@ -155,62 +247,3 @@ def test_a_bad_question_leaves_the_conversation_as_it_was(
         "".join(talk.ask(question))
     assert talk.messages == before
     assert "".join(talk.ask("ok?")) == "".join(undisturbed.ask("ok?"))
-
-
-class Echo(Conversation):
-    """Answers with what it was asked."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def look_at(self, images: object) -> None:
-        self._seen = [images]  # type: ignore[list-item]
-
-    def ask(self, question: str, images: object = ()) -> Iterator[str]:  # type: ignore[override]
-        self.answer_tokens = 1
-        self.messages = [user(question)]
-        yield f"{question} {self._seen or images}"
-        self._seen = []
-
-
-def test_commands_of_a_session(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from PIL import Image
-
-    picture = tmp_path / "a b.png"
-    Image.new("RGB", (3, 2)).save(picture)
-    session = Session(Echo())
-    for line in (
-        f"/image {picture}",
-        "one",
-        "two",
-        "/again",
-        "three",
-        "/image missing.png",
-        "/nonsense",
-        "/image",
-        "",
-        "/reset",
-        "/again",
-    ):
-        session.handle(line)
-    out, err = capsys.readouterr()
-    assert out.splitlines() == [f"one {[[str(picture)]]}", "two []", f"three {[[str(picture)]]}"]
-    for text in (
-        "3 × 2",
-        "'missing.png' does not exist",
-        "no command /nonsense",
-        "needs the path",
-        "forgotten",
-        "/again needs a conversation",
-    ):
-        assert text in err
-
-
-def test_a_pipe_gets_answers_only(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n/exit\nthree\n"))
-    chat(Echo())
-    out, err = capsys.readouterr()
-    assert out == "one []\ntwo []\n"
-    assert err.count("1 tokens") == 2

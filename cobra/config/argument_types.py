@@ -1,0 +1,26 @@
+"""Types of command-line arguments: numbers within bounds, and paths as a user writes them."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from cobra.config.limits import MAX_SIZE
+
+
+def whole(least: int, most: int = MAX_SIZE) -> Callable[[str], int]:
+    """A whole number of at least `least` and at most `most`."""
+
+    def number(text: str) -> int:
+        if not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text} must be {least} to {most}")
+        return int(text)
+
+    return number
+
+
+def path(text: str) -> Path:
+    """A path; `~` is the user's home wherever a shell has left it, as in `--out=~/runs`."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is empty")
+    return Path(os.path.expanduser(text))
