@@ -3,7 +3,10 @@
 import argparse
 import os
 import sys
+from subprocess import CalledProcessError
+from typing import NoReturn
 
+from cobra.config.one_line import in_one_line
 from cobra.verbs import VERBS
 
 _TRAINER = {
@@ -19,13 +22,10 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in _TRAINER:
         _run_trainer("cobra")
         return
-    parser = _parser()
-    options = parser.parse_args()
-    try:
+    options = _parser().parse_args()
+    # a command that a verb runs has said what is wrong
+    with in_one_line(f"cobra {options.verb}", CalledProcessError):
         options.run(options)
-    except (ValueError, OSError) as error:
-        # what the user gave does not fit: the message says what and the remedy, a traceback would bury it
-        parser.exit(1, f"cobra {options.verb}: {error}\n")
 
 
 def lightning() -> None:
@@ -56,8 +56,15 @@ def _run_trainer(program: str) -> None:
     run(program)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong with a command line in one line, which usage would push off the screen."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}: see --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="cobra",
         description="Vision-language models on state-space backbones, from training to the phone.",
     )

@@ -11,6 +11,9 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cobra.cli import main
+from cobra.config.argument_types import path
+from cobra.config.one_line import in_one_line
+from cobra.config.text_file import read_text
 from cobra.train.cli import CobraCLI
 from cobra.train.cli import main as lightning_main
 from tests.convert import published_keys
@@ -303,13 +306,119 @@ def test_answers_need_weights(verb: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
             )  # fmt: skip
 
 
-def test_generate_names_a_missing_folder(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_generate_names_a_missing_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["cobra", "generate", "--ckpt", str(tmp_path), "--prompt", "hello"])
+    with pytest.raises(SystemExit, match=f"^cobra generate: {tmp_path}"):
+        main()
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """The one line in which a command line ends."""
+    monkeypatch.setattr(sys, "argv", ["cobra", *args])
     with pytest.raises(SystemExit) as stopped:
         main()
-    assert stopped.value.code == 1
-    message = capsys.readouterr().err
-    assert message.startswith("cobra generate: ")
-    assert str(tmp_path) in message
+    code = stopped.value.code
+    text = capsys.readouterr().err.strip() if isinstance(code, int) else str(code)
+    assert len(text.splitlines()) == 1
+    assert text.startswith(f"cobra {args[0]}")
+    return text
+
+
+ASK = ["generate", "--ckpt", "nowhere", "--prompt", "hello"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([*ASK, "--max-new-tokens", "0"], "0 must be 1 to"),
+        ([*ASK, "--max-length", "-1"], "-1 must be 1 to"),
+        ([*ASK, "--max-length", "1000000000000"], "1000000000000 must be 1 to"),
+        ([*ASK, "--top-k", "-1"], "-1 must be 0 to"),
+        ([*ASK, "--seed", "-3"], "-3 must be 0 to 4294967295"),
+        ([*ASK, "--image", ""], "a path is empty"),
+        ([*ASK, "--temperature", "nan"], "temperature nan must be finite"),
+        ([*ASK, "--repetition-penalty", "0"], "repetition_penalty 0.0 must be finite and above 0"),
+        ([*ASK, "--device", "nope"], "--device nope: not on this machine"),
+        (["data", "shapes", "--out", "x", "--size", "0"], "0 must be 1 to"),
+        (["data", "shapes", "--out", "x", "--seed", "-3"], "-3 must be 0 to"),
+        (["data", "shapes", "--out", "/dev/null/x", "--size", "1"], "Not a directory: '/dev/null/x"),
+        (["reproduce", "-c", "x.yaml", "--out", "x", "--seeds", "-1"], "-1 must be 0 to"),
+        (["reproduce", "-c", "x.yaml", "--out", "/dev/null/x"], "No such file or directory: 'x.yaml'"),
+        (["bench", "kernels", "--out", "x", "--repeats", "0"], "0 must be 1 to"),
+        (["bench", "kernels", "--out", "x", "--threads", "100000"], "100000 must be 1 to"),
+        (["models", "--configs", "/dev/null"], "/dev/null has no yamls"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_in_one_line(
+    args: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refusal(monkeypatch, capsys, *args)
+
+
+_PARTS = "--model.model.init_args"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (["--data.num_workers", "-1"], "num_workers -1 must be 0 to"),
+        (["--data.num_workers", "100000"], "num_workers 100000 must be 0 to"),
+        (["--data.eval_batch_size", "0"], "eval_batch_size 0 must be 1 to"),
+        (["--data.seed", "-3"], "seed -3 must be 0 to"),
+        (["--seed_everything", "-3"], "seed_everything -3 must be 0 to"),
+        (["--checkpoint_every", "0"], "checkpoint_every 0 must be 1 to"),
+        (["--model.betas", "[2, 3]"], "betas 2.0 must be 0 to"),
+        (["--data.train.cells.init_args.size", "0"], "size 0 must be 1 to"),
+        ([f"{_PARTS}.lm.init_args.n_layers", "0"], "n_layers 0 must be 1 to 1000"),
+        ([f"{_PARTS}.lm.init_args.A_range", "[4, -1]"], "A_range -1.0 must be"),
+        ([f"{_PARTS}.vision.init_args.depth", "-1"], "depth -1 must be 1 to"),
+        (["--trainer.val_check_interval", "0"], "val_check_interval 0 must be"),
+        (["--trainer.devices", "0"], r"devices='0'.* is not a valid input"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_before_a_run(
+    override: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=f"^cobra fit: .*{message}") as stopped:
+        instantiate(
+            monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"),
+            "--trainer.default_root_dir", str(tmp_path), *override,
+        )  # fmt: skip
+    assert "\n" not in str(stopped.value.code)
+
+
+def test_a_yaml_in_another_encoding_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes("stages: []".encode("utf-16"))
+    with pytest.raises(SystemExit, match=r"^cobra fit: .*a\.yaml is no UTF-8 at byte 0: save it as UTF-8$"):
+        instantiate(monkeypatch, "fit", f"--config={tmp_path / 'a.yaml'}")
+
+
+def test_one_rule_says_which_errors_take_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def theirs() -> None:
+        int("a bug, and no bad input")
+
+    def ours() -> None:
+        read_text(Path(__file__).with_name("no such file"))
+
+    def full() -> None:
+        raise MemoryError
+
+    for raised in (ours, full):
+        with pytest.raises(SystemExit, match=r"^cobra x: "), in_one_line("cobra x"):
+            raised()
+    with pytest.raises(ValueError, match="a bug"), in_one_line("cobra x"):
+        theirs()
+    monkeypatch.setenv("COBRA_DEBUG", "1")
+    with pytest.raises(FileNotFoundError), in_one_line("cobra x"):
+        ours()
+
+
+def test_home_is_understood_where_a_shell_has_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert path("~/runs") == Path("/somewhere/runs")
+    assert path("~nobody-of-that-name/runs") == Path("~nobody-of-that-name/runs")

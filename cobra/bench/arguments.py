@@ -1,9 +1,12 @@
 """Command-line arguments of `cobra bench`. No torch here."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from cobra.config.argument_types import path, whole
+from cobra.config.limits import MAX_THREADS
 
 # The papers' number of new tokens.
 _NEW_TOKENS = 256
@@ -17,7 +20,7 @@ def add_benches(subjects: Any) -> None:
     _add_models(e2e)
     e2e.add_argument(
         "--new-tokens",
-        type=_at_least(2),
+        type=whole(2),
         default=_NEW_TOKENS,
         help=f"generated, exactly (default: {_NEW_TOKENS})",
     )
@@ -25,7 +28,7 @@ def add_benches(subjects: Any) -> None:
     decode = subjects.add_parser("decode", help="tokens a second against the context")
     _add_models(decode)
     _add_lengths(decode, "--contexts", _CONTEXTS, "tokens of context", 0)
-    decode.add_argument("--tokens", type=_at_least(1), default=16, help="steps of a repeat (default: 16)")
+    decode.add_argument("--tokens", type=whole(1), default=16, help="steps of a repeat (default: 16)")
     decode.add_argument(
         "--real-prefill", action="store_true", help="read the context instead of making its state up"
     )
@@ -43,8 +46,8 @@ def add_benches(subjects: Any) -> None:
     )
     kernels.set_defaults(bench=_kernels)
     compare = subjects.add_parser("compare", help="what changed between two reports, with intervals")
-    compare.add_argument("before", type=Path, help="JSON of the first run")
-    compare.add_argument("after", type=Path, help="JSON of the second")
+    compare.add_argument("before", type=path, help="JSON of the first run")
+    compare.add_argument("after", type=path, help="JSON of the second")
     compare.set_defaults(bench=_compare)
 
 
@@ -90,22 +93,22 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         "--gguf", nargs="+", type=_named_file, default=[], metavar="NAME=FILE", help="models for llama.cpp"
     )
     parser.add_argument(
-        "--configs", type=Path, default=Path("configs"), help="folder of the yamls (default: configs)"
+        "--configs", type=path, default=Path("configs"), help="folder of the yamls (default: configs)"
     )
     parser.add_argument(
         "--read-mebibytes",
-        type=_at_least(1),
+        type=whole(1),
         default=1280,
         help="read to measure the bandwidth (default: 1280)",
     )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, help="folder to write the reports to")
-    parser.add_argument("--threads", type=_at_least(1), default=1, help="of each process (default: 1)")
+    parser.add_argument("--out", type=path, required=True, help="folder to write the reports to")
     parser.add_argument(
-        "--repeats", type=_at_least(1), default=5, help="in turn with the others (default: 5)"
+        "--threads", type=whole(1, MAX_THREADS), default=1, help="of each process (default: 1)"
     )
+    parser.add_argument("--repeats", type=whole(1), default=5, help="in turn with the others (default: 5)")
 
 
 def _add_lengths(
@@ -113,24 +116,15 @@ def _add_lengths(
 ) -> None:
     text = " ".join(map(str, default))
     parser.add_argument(
-        name, nargs="+", type=_at_least(least), default=list(default), help=f"{what} (default: {text})"
+        name, nargs="+", type=whole(least), default=list(default), help=f"{what} (default: {text})"
     )
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
-        return int(text)
-
-    return number
 
 
 def _named_file(text: str) -> tuple[str, Path]:
     name, _, file = text.partition("=")
-    if not Path(file).is_file():
+    if not file or not path(file).is_file():
         raise argparse.ArgumentTypeError(f"{text!r} names no file: expected NAME=FILE")
-    return name, Path(file)
+    return name, path(file)
 
 
 def _e2e(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from inspect import Parameter, signature
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from cobra.config.limits import MAX_LAYERS
+from cobra.config.check_bounds import check_bounds
 
 
 def check_arguments(made: type, arguments: Any) -> None:
@@ -26,11 +26,9 @@ def check_arguments(made: type, arguments: Any) -> None:
         if not _fits(value, annotation):
             expected = getattr(annotation, "__name__", annotation) if not get_args(annotation) else annotation
             raise ValueError(f"{made.__name__} cannot have {name} {_short(value)}: it must be {expected}")
-        # lists of this length are made before any parameter can be counted
-        if name == "n_layers" and value > MAX_LAYERS:
-            raise ValueError(
-                f"{made.__name__} cannot have {name} {value}: at most {MAX_LAYERS} blocks are built"
-            )
+        # a nested component's are checked with it
+        if not isinstance(value, dict):
+            check_bounds(value, name)
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cobra.config.text_file import read_text
+
 CONFIG = "config.json"
 VLM, LM = "cobra_vlm", "cobra_lm"
 # Largest config.json that is read: real ones have a few kilobytes.
@@ -47,7 +49,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, too many for a configuration")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not valid JSON ({error}): restore it from the run that wrote it"

@@ -1,6 +1,8 @@
 """Text and tokens: a tokenizer with its chat template."""
 
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import cobra.torchvision_shim  # noqa: F401  (before transformers)
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast  # isort: skip
 
 from cobra.config.limits import MAX_TOKEN_ID
+from cobra.config.text_file import read_text
 from cobra.data.chat_template import ChatTemplate
 from cobra.data.token_ids import IMAGE_TEXT, TokenIds
 
@@ -46,7 +49,7 @@ class Chat:
         self.path = _resolve(path)
         self.tokenizer = _load_tokenizer(self.path)
         if template is not None:
-            self.tokenizer.chat_template = Path(_resolve(template)).read_text(encoding="utf-8")
+            self.tokenizer.chat_template = _read_template(Path(_resolve(template)))
         if not self.tokenizer.chat_template:
             raise ValueError(
                 f"tokenizer {path!r} has no chat template: restore its chat_template.jinja, or name one with "
@@ -148,6 +151,10 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or a hub name; a file in it may describe a tokenizer, never run as code."""
     # the file is the whole tokenizer: nothing has to be guessed from a model's configuration
     whole = (Path(path) / "tokenizer.json").is_file()
+    if not Path(path).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
+        raise FileNotFoundError(
+            f"there is no folder {path!r} with a tokenizer, and no hub repository has such a name"
+        )
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(path) if whole else _joined(Path(path))
         if not tokenizer.is_fast:
@@ -155,8 +162,12 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         # some settings are only looked at here
         tokenizer.encode("a", add_special_tokens=False)
         return tokenizer
-    except OSError:
-        raise
+    except OSError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(
+            f"{path!r} is no folder with a tokenizer, and cannot be fetched from the hub ({reason}): name a "
+            "folder with its tokenizer.json and tokenizer_config.json"
+        ) from error
     # its parts are read by several libraries, which fail in their own ways on damaged files
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
@@ -183,11 +194,17 @@ def _joined(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _read_template(file: Path) -> str:
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no chat template {str(file)!r}: check `template`")
+    return read_text(file)
+
+
 def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return json.loads(read_text(file)) if file.is_file() else {}
 
 
 def _resolve(path: str) -> str:
-    """A path inside the package, written `cobra:data/...`, or the path as it is."""
+    """A path inside the package, written `cobra:data/...`, or any other; `~` is the user's home."""
     package, _, inside = path.partition("cobra:")
-    return str(Path(__file__).parents[1] / inside) if inside and not package else path
+    return str(Path(__file__).parents[1] / inside) if inside and not package else os.path.expanduser(path)

@@ -4,12 +4,14 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from cobra.config.text_file import read_text
 from cobra.data.record import Message, Part, Record, Role
 
 logger = logging.getLogger(__name__)
@@ -39,13 +41,14 @@ class LlavaJson(Dataset[Record]):
     """
 
     def __init__(self, json: str | Path, image_root: str | Path, cache_dir: str | Path | None = None) -> None:
-        path = Path(json).absolute()
+        # no shell has read the yaml that these may come from
+        path, self.image_root = (Path(expanduser(name)).absolute() for name in (json, image_root))
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {str(path)!r}: check `json`")
-        if not Path(image_root).is_dir():
-            raise FileNotFoundError(f"there is no folder {str(image_root)!r}: check `image_root`")
-        self.table = _convert(path, cache_dir)
-        self.source, self.image_root = path.stem, Path(image_root)
+        if not self.image_root.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(self.image_root)!r}: check `image_root`")
+        self.table = _convert(path, expanduser(cache_dir) if cache_dir else None)
+        self.source = path.stem
         problems, mended, ids = (
             self.table.data.column(name).to_pylist() for name in ("problem", "mended", "id")
         )
@@ -83,7 +86,7 @@ class LlavaCaptions(LlavaJson):
         return Record(record.id, messages, record.images, record.source)
 
 
-def _convert(path: Path, cache_dir: str | Path | None) -> Any:
+def _convert(path: Path, cache_dir: str | None) -> Any:
     """The file as a mapped table; converted anew when it has changed since."""
     from datasets import Dataset as Table
     from datasets import Features, List, Value
@@ -97,9 +100,13 @@ def _convert(path: Path, cache_dir: str | Path | None) -> Any:
     # a table is found again by these arguments
     key = {"path": str(path), "size": stat.st_size, "changed": stat.st_mtime_ns, "version": _VERSION}
     try:
-        return Table.from_generator(_rows, features, str(cache_dir) if cache_dir else None, gen_kwargs=key)
+        return Table.from_generator(_rows, features, cache_dir, gen_kwargs=key)
     except DatasetGenerationError as error:
         raise error.__cause__ or error from None
+    except OSError as error:
+        raise OSError(
+            f"the table of {path} cannot be written ({error}): set `cache_dir` to a folder with room"
+        ) from error
 
 
 def _rows(path: str, size: int, changed: int, version: int) -> Iterator[dict[str, Any]]:
@@ -121,10 +128,7 @@ def read_json_records(path: Path) -> Iterator[Any]:
     Raises:
         ValueError: where the file is no JSON or an array has no end, with the position.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 at byte {error.start}: save it as UTF-8") from error
+    text = read_text(path)
     # a download may have stopped just after a record
     if text[:100].lstrip().startswith("[") and not text[-100:].rstrip().endswith("]"):
         raise ValueError(f"{path} is an array without an end at character {len(text)}: fetch it again")

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -23,11 +22,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from cobra.config.check_bounds import check_bounds
 from cobra.config.class_paths import refuse_functions, restrict_imports
 from cobra.train.checkpoint_files import protect_checkpoints
+from cobra.config.one_line import in_one_line
+from cobra.config.text_file import read_text
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
 from cobra.train.lengths import check_lengths, trial
@@ -57,10 +59,16 @@ class Parser(LightningArgumentParser):
         words = re.sub(
             r"Type \S.*? expects a function or a callable class: |\. Got value: Namespace\(.*", "", words
         )
-        files = [Path(b).name for a, b in pairwise(sys.argv) if a in ("-c", "--config")]
+        files = [path.name for path in _configs()]
         where = f" (in {', '.join(files)} or on the command line)" if files else ""
         self.exit(2, f"{self.prog.partition(' [')[0]}: {words}{where}: see --help\n")
         raise AssertionError
+
+
+def _configs() -> list[Path]:
+    """The yamls that the command line names."""
+    joined = [word.partition("=")[2] for word in sys.argv if word.startswith("--config=")]
+    return [Path(file) for file in (*joined, *(b for a, b in pairwise(sys.argv) if a in ("-c", "--config")))]
 
 
 class CobraCLI(LightningCLI):
@@ -92,7 +100,7 @@ class CobraCLI(LightningCLI):
         )  # fmt: skip
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Read the command line, in which an option may name an element of a list."""
+        """Read the command line, where an option may name an element of a list; refuse what is out of bounds."""
 
         def parse(words: list[str]) -> dict[str, Any]:
             config = parser.parse_args(words)
@@ -104,6 +112,7 @@ class CobraCLI(LightningCLI):
         except ValueError as error:
             parser.error(str(error))
         self.config = parser.parse_args(words)
+        check_bounds(self.config.as_dict())
 
     def _parse_ckpt_path(self) -> None:
         """Nothing to do: checkpoints hold no hyper-parameters, so reading gigabytes for them is spared."""
@@ -222,12 +231,6 @@ def _refuse_results(root: Path, start: Path) -> None:
         )
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Whether this project raised an error: it then says what is wrong; a library's needs its traceback."""
-    *_, last = traceback.walk_tb(error.__traceback__)
-    return Path(last[0].f_code.co_filename).is_relative_to(Path(__file__).parents[1])
-
-
 def main(program: str = "cobra") -> None:
     """Run the subcommand of LightningCLI that sys.argv names; what a user gave wrongly ends in one line.
 
@@ -239,20 +242,19 @@ def main(program: str = "cobra") -> None:
     # said by lightning of its own code
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
     try:
-        CobraCLI(
-            CobraModule,
-            DataModule,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={"max_epochs": 1, "use_distributed_sampler": False, "log_every_n_steps": 20},
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            parser_kwargs={"prog": program},
-        )
+        with in_one_line(f"{program} {sys.argv[1]}", MisconfigurationException):
+            for path in filter(Path.is_file, _configs()):
+                read_text(path)
+            CobraCLI(
+                CobraModule,
+                DataModule,
+                save_config_kwargs={"overwrite": True},
+                trainer_defaults={"max_epochs": 1, "use_distributed_sampler": False, "log_every_n_steps": 20},
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                parser_kwargs={"prog": program},
+            )
     except SIGTERMException:
         # Lightning kills all devices where one of those that it started fails
         sys.exit(_TERMINATED if rank_zero_only.rank == 0 else 0)
-    except (ValueError, OSError) as error:
-        if isinstance(error, ValueError) and not _is_ours(error):
-            raise
-        sys.exit(f"{program} {sys.argv[1]}: {error}")

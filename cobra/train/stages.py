@@ -66,7 +66,7 @@ class Stage:
             )
         if self.decay not in ("cosine", "linear"):
             raise ValueError(f"stage {self.name!r}: decay must be cosine or linear, got {self.decay!r}")
-        if not self.data or min(self.data.values()) <= 0:
+        if not self.data or not all(0 < share < math.inf for share in self.data.values()):
             raise ValueError(f"stage {self.name!r}: every share in data must be positive, got {self.data}")
         if self.epochs is not None and self.epochs <= 0:
             raise ValueError(f"stage {self.name!r}: epochs must be positive, got {self.epochs}")
@@ -75,6 +75,8 @@ class Stage:
                 f"stage {self.name!r}: warmup {self.warmup} and hold {self.hold} are shares of its steps, "
                 f"from 0 to 1, and final_lr {self.final_lr} is one of the peak, 0 or more"
             )
+        if not self.train:
+            raise ValueError(f"stage {self.name!r} trains no part of the model: name some in `train`")
 
     @property
     def peaks(self) -> dict[str, float]:

@@ -8,6 +8,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from cobra.config.class_paths import check_class_paths, restrict_imports
+from cobra.config.text_file import read_text
 from cobra.models.vlm import CobraVLM
 
 
@@ -42,8 +43,11 @@ def read_systems(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _lay(path: Path, base: Namespace | None) -> Namespace | None:
     """A yaml's model over another, or that other where the yaml says nothing of a model."""
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    tree = (config.get("model") or {}).get("model")
+    try:
+        config = yaml.safe_load(read_text(path)) or {}
+        tree = (config.get("model") or {}).get("model")
+    except (yaml.YAMLError, AttributeError) as error:
+        raise ValueError(f"{path} is no yaml of a run: {error}") from error
     if tree is None:
         return base
     check_class_paths(tree)

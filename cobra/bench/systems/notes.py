@@ -5,6 +5,8 @@ from pathlib import Path
 
 import yaml
 
+from cobra.config.text_file import read_text
+
 
 @dataclass(frozen=True)
 class Note:
@@ -38,7 +40,7 @@ def read_notes(path: Path) -> dict[str, Note]:
     if not path.is_file():
         return {}
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = yaml.safe_load(read_text(path))
         return {name: Note(**entry) for name, entry in entries.items()}
     except (yaml.YAMLError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} holds no notes on systems: {error}") from error

@@ -1,0 +1,47 @@
+"""Errors as the commands show them: in one line what a user gave wrongly, with a traceback all else."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def in_one_line(command: str, *more: type[Exception]) -> Iterator[None]:
+    """Within it, an error that says itself what the user is to change ends the program with that line.
+
+    Such are a ValueError that this project raises, every OSError, e.g. a file that is missing, and a lack of
+    memory. Any other is a fault of ours, and a traceback tells where. With COBRA_DEBUG=1 all have one.
+
+    Args:
+        command: as the user typed it, e.g. `cobra generate`.
+        more: further errors that a library raises for what a user gave.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # what read our output has ended, as `head` does; Python would complain again when it closes it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        is_told = isinstance(error, (OSError, *more)) or _is_ours(error) or _lacks_memory(error)
+        if not is_told or os.environ.get("COBRA_DEBUG", "0") not in ("", "0"):
+            raise
+        sys.exit(f"{command}: {' '.join(str(error).splitlines()) or type(error).__name__}")
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it is a ValueError that was raised in this package."""
+    *_, last = traceback.walk_tb(error.__traceback__)
+    file = Path(last[0].f_code.co_filename)
+    return isinstance(error, ValueError) and file.is_relative_to(Path(__file__).parents[1])
+
+
+def _lacks_memory(error: Exception) -> bool:
+    # torch has a class of its own for devices, and none for the CPU
+    is_named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return is_named or "can't allocate memory" in str(error)
