@@ -134,16 +134,33 @@ def _kernels(options: argparse.Namespace) -> None:
 def _data_arguments(parser: argparse.ArgumentParser) -> None:
     sets = parser.add_subparsers(dest="set", required=True, metavar="SET")
     shapes = sets.add_parser("shapes", help="write ShapesVQA as pictures and LLaVA-style JSON")
+    shapes.set_defaults(data=_shapes)
     shapes.add_argument("--out", type=path, required=True, help="folder to write to")
     shapes.add_argument("--split", choices=("train", "test", "composition"), default="train")
     shapes.add_argument("--size", type=whole(1), default=2000, help="scenes (default: 2000)")
     shapes.add_argument("--seed", type=whole(0, MAX_SEED), default=0, help="of the scenes (default: 0)")
+    check = sets.add_parser("check", help="find records that a run could not use: no chats, broken pictures")
+    check.set_defaults(data=_check)
+    check.add_argument("json", type=path, nargs="+", help="LLaVA-style files, JSON or JSON Lines")
+    check.add_argument(
+        "--image-root", type=path, required=True, help="folder that the files' image paths start from"
+    )
 
 
 def _data(options: argparse.Namespace) -> None:
+    options.data(options)
+
+
+def _shapes(options: argparse.Namespace) -> None:
     from cobra.data.shapes.export import export_llava
 
     export_llava(options.out, options.split, options.size, options.seed)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from cobra.data.check import print_check
+
+    print_check(options.json, options.image_root)
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
@@ -241,7 +258,7 @@ VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("chat", "talk about pictures in the terminal or through a pipe", _answer_arguments, _chat),
     ("models", "show every system: sizes, FLOPs, bytes", _models_arguments, _models),
     ("convert", "turn a published checkpoint into a model folder, or back", _convert_arguments, _convert),
-    ("data", "write a data set to disk", _data_arguments, _data),
+    ("data", "write a data set to disk, or check one", _data_arguments, _data),
     ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),
     ("bench", "measure speed and write a report", _bench_arguments, _bench),
     (

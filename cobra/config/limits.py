@@ -19,6 +19,8 @@ MAX_TOKEN_ID = 10_000_000
 
 # Of a seed: numpy, torch and Lightning take these.
 MAX_SEED = 2**32 - 1
+# Of records in a row that cannot be read, after which a run ends: the folder of pictures is another.
+MAX_BAD_SAMPLES = 100
 # Of threads of a process: the largest machines have fewer cores.
 MAX_THREADS = 1024
 # Of processes that prepare batches: each is a copy of this one.

@@ -1,11 +1,12 @@
 """Batches: examples stacked, as a model is fed them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 
 import torch
 from torch import Tensor
 
+from cobra.data.bad_sample import BadSample
 from cobra.data.record import Record
 from cobra.models.vision.pictures import Pictures
 
@@ -23,6 +24,10 @@ class Batch:
         records: where the examples came from; only in evaluation.
         empty: ids of the records that have no label; only in training.
     """
+
+    # records that could not be read, and the error in which the run is to end for want of them
+    bad: Sequence[BadSample] = ()
+    error = ""
 
     def __init__(
         self,

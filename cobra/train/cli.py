@@ -27,9 +27,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from cobra.config.check_bounds import check_bounds
 from cobra.config.class_paths import refuse_functions, restrict_imports
-from cobra.train.checkpoint_files import protect_checkpoints
 from cobra.config.one_line import in_one_line
 from cobra.config.text_file import read_text
+from cobra.train.checkpoint_files import protect_checkpoints
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
 from cobra.train.lengths import check_lengths, trial
@@ -100,7 +100,7 @@ class CobraCLI(LightningCLI):
         )  # fmt: skip
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Read the command line, where an option may name an element of a list; refuse what is out of bounds."""
+        """Read the command line, where options may name elements of lists; refuse numbers out of bounds."""
 
         def parse(words: list[str]) -> dict[str, Any]:
             config = parser.parse_args(words)

@@ -1,7 +1,7 @@
 """The Lightning data module: sources of records, one processor, batches."""
 
+import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -10,10 +10,15 @@ import cobra.torchvision_shim  # noqa: F401  (before lightning)
 import lightning as L  # isort: skip
 from torch.utils.data import DataLoader, Dataset
 
+from cobra.data.bad_sample import BadSample
+from cobra.data.batch import Batch
 from cobra.data.chat import Chat
-from cobra.data.processor import Example, Processor
-from cobra.train.schedule import Pick, ResumableLoader, StageSampler, make_plan
+from cobra.data.processor import Processor
+from cobra.train.samples import Encoded, Policy
+from cobra.train.schedule import ResumableLoader, StageSampler, make_plan
 from cobra.train.stages import Plan, Stage
+
+logger = logging.getLogger(__name__)
 
 # A source of records; built when it is needed, not when the yaml is read.
 Source = Callable[[], Dataset]
@@ -35,6 +40,9 @@ class DataModule(L.LightningDataModule):
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         seed: of the order of examples.
         blind: feed zeros instead of pictures, in training and evaluation.
+        on_bad_sample: what to do at a record that cannot be read, e.g. since its picture is missing: `skip`
+            trains on the next of its source, or leaves a question out, and tells its id and how many there
+            were; `stop` ends the run. `cobra data check` finds them before.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class DataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         blind: bool = False,
+        on_bad_sample: Policy = "skip",
     ) -> None:
         super().__init__()
         self.stages = stages
@@ -57,7 +66,9 @@ class DataModule(L.LightningDataModule):
         self.sources = {"train": train or {}, "val": val or {}, "test": test or {}}
         self.eval_batch_size, self.max_length = eval_batch_size, max_length
         self.num_workers, self.seed, self.blind = num_workers, seed, blind
+        self.on_bad_sample = on_bad_sample
         self.datasets: dict[str, dict[str, Dataset]] = {}
+        self.bad: set[BadSample] = set()
 
     def setup(self, stage: str) -> None:
         """Build the sources that this part of the run needs."""
@@ -109,11 +120,11 @@ class DataModule(L.LightningDataModule):
             self.trainer.world_size,
             self.seed,
         )
-        processor = self.processor()
+        data = Encoded(self.datasets["train"], self.processor(), on_bad_sample=self.on_bad_sample)
         return ResumableLoader(
-            Encoded(self.datasets["train"], processor),
+            data,
             batch_sampler=sampler,
-            collate_fn=processor.collate,
+            collate_fn=data.collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
@@ -134,16 +145,32 @@ class DataModule(L.LightningDataModule):
         processor = self.processor()
         assert self.trainer is not None
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        return [
-            DataLoader(
-                Encoded({name: source}, processor, prompt=True),
+        loaders = []
+        for name, source in self.datasets[split].items():
+            data = Encoded({name: source}, processor, prompt=True, on_bad_sample=self.on_bad_sample)
+            loader = DataLoader(
+                data,
                 sampler=[(name, i) for i in range(rank, len(source), world)],  # type: ignore[arg-type]
                 batch_size=self.eval_batch_size,
-                collate_fn=partial(processor.collate, left=True),
+                collate_fn=data.collate,
                 num_workers=self.num_workers,
             )
-            for name, source in self.datasets[split].items()
-        ]
+            loaders.append(loader)
+        return loaders
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Tell which records could not be read, each once.
+
+        Raises:
+            ValueError: where the run is to end for want of them.
+        """
+        for sample in batch.bad:
+            if sample not in self.bad:
+                self.bad.add(sample)
+                logger.warning("skipped %s (%d so far)", sample, len(self.bad))
+        if batch.error:
+            raise ValueError(batch.error)
+        return batch
 
 
 def _identity(source: Dataset) -> dict[str, Any]:
@@ -153,14 +180,3 @@ def _identity(source: Dataset) -> dict[str, Any]:
         (record.id, [message.text for message in record.messages]) for record in (source[0], source[size - 1])
     ]
     return {"records": size, "ends": sha256(repr(ends).encode()).hexdigest()[:12]}
-
-
-class Encoded(Dataset):
-    """Examples of several sources, encoded when they are asked for."""
-
-    def __init__(self, sources: dict[str, Dataset], processor: Processor, prompt: bool = False) -> None:
-        self.sources, self.processor, self.prompt = sources, processor, prompt
-
-    def __getitem__(self, pick: Pick) -> Example:
-        name, index = pick
-        return self.processor.encode(self.sources[name][index], self.prompt)

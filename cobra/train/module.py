@@ -280,6 +280,9 @@ class CobraModule(L.LightningModule):
 
     def answer(self, batch: Batch, source: str) -> list[Prediction]:
         """Generate greedily and decode."""
+        # no question of the batch could be read
+        if not batch.records:
+            return []
         assert self.model is not None
         chat = self.trainer.datamodule.chat
         new = self.model.generate(

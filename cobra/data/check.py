@@ -1,0 +1,64 @@
+"""`cobra data check`: what of a file of chats a run could not use, found before it."""
+
+from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from cobra.data.bad_sample import BadSample
+from cobra.data.image import load_rgb
+from cobra.data.llava import LlavaJson
+from cobra.data.record import Record
+
+
+def print_check(files: list[Path], image_root: Path) -> None:
+    """Print each bad record of LLaVA-style files with its id, and how many there are.
+
+    Raises:
+        ValueError: where there is one.
+    """
+    records = bad = 0
+    for file in files:
+        data = LlavaJson(file, image_root)
+        found = 0
+        for sample in bad_samples(data):
+            print(sample)
+            found += 1
+        print(f"{file}: {len(data.table)} records, {found} of them bad{_counted(data.mended)}")
+        records, bad = records + len(data.table), bad + found
+    if bad:
+        raise ValueError(
+            f"{bad} of {records} records cannot be used: fetch or mend them, or a run skips them"
+        )
+
+
+def bad_samples(data: LlavaJson) -> Iterator[BadSample]:
+    """Records that are no chat, then those with a picture that cannot be read; decodes every picture."""
+    for name, problem in zip(
+        *(data.table.data.column(c).to_pylist() for c in ("id", "problem")), strict=True
+    ):
+        if problem:
+            yield BadSample(data.source, name, problem)
+    # decoding gives other threads room
+    with ThreadPool() as pool:
+        problems = pool.imap(lambda index: _problem(data[index]), range(len(data)), chunksize=8)
+        console = Console(stderr=True)
+        for sample in track(problems, f"Reading pictures of {data.source}", len(data), console=console):
+            if sample:
+                yield sample
+
+
+def _problem(record: Record) -> BadSample | None:
+    """What is wrong with a picture."""
+    for image in record.images:
+        try:
+            load_rgb(image)
+        except (ValueError, OSError) as error:
+            return BadSample(record.source, record.id, str(error))
+    return None
+
+
+def _counted(mended: dict[str, int]) -> str:
+    return "".join(f"; {count} mended: {what}" for what, count in mended.items())

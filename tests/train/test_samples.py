@@ -1,0 +1,97 @@
+"""Samples that cannot be read: passed over or the end of a run, always told."""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.data import Dataset
+
+from cobra.data.batch import Batch
+from cobra.data.record import Record, assistant, user
+from cobra.train.data import DataModule
+from tests.train import test_module
+from tests.train.test_data import data_of
+from tests.train.test_module import stage
+
+SIZE = 10
+
+
+class Partly(Dataset):
+    """Pictures of which some are missing; each answer is the record's number."""
+
+    def __init__(self, missing: set[int]) -> None:
+        self.missing = missing
+
+    def __len__(self) -> int:
+        return SIZE
+
+    def __getitem__(self, index: int) -> Record:
+        images: list[Any] = [Path("missing.png")] if index in self.missing else []
+        messages = [user("what?", images=len(images)), assistant(f"number {index}")]
+        return Record(f"id{index}", messages, images, meta={"type": "number"})
+
+
+def taken(data: DataModule) -> list[list[str]]:
+    """What the batches of a run teach, as the run is given them."""
+    loader = data.train_dataloader()
+    batches = [data.on_before_batch_transfer(batch, 0) for batch in loader]
+    return [[data.chat.decode(row[row >= 0].tolist()) for row in batch.labels] for batch in batches]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_next_record_takes_the_place_of_a_bad_one(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    missing = {2, 3, 9}
+    whole = taken(data_of(train={"noise": partial(Partly, set())}))
+    data = data_of(train={"noise": partial(Partly, missing)}, num_workers=workers)
+    with caplog.at_level(logging.WARNING, "cobra.train.data"):
+        found = taken(data)
+    instead = {"number 2": "number 4", "number 3": "number 4", "number 9": "number 0"}
+    assert found == [[instead.get(said, said) for said in batch] for batch in whole]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 3  # each once, though twelve are drawn of ten
+    assert all(text.endswith(f"({number} so far)") for number, text in enumerate(told, 1))
+    for index in missing:
+        assert any(
+            f"skipped record 'id{index}' of noise: image 'missing.png' does not" in text for text in told
+        )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_shall_stop_ends_with_the_record_in_one_line(workers: int) -> None:
+    data = data_of(train={"noise": partial(Partly, {2})}, num_workers=workers, on_bad_sample="stop")
+    with pytest.raises(
+        ValueError, match=r"^record 'id2' of noise: image .* on_bad_sample: skip goes on"
+    ) as error:
+        taken(data)
+    assert "\n" not in str(error.value)
+
+
+def test_a_source_of_bad_samples_alone_ends_a_run() -> None:
+    with pytest.raises(
+        ValueError, match=r"^10 records in a row cannot be read, from record 'id\d' of noise: "
+    ):
+        taken(data_of(train={"noise": partial(Partly, set(range(SIZE)))}))
+
+
+@pytest.mark.parametrize("missing", [{0, 5}, {0, 1, 2, 3}, set(range(SIZE))])
+def test_a_bad_question_is_left_out_and_no_other_takes_its_place(missing: set[int]) -> None:
+    data = data_of(val={"noise": partial(Partly, missing)}, eval_batch_size=4)
+    batches: list[Batch] = [data.on_before_batch_transfer(batch, 0) for batch in data.val_dataloader()[0]]
+    asked = [record.id for batch in batches for record in batch.records]
+    assert asked == [f"id{index}" for index in range(SIZE) if index not in missing]
+    assert {sample.id for sample in data.bad} == {f"id{index}" for index in missing}
+
+
+def test_a_run_goes_on_past_bad_samples_in_training_and_validation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(test_module, "Noise", partial(Partly, {0, 1, 2}))
+    module = test_module.run([stage("a", ["projector", "lm"], steps=4)], tmp_path)
+    assert module.trainer.global_step == 4
+    assert module.counts["number"][1] == SIZE - 3
+    assert len(module.trainer.datamodule.bad) == 3
+    # nor does a batch without any question end it
+    batches = data_of(val={"noise": partial(Partly, set(range(SIZE)))}).val_dataloader()[0]
+    assert [module.answer(batch, "noise") for batch in batches] == [[]]
