@@ -35,8 +35,9 @@ class Partly(Dataset):
 
 def taken(data: DataModule) -> list[list[str]]:
     """What the batches of a run teach, as the run is given them."""
-    loader = data.train_dataloader()
-    batches = [data.on_before_batch_transfer(batch, 0) for batch in loader]
+    # all are fetched first: workers that an error leaves behind are waited for
+    fetched = list(data.train_dataloader())
+    batches = [data.on_before_batch_transfer(batch, 0) for batch in fetched]
     return [[data.chat.decode(row[row >= 0].tolist()) for row in batch.labels] for batch in batches]
 
 
