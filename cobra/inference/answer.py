@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from cobra.inference.conversation import Conversation
+from cobra.inference.terminal import harmless
 from cobra.models.quantize import Quantization, quantize_
 from cobra.models.sampling import Sampler
 from cobra.pretrained import from_pretrained
@@ -14,7 +15,7 @@ from cobra.pretrained import from_pretrained
 def print_answer(conversation: Conversation, prompt: str, images: Sequence[Path] = ()) -> None:
     """Print the answer while it is generated."""
     for text in conversation.ask(prompt, images):
-        print(text, end="", flush=True)
+        print(harmless(text), end="", flush=True)
     print()
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shlex
 import signal
 import sys
@@ -134,7 +135,7 @@ class Session:
         self.conversation = load_chat(self.conversation, path)
         self._start, self._missing = None, ""
         for message in self.conversation.messages:
-            _note(("> " if message.role == "user" else "") + message.text)
+            _note(("> " if message.role == "user" else "") + harmless(message.text))
 
     def _answer(self, question: str, stopped: list[int]) -> None:
         if self._missing:
@@ -147,7 +148,7 @@ class Session:
         pieces = self.conversation.ask(question)
         for text in pieces:
             first = first or time.perf_counter()
-            print(text, end="", flush=True)
+            print(harmless(text), end="", flush=True)
             if stopped:
                 pieces.close()
                 break
@@ -202,6 +203,15 @@ def _stopping() -> Iterator[list[int]]:
         yield stopped
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def harmless(text: str) -> str:
+    """What a model says, without characters that would command a terminal; a pipe gets it as it is."""
+    return _CONTROL.sub("\ufffd", text) if sys.stdout.isatty() else text
+
+
+# all but tab and new line
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def _note(text: str) -> None:

@@ -44,14 +44,16 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_generate_answers_with_the_quantized_model(
     saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = str(saved / "picture.png")
-    options = ("--quant", "int4", "--group-size", "64", "--image", picture)
+    pictures = [str(saved / name) for name in ("picture.png", "other picture.png")]
+    Image.linear_gradient("L").rotate(90).save(pictures[1])
+    images = [word for picture in pictures for word in ("--image", picture)]
+    options = ("--quant", "int4", "--group-size", "64", *images)
     monkeypatch.setattr(sys, "argv", ["cobra", "generate", "--ckpt", str(saved), *QUESTION, *options])
     main()
     model, processor = from_pretrained(saved)
-    plain = "".join(Conversation(model, processor, 300, 8).ask("what is it?", [picture]))
+    plain = "".join(Conversation(model, processor, 300, 8).ask("what is it?", pictures))
     quantize_(model.lm, "int4", 64)
-    expected = "".join(Conversation(model, processor, 300, 8).ask("what is it?", [picture]))
+    expected = "".join(Conversation(model, processor, 300, 8).ask("what is it?", pictures))
     assert capsys.readouterr().out == expected + "\n"
     # random weights, so that the loss shows
     assert expected != plain

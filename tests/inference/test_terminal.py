@@ -18,7 +18,7 @@ from cobra.data.llava import LlavaJson
 from cobra.data.processor import Processor
 from cobra.inference.conversation import Conversation
 from cobra.inference.saved_chat import load_chat, save_chat
-from cobra.inference.terminal import Session, chat
+from cobra.inference.terminal import Session, chat, harmless
 from cobra.models.sampling import Sampler
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_pretrained
@@ -203,6 +203,13 @@ def test_a_pipe_gets_answers_only_and_an_exit_status(
     monkeypatch.setattr("sys.stdin", io.StringIO("/nonsense\none\n"))
     with pytest.raises(ValueError, match="1 of the lines had no effect"):
         chat(talk())
+
+
+def test_an_answer_does_not_command_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "a\x1b]0;title\x07b\x9b2J\tc\nü"
+    assert harmless(text) == text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert harmless(text) == "a\ufffd]0;title\ufffdb\ufffd2J\tc\nü"
 
 
 def test_a_missing_picture_on_the_command_line_ends_the_chat() -> None:

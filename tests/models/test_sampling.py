@@ -20,7 +20,7 @@ def test_what_the_answer_has_said_is_penalised_as_by_transformers(penalty: float
     for _ in range(2):  # an answer begins with nothing said
         answer, said = sampler.begin(), torch.zeros(3, 0, dtype=torch.long)
         for step in range(8):
-            expected = theirs(said, logits(step)).argmax(-1)  # type: ignore[arg-type]
+            expected = theirs(said, logits(step)).argmax(-1)
             assert torch.equal(answer(logits(step)), expected)
             said = torch.cat([said, expected[:, None]], 1)
 
