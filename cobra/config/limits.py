@@ -29,7 +29,7 @@ MAX_WORKERS = 256
 # Of widths, counts and lengths: 700 times the widest published model.
 MAX_SIZE = 10_000_000
 _SIZES = (
-    "batch_size", "checkpoint_every", "chunk_size", "d_conv", "d_ff", "d_model", "d_state",
+    "batch_size", "chunk_size", "d_conv", "d_ff", "d_model", "d_state",
     "dt_rank", "embed_dim", "eval_batch_size", "expand", "factor", "head_dim", "image_size", "max_length",
     "max_new_tokens", "n_groups", "n_heads", "n_kv_heads", "num_heads", "side", "size", "turns", "vocab_size",
 )  # fmt: skip
@@ -41,7 +41,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("seed", "seed_everything"), (0, MAX_SEED)),
     **dict.fromkeys(("depth", "n_layers"), (1, MAX_LAYERS)),
     "num_workers": (0, MAX_WORKERS),
-    "steps": (1, 10**12),
+    # a number without end stands for never
+    **dict.fromkeys(("checkpoint_every", "steps"), (1, 10**12)),
     "epochs": (1e-6, 1e6),
     "lr": (1e-30, 1e6),
     "weight_decay": (0, 1e6),
@@ -54,7 +55,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "accumulate_grad_batches": (1, MAX_SIZE),
     "gradient_clip_val": (0, 1e30),
     # 0 is never
-    "log_every_n_steps": (0, MAX_SIZE),
+    "log_every_n_steps": (0, 10**12),
     "num_nodes": (1, 1_000_000),
     "val_check_interval": (1e-9, 10**12),
 }
