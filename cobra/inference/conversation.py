@@ -104,7 +104,7 @@ class Conversation:
         """Another conversation that goes on from here; the two share nothing but the model."""
         self._check_no_stream()
         other = copy.copy(self)
-        other.sampler = self.sampler.copy()
+        other.sampler = self.sampler.clone()
         other._state = None if self._state is None else self._state.clone()
         return other
 

@@ -50,7 +50,7 @@ class Sampler:
         """The same for a new answer: nothing is said yet. The source of randomness goes on."""
         return replace(self)
 
-    def copy(self) -> "Sampler":
+    def clone(self) -> "Sampler":
         """One that shares nothing with this one."""
         return replace(self, generator=self.generator and self.generator.clone_state())
 

@@ -151,7 +151,7 @@ def test_a_saved_conversation_goes_on_as_if_it_had_not_ended(
     loaded = load_chat(conversation, file)
     assert [m.as_dict() for m in loaded.messages] == [m.as_dict() for m in conversation.messages]
     assert loaded.said == conversation.said
-    loaded.sampler = conversation.sampler.copy()
+    loaded.sampler = conversation.sampler.clone()
     assert "".join(loaded.ask("four")) == "".join(conversation.ask("four"))
     # and is a record to train on
     record = LlavaJson(_lines(file), tmp_path, tmp_path / "cache")[0]

@@ -43,7 +43,7 @@ def test_a_penalty_that_is_none_is_refused(penalty: float) -> None:
         Sampler(repetition_penalty=penalty)
 
 
-def test_a_copy_draws_on_its_own() -> None:
+def test_a_clone_draws_on_its_own() -> None:
     sampler = Sampler(1.0, generator=torch.Generator().manual_seed(0))
-    copy = sampler.copy()
+    copy = sampler.clone()
     assert torch.equal(sampler(logits(rows=50)), copy(logits(rows=50)))
