@@ -228,8 +228,8 @@ def test_a_folder_that_another_run_writes_to_is_refused(
         finally:
             other.kill()
     cli = instantiate(monkeypatch, "fit", *options)
-    assert cli.lock is not None
-    cli.lock.close()
+    assert cli.folder.lock is not None
+    cli.folder.lock.close()
 
 
 def test_a_terminated_run_ends_with_the_status_of_a_terminated_process(

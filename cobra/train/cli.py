@@ -8,8 +8,7 @@ import sys
 import warnings
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ActionYesNo
@@ -35,17 +34,14 @@ from cobra.train.data import DataModule
 from cobra.train.lengths import check_lengths, trial
 from cobra.train.list_elements import merge_elements
 from cobra.train.module import CobraModule
-from cobra.train.resume import check_checkpoint
+from cobra.train.run_folder import RunFolder
 from cobra.train.save_result import SaveResult
 from cobra.train.stages import Stage
 from cobra.train.stop_when_terminated import StopWhenTerminated
 from cobra.train.write_answers import WriteAnswers
-from cobra.weights.saving import claim, restore
 
 # where a run writes that no yaml gives a place
 _UNNAMED = "runs/unnamed"
-# in a run's folder
-_LAST = Path("checkpoints/last.ckpt")
 # what a shell says of a process that SIGTERM ended
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -73,9 +69,6 @@ def _configs() -> list[Path]:
 
 class CobraCLI(LightningCLI):
     """One `stages` list for model and data; checkpoints, logs and results under trainer.default_root_dir."""
-
-    # held until the process ends: one run writes to a folder
-    lock: TextIO | None = None
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser whose mistakes end in one line."""
@@ -127,23 +120,20 @@ class CobraCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs["ckpt_path"] == "last":
             # Lightning asks the callback that writes it, which a trial has not
-            kwargs["ckpt_path"] = str(self._root() / _LAST)
+            kwargs["ckpt_path"] = str(self.folder.last)
         return {**kwargs, "weights_only": True}
-
-    def _root(self) -> Path:
-        return Path(self._get(self.config, "trainer.default_root_dir") or _UNNAMED)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to CSV, saves checkpoints and writes what it answers, unless it is a trial."""
         config = self._get(self.config_init, "trainer")
-        root = self._root()
+        root = self.folder.root
         if (setting := trial(config, self.subcommand)) is not None:
             rank_zero_info(f"{setting}: a trial, of which nothing is written")
             return self._try(root, config)
         if config["logger"] is None:
             # a new folder every launch: a CSV that is opened again loses its first part
             kwargs["logger"] = CSVLogger(root, name="logs") if self.subcommand == "fit" else False
-        callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._checkpointing(root)]
+        callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._checkpointing()]
         callbacks += [TrainingClock()] if self.subcommand == "fit" else []
         return self._trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
 
@@ -169,37 +159,26 @@ class CobraCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse a configuration that would call functions, a bad checkpoint and a folder that cannot be."""
         refuse_functions(self.config.as_dict())
-        root = self._root()
-        checkpoint, verb = self._get(self.config, "ckpt_path"), self.subcommand
-        last = root / _LAST
-        if checkpoint is None and verb != "fit":
-            raise ValueError(f"say which weights to use, e.g. --ckpt_path {last}")
-        path = last if checkpoint == "last" else Path(checkpoint or root)
+        trainer, verb = self._get(self.config, "trainer"), self.subcommand
+        checkpoint, fits = self._get(self.config, "ckpt_path"), verb == "fit"
+        self.folder = RunFolder(Path(trainer["default_root_dir"] or _UNNAMED))
+        if checkpoint is None and not fits:
+            raise ValueError(f"say which weights to use, e.g. --ckpt_path {self.folder.last}")
+        if fits:
+            check_lengths(trainer)
+        writes = trial(trainer, verb) is None
         # the processes of further devices come here, too
         is_first = rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
-        writes = is_first and verb == "fit" and not self._get(self.config, "trainer.fast_dev_run")
-        if writes and root.is_dir():
-            self.lock = claim(root / ".lock")
-            restore(path)
-        if checkpoint is not None and not path.exists():
-            remedy = "leave --ckpt_path out to start afresh" if verb == "fit" else "train first"
-            raise FileNotFoundError(f"--ckpt_path {checkpoint}: there is no {path}; {remedy}")
+        if fits and writes and is_first:
+            self.folder.claim()
         if checkpoint is not None and is_first:
-            check_checkpoint(path, goes_on=verb == "fit")
-        trainer = self._get(self.config, "trainer")
-        if verb == "fit":
-            check_lengths(trainer)
-        if trial(trainer, verb) is not None:
-            return
-        if verb == "fit" and not self._get(self.config, "overwrite"):
-            _refuse_results(root, path)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=root).close()
-        except OSError as error:
-            raise OSError(f"{root} cannot be written to ({error}): set trainer.default_root_dir") from error
-        if writes and self.lock is None:
-            self.lock = claim(root / ".lock")
+            self.folder.check_start(checkpoint, fits)
+        if fits and writes and not self._get(self.config, "overwrite"):
+            self.folder.refuse_results(checkpoint)
+        if writes:
+            self.folder.make()
+        if fits and writes and is_first:
+            self.folder.claim()
 
     def before_fit(self) -> None:
         """A run that is resumed has its weights in the checkpoint; those it once started from may be gone.
@@ -212,23 +191,12 @@ class CobraCLI(LightningCLI):
         for allowed in ("overwrite", "change_plan"):
             self.config[self.subcommand][allowed] = False
 
-    def _checkpointing(self, root: Path) -> list[Callback]:
-        every = self._get(self.config, "checkpoint_every")
-        last = root / _LAST
+    def _checkpointing(self) -> list[Callback]:
+        every, last = self._get(self.config, "checkpoint_every"), self.folder.last
         regular = ModelCheckpoint(
             last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False
         )
-        return [regular, StopWhenTerminated(last), SaveResult(last, root / "model")]
-
-
-def _refuse_results(root: Path, start: Path) -> None:
-    """Refuse to replace what a folder holds of a run that this one does not go on with."""
-    held = [str(name) for name in (_LAST, "model/config.json") if (root / name).exists()]
-    if held and start.resolve().parent != (root / _LAST).resolve().parent:
-        raise ValueError(
-            f"{root} holds a run ({', '.join(held)}): --ckpt_path last goes on with it, --overwrite starts "
-            "anew; or name another trainer.default_root_dir"
-        )
+        return [regular, StopWhenTerminated(last), SaveResult(last, self.folder.model)]
 
 
 def main(program: str = "cobra") -> None:

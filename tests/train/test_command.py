@@ -61,7 +61,7 @@ def test_answering_needs_no_clock_and_no_log_and_runs_nothing_in_a_checkpoint(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "a.ckpt").touch()
-    monkeypatch.setattr("cobra.train.cli.check_checkpoint", lambda path, goes_on: None)
+    monkeypatch.setattr("cobra.train.run_folder.check_checkpoint", lambda path, goes_on: None)
     words = [
         "-c",
         str(ROOT / "configs/cobra_tiny.yaml"),

@@ -1,0 +1,71 @@
+"""The folder of a run: who may write there, what it holds, and the checkpoint that a launch starts from."""
+
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TextIO
+
+from cobra.train.resume import check_checkpoint
+from cobra.weights.saving import claim, restore
+
+
+class RunFolder:
+    """Where a run writes.
+
+    Attributes:
+        root: the folder.
+        last: its newest checkpoint.
+        model: the model that a finished run leaves.
+        lock: held from `claim` on, for as long as the process lives.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.last = root / "checkpoints" / "last.ckpt"
+        self.model = root / "model"
+        self.lock: TextIO | None = None
+
+    def named(self, checkpoint: str) -> Path:
+        """The checkpoint that a command line names, `last` or a path."""
+        return self.last if checkpoint == "last" else Path(checkpoint)
+
+    def check_start(self, checkpoint: str, fits: bool) -> None:
+        """Refuse a checkpoint that is not there or is none.
+
+        Args:
+            checkpoint: `last` or a path.
+            fits: whether training goes on from it.
+        """
+        path = self.named(checkpoint)
+        # the process that held the folder may have been killed between two files
+        if fits and self.lock is not None:
+            restore(path)
+        if not path.exists():
+            remedy = "leave --ckpt_path out to start afresh" if fits else "train first"
+            raise FileNotFoundError(f"--ckpt_path {checkpoint}: there is no {path}; {remedy}")
+        check_checkpoint(path, goes_on=fits)
+
+    def refuse_results(self, checkpoint: str | None) -> None:
+        """Refuse to replace what the folder holds of a run that this one does not go on with."""
+        held = [path for path in (self.last, self.model / "config.json") if path.exists()]
+        goes_on = checkpoint and self.named(checkpoint).resolve().parent == self.last.resolve().parent
+        if held and not goes_on:
+            names = ", ".join(str(path.relative_to(self.root)) for path in held)
+            raise ValueError(
+                f"{self.root} holds a run ({names}): --ckpt_path last goes on with it, --overwrite starts "
+                "anew; or name another trainer.default_root_dir"
+            )
+
+    def claim(self) -> None:
+        """Keep other runs out, where the folder is there."""
+        if self.lock is None and self.root.is_dir():
+            self.lock = claim(self.root / ".lock")
+
+    def make(self) -> None:
+        """Make the folder, or say why nothing can be written there."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=self.root).close()
+        except OSError as error:
+            raise OSError(
+                f"{self.root} cannot be written to ({error}): set trainer.default_root_dir"
+            ) from error
