@@ -150,7 +150,7 @@ def selective_scan(length: int, channels: int, d_state: int, dtype: str, backwar
 def _lm(tree: str, dtype: str, device: str) -> Any:
     """transformers' class of a language model, with random weights."""
     described: Any = build_on_meta(json.loads(tree))
-    options: dict[str, Any] = {"dtype": dtype_of(dtype)}
+    options: dict[str, Any] = {"dtype": dtype_of(dtype), "trust_remote_code": False}
     if isinstance(described, TransformerLM):
         config = described.causal_lm.config
         options["attn_implementation"] = "sdpa"

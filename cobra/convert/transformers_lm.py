@@ -8,6 +8,7 @@ import cobra.torchvision_shim  # noqa: F401  (before transformers)
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING  # isort: skip
 
 from cobra.convert.layout import Tree
+from cobra.models.lm.transformer import OPTIONS
 
 # what only this architecture, of those that follow, has in a layer
 _KINDS = {
@@ -20,14 +21,6 @@ _KINDS = {
 # `model_type` of those that are LLaMA behind an encoder, for files that hold a projector alone
 _LLAMAS = ("llava", "llava_llama", "mobilevlm")
 _SIZES = {"vocab_size": "vocab_size", "hidden_size": "d_model", "num_hidden_layers": "n_layers"}
-# entries that decide what is computed
-_OPTIONS = (
-    "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "hidden_act",
-    "rms_norm_eps", "layer_norm_eps", "use_qkv_bias", "attention_bias", "mlp_bias", "qk_layernorm",
-    "use_parallel_residual", "rope_theta", "partial_rotary_factor", "rope_scaling", "rope_parameters",
-    "sliding_window", "use_sliding_window", "max_position_embeddings", "original_max_position_embeddings",
-    "tie_word_embeddings",
-)  # fmt: skip
 
 
 def kind_of(names: Iterable[str], config: dict[str, Any]) -> str:
@@ -58,7 +51,7 @@ def lm_tree(kind: str, config: dict[str, Any]) -> Tree:
         ours: config.get(theirs, getattr(defaults, theirs)) for theirs, ours in _SIZES.items()
     }
     arguments["model_type"] = kind
-    options = {name: config[name] for name in _OPTIONS if config.get(name) is not None}
+    options = {name: config[name] for name in OPTIONS if config.get(name) is not None}
     if defaults.pad_token_id is not None:
         # padding is masked; a row for it could not be trained, and may lie outside the vocabulary
         options["pad_token_id"] = None

@@ -8,6 +8,7 @@ import cobra.torchvision_shim  # noqa: F401  (before transformers)
 import torch  # isort: skip
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, Cache
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from cobra.kernels.ops import advance
 from cobra.models.lm.attention import attend, keys_and_values
@@ -15,6 +16,17 @@ from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.state import LayerState, Layout, State
 from cobra.models.lm.tokens import Slots, Tokens, following
 from cobra.models.lm.transformer_steps import ROTATION, block_steps
+
+# Entries of a configuration that decide what is computed. Others of transformers' say where code or weights
+# are fetched (auto_map, _name_or_path, attn_implementation), and configurations need not be trusted.
+OPTIONS = (
+    "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "hidden_act",
+    "rms_norm_eps", "layer_norm_eps", "use_qkv_bias", "attention_bias", "mlp_bias", "qk_layernorm",
+    "use_parallel_residual", "rope_theta", "partial_rotary_factor", "rope_scaling", "rope_parameters",
+    "sliding_window", "use_sliding_window", "max_position_embeddings", "original_max_position_embeddings",
+    "tie_word_embeddings",
+)  # fmt: skip
+_IN_TRAINING = ("pad_token_id", "attention_dropout", "initializer_range")
 
 
 class TransformerLM(LanguageModel):
@@ -25,7 +37,7 @@ class TransformerLM(LanguageModel):
         d_model: width D.
         n_layers: blocks.
         model_type: transformers' name of the architecture, e.g. `llama`.
-        options: further entries of its configuration, e.g. `num_attention_heads`.
+        options: further entries of its configuration, e.g. `num_attention_heads`; see `OPTIONS`.
     """
 
     def __init__(
@@ -39,9 +51,17 @@ class TransformerLM(LanguageModel):
         super().__init__()
         self.vocab_size = vocab_size
         self.d_model = d_model
+        if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise ValueError(f"model_type {model_type!r} is no language model of transformers, e.g. llama")
+        options = options or {}
+        known = (*OPTIONS, *_IN_TRAINING)
+        if unknown := sorted(set(options) - set(known)):
+            raise ValueError(f"options {unknown} are not taken, only {', '.join(known)}")
         sizes = {"vocab_size": vocab_size, "hidden_size": d_model, "num_hidden_layers": n_layers}
-        config = AutoConfig.for_model(model_type, **sizes, **(options or {}))
-        self.causal_lm = AutoModelForCausalLM.from_config(config, attn_implementation=_ATTENTION)
+        config = AutoConfig.for_model(model_type, **sizes, **options)
+        self.causal_lm = AutoModelForCausalLM.from_config(
+            config, attn_implementation=_ATTENTION, trust_remote_code=False
+        )
         # left out where initial values are, e.g. when weights are about to be read
         self.causal_lm.tie_weights()
         heads = config.num_attention_heads
