@@ -23,7 +23,12 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
         f"Path({str(folder / 'ran')!r}).touch()\n"
     )
-    monkeypatch.setattr("builtins.input", lambda prompt="": (folder / "asked").touch() or "y")
+
+    def says_yes(prompt: str = "") -> str:
+        (folder / "asked").touch()
+        return "y"
+
+    monkeypatch.setattr("builtins.input", says_yes)
     return folder
 
 

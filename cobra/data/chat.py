@@ -4,11 +4,14 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
+import torch  # isort: skip
+from torch import Tensor  # isort: skip
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast  # isort: skip
 
 from cobra.config.limits import MAX_TOKEN_ID
@@ -72,12 +75,22 @@ class Chat:
         Raises:
             ValueError: naming the numbers.
         """
-        largest = max(self.tokenizer.get_vocab().values())
+        largest = int(self._known_ids.max())
         if largest >= size:
             raise ValueError(
                 f"tokenizer {self.path!r} has {len(self)} tokens with ids up to {largest}, vocab_size is "
                 f"{size}: raise it, or use the tokenizer that the model was made for"
             )
+
+    def unknown_ids(self, size: int) -> Tensor:
+        """Ids (N,) below `size` that the tokenizer does not have, e.g. of rows that fill a vocabulary up."""
+        is_unknown = torch.ones(size, dtype=torch.bool)
+        is_unknown[self._known_ids] = False
+        return is_unknown.nonzero().flatten()
+
+    @cached_property
+    def _known_ids(self) -> Tensor:
+        return torch.tensor([*self.tokenizer.get_vocab().values()])
 
     def segments(self, messages: list[dict[str, Any]], prompt: bool = False) -> list[Segment]:
         """The rendered chat, cut where the assistant starts and stops; `prompt`: ready for its next turn."""

@@ -47,6 +47,7 @@ class Conversation:
         self.model, self.processor = model, processor
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
         self.sampler, self.stop = sampler or Sampler(), stop
+        self._unknown = processor.chat.unknown_ids(model.lm.vocab_size).to(next(model.parameters()).device)
         self._streams = False
         self.reset()
 
@@ -131,6 +132,7 @@ class Conversation:
                 max_new_tokens=min(self.max_new_tokens, self._room() - batch.ids.shape[1] + 1),
                 eos_id=self.processor.chat.eos_id,
                 sampler=self.sampler,
+                suppress=self._unknown,
                 state=state,
             ):
                 new.append(int(token))

@@ -1,5 +1,6 @@
 """The one decoding loop: everything that produces text goes through it."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -18,6 +19,7 @@ def decode(
     max_new_tokens: int,
     eos_id: int | None,
     sampler: Sampler,
+    suppress: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Token ids (B,), one position at a time.
 
@@ -32,18 +34,42 @@ def decode(
         max_new_tokens: positions to generate at most.
         eos_id: stops a row; None: never.
         sampler: chooses a token from logits (B, V).
+        suppress: ids (N,) that are never chosen, e.g. those that the tokenizer does not have.
+
+    Raises:
+        ValueError: where the logits of a row that goes on are no finite numbers, instead of its token; on a
+            GPU that no eos_id makes wait for each token, with the last one.
     """
-    finished = torch.zeros(hidden.shape[0], dtype=torch.bool, device=hidden.device)
+    finished, waits = [False] * len(hidden), eos_id is not None or hidden.is_cpu
     # made anew for every answer, so that it never outlives the weights or the state
     step = StepGraph(lambda token: lm.head(lm.step(lm.embed(token[:, None])[:, 0], state)))
     sampler = sampler.begin()
     logits = lm.head(hidden)
-    for position in range(max_new_tokens):
-        token = sampler(logits)
-        if eos_id is not None:
-            token = token.masked_fill(finished, eos_id)
-            finished = finished | (token == eos_id)
+    for position in range(1, max_new_tokens + 1):
+        if suppress is not None:
+            logits.index_fill_(1, suppress, -torch.inf)
+        peak, token = logits.amax(-1), sampler(logits)
+        if eos_id is not None and any(finished):
+            token = token.masked_fill(torch.tensor(finished, device=token.device), eos_id)
+        is_last = position == max_new_tokens
+        if waits or is_last:
+            _check_finite(peak, finished, position)
+            finished = [chosen == eos_id for chosen in token.tolist()]
+            is_last = is_last or all(finished)
         yield token
-        if position == max_new_tokens - 1 or (eos_id is not None and bool(finished.all())):
+        if is_last:
             return
         logits = step(token)
+
+
+def _check_finite(peak: Tensor, finished: list[bool], position: int) -> None:
+    """Refuse rows whose largest logit is not finite: a NaN among them is the largest."""
+    peaks = peak.tolist()
+    if all(map(math.isfinite, peaks)):
+        return
+    rows = [row for row, value in enumerate(peaks) if not (math.isfinite(value) or finished[row])]
+    if rows:
+        raise ValueError(
+            f"the logits of rows {rows} at new token {position} are not finite: the weights are damaged, or "
+            f"{peak.dtype} is too narrow; take an earlier checkpoint, or another dtype"
+        )

@@ -58,9 +58,12 @@ class Sampler:
         """Logits (B, V) to token ids (B,)."""
         logits = self._penalised(logits)
         if self.temperature == 0:
-            token = logits.argmax(dim=-1)
+            # sooner than argmax, which is slow in bf16
+            token = logits.max(dim=-1).indices
         else:
-            token = torch.multinomial(self.filtered(logits), 1, generator=self.generator).squeeze(-1)
+            # a row of no numbers gets some id: a GPU could not go on after a refusal
+            probs = self.filtered(logits.masked_fill(~logits.amax(-1, keepdim=True).isfinite(), 0))
+            token = torch.multinomial(probs, 1, generator=self.generator).squeeze(-1)
         if self._said is not None:
             self._said.scatter_(-1, token[:, None], True)
         return token

@@ -121,6 +121,7 @@ class CobraVLM(Component):
         max_new_tokens: int = 256,
         eos_id: int | None = None,
         sampler: Sampler | None = None,
+        suppress: Tensor | None = None,
         state: State | None = None,
     ) -> Iterator[Tensor]:
         """New token ids (B,), one position at a time; see `cobra.models.generate.decode`.
@@ -132,6 +133,7 @@ class CobraVLM(Component):
             max_new_tokens: positions to generate at most.
             eos_id: stops a row; the loop ends when every row has stopped. None: never.
             sampler: how to choose a token; greedy by default.
+            suppress: ids (N,) that are never chosen; see `Chat.unknown_ids`.
             state: continue from here, and leave the state after the last token that was read.
         """
         if max_new_tokens < 1:
@@ -139,7 +141,8 @@ class CobraVLM(Component):
         if state is None:
             state = self.lm.allocate_state(ids.shape[0], ids.shape[1] + max_new_tokens)
         hidden = self.lm.prefill(self.splice(ids, pictures), state, mask)
-        yield from decode(self.lm, _last(hidden, mask), state, max_new_tokens, eos_id, sampler or Sampler())
+        last = _last(hidden, mask)
+        yield from decode(self.lm, last, state, max_new_tokens, eos_id, sampler or Sampler(), suppress)
 
     def generate(
         self,

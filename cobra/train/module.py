@@ -286,7 +286,12 @@ class CobraModule(L.LightningModule):
         assert self.model is not None
         chat = self.trainer.datamodule.chat
         new = self.model.generate(
-            batch.ids, batch.pictures, batch.mask, max_new_tokens=self.max_new_tokens, eos_id=chat.eos_id
+            batch.ids,
+            batch.pictures,
+            batch.mask,
+            max_new_tokens=self.max_new_tokens,
+            eos_id=chat.eos_id,
+            suppress=chat.unknown_ids(self.model.lm.vocab_size).to(self.device),
         )
         return [
             Prediction.of(record, source, chat.decode(ids))

@@ -34,11 +34,13 @@ def test_its_probabilities_are_those_of_the_answer_read_in_one_go(
     answer, tokens = answer_stream(model, processor, picture, QUESTION)
     record = Record("a", [user(QUESTION, images=1)], [picture])
     batch = processor.collate([processor.encode_question(record)], left=True)
-    new = model.generate(batch.ids, batch.pictures, max_new_tokens=4, eos_id=processor.chat.eos_id)
+    unknown = processor.chat.unknown_ids(model.lm.vocab_size)
+    options = {"max_new_tokens": 4, "eos_id": processor.chat.eos_id, "suppress": unknown}
+    new = model.generate(batch.ids, batch.pictures, **options)
     assert answer == processor.chat.decode(new[0].tolist())
     with torch.no_grad():
         whole = model(torch.cat([batch.ids, new], dim=1), batch.pictures)[:, batch.ids.shape[1] - 1 : -1]
-    expected = model.lm.head(whole).softmax(-1)[0].topk(3).values
+    expected = model.lm.head(whole).index_fill(-1, unknown, -torch.inf).softmax(-1)[0].topk(3).values
     found = torch.tensor([token.probabilities for token in tokens])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 

@@ -1,5 +1,6 @@
 """Answers on the command line, with a quantized model."""
 
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from cobra.cli import main
 from cobra.config.build import build
@@ -20,7 +22,7 @@ from cobra.models.lm.state import State
 from cobra.models.lm.transformer import TransformerLM
 from cobra.models.quantize import quantize_
 from cobra.models.vlm import CobraVLM
-from cobra.pretrained import from_pretrained, save_pretrained
+from cobra.pretrained import WEIGHTS, from_pretrained, save_pretrained
 from tests.models.builders import ENCODERS, HYBRID, PROJECTORS
 
 QUESTION = ("--prompt", "what is it?", "--max-new-tokens", "8", "--max-length", "300")
@@ -78,3 +80,18 @@ def test_a_recurrent_state_is_narrowed_and_a_transformer_has_none(
     else:
         main()
         assert dtypes == {torch.bfloat16}
+
+
+def test_logits_that_are_no_numbers_are_no_empty_answer(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Finite weights that overflow."""
+    weights = load_file(saved / WEIGHTS)
+    norms = [name for name in weights if re.search(r"lm\.(norm_f|causal_lm\.model\.norm)\.weight", name)]
+    save_file(weights | {name: torch.full_like(weights[name], 3e38) for name in norms}, saved / WEIGHTS)
+    monkeypatch.setattr(sys, "argv", ["cobra", "generate", "--ckpt", str(saved), *QUESTION])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    said = capsys.readouterr()
+    assert not said.out.strip()
+    assert "logits of rows [0] at new token 1 are not finite" in said.err

@@ -1,6 +1,7 @@
 """Conversations: what is kept equals what would have been read again."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from cobra.data.processor import Processor
 from cobra.data.record import Record, assistant, user
 from cobra.inference.conversation import Conversation
 from cobra.inference.text_stream import TextStream
+from cobra.models.lm.mamba import MambaLM
 from cobra.models.projectors.base import TileTokens
 from cobra.models.sampling import Sampler
 from cobra.models.vision.pictures import Picture
@@ -44,10 +46,13 @@ def test_a_second_question_is_answered_as_if_all_had_been_read_again(
     first = processor.encode(Record("1", [user("what is it?", 1)], [PICTURE]), prompt=True)
     pixels = processor.collate([first], left=True).pictures.pixels
     assert isinstance(pixels, torch.Tensor)
-    said = model.generate(torch.tensor([first.ids]), pixels, max_new_tokens=5, eos_id=eos)[0].tolist()
+    generate = partial(
+        model.generate, max_new_tokens=5, eos_id=eos, suppress=processor.chat.unknown_ids(model.lm.vocab_size)
+    )
+    said = generate(torch.tensor([first.ids]), pixels)[0].tolist()
     more = processor.encode_question(Record("2", [*talk.messages[:2], talk.messages[2]], [PICTURE] * 2))
     ids = torch.tensor([first.ids + said + [eos] * (said[-1] != eos) + more.ids])
-    again = model.generate(ids, torch.cat([pixels, pixels]), max_new_tokens=5, eos_id=eos)[0].tolist()
+    again = generate(ids, torch.cat([pixels, pixels]))[0].tolist()
     assert second == processor.chat.decode(again)
 
 
@@ -72,6 +77,34 @@ def test_an_answer_that_is_stopped_can_be_followed_by_a_question(make: Callable[
     "".join(talk.ask("and now?"))
     assert [m.role for m in talk.messages] == ["user", "assistant"] * 2
     assert talk.messages[1] is said
+
+
+def test_a_fork_draws_its_own_random_numbers(make: Callable[..., Conversation]) -> None:
+    """Forks answer as the first would have, whatever another was asked meanwhile."""
+    talk = make(sampler=Sampler(2.0, generator=torch.Generator().manual_seed(0)))
+    talk.look_at([PICTURE])
+    forks = [talk.fork(), talk.fork()]
+    answers = ["".join(each.ask("what is it?")) for each in (*forks, talk)]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_ids_that_the_tokenizer_lacks_are_never_said() -> None:
+    """Nine of ten rows of this vocabulary fill it up."""
+    drawn: list[int] = []
+
+    class Noted(Sampler):
+        def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+            chosen = super().__call__(logits)
+            drawn.extend(chosen.tolist())
+            return chosen
+
+    model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["linear"], partial(MambaLM, 4096, 16, 1)).eval()
+    chat = Chat("cobra:data/shapes/tokenizer")
+    assert chat.unknown_ids(432).tolist() == [429, 430, 431]
+    talk = Conversation(model, Processor.of(model, chat), max_new_tokens=20, sampler=Noted(2.0))
+    "".join(talk.ask("what is it?", [PICTURE]))
+    assert drawn
+    assert max(drawn) < len(chat)
 
 
 def test_a_reset_conversation_starts_anew(make: Callable[..., Conversation]) -> None:

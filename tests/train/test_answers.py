@@ -57,6 +57,24 @@ def test_an_answer_ends_with_its_end_or_after_the_tokens_that_it_may_have(tmp_pa
     assert module.answer(batch, "one")[0].prediction == data.chat.decode(ids[0, :2].tolist()) != longest[0]
 
 
+def test_ids_that_the_tokenizer_lacks_are_never_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, module, data = set_up(tmp_path, one=Asked("a"))
+    trainer.predict(module, data)
+    (batch,) = data.test_dataloader()[0]
+    assert module.model is not None
+    lm: Any = module.model.lm
+    # the head answers with a row that only fills the vocabulary up
+    fills_up = torch.arange(lm.vocab_size) == len(data.chat)
+    lm.causal_lm.lm_head.bias = torch.nn.Parameter(100.0 * fills_up)
+    ids: list[int] = []
+    monkeypatch.setattr(data.chat, "decode", ids.extend)
+    module.answer(batch, "one")
+    assert ids
+    assert max(ids) < len(data.chat)
+
+
 def said(folder: Path, name: str) -> list[Prediction]:
     return list(read_predictions(folder / f"predictions-{name}.jsonl"))
 
