@@ -14,17 +14,19 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from cobra.config.build import build, build_on_meta
-from cobra.config.config_json import CONFIG, LM, VLM, read_tree, write_config
+from cobra.config.config_json import CONFIG, LM, VLM, read_quantized, read_tree, write_config
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
+from cobra.models.component import Component
+from cobra.models.fill import Filling
 from cobra.models.lm.base import LanguageModel
+from cobra.models.quantize import Quantization, parameters_on_meta, quantize_
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vlm import CobraVLM
 from cobra.weights.check_fit import check_fit
-from cobra.weights.is_finite import is_finite
 from cobra.weights.run_checkpoint import ModelFiles, model_files, pack, refuse_shares
 from cobra.weights.saving import put, saving, sync
-from cobra.weights.tensors import Stored, open_safetensors, open_tensors
+from cobra.weights.tensors import open_safetensors, open_tensors
 
 WEIGHTS = "model.safetensors"
 # Parameters made for one that is saved: towers make some that their features do not use.
@@ -32,21 +34,26 @@ _MAX_TENSORS_EACH = 4
 
 
 def save_pretrained(
-    model: CobraVLM, chat: Chat, directory: Path, weights: dict[str, Tensor] | None = None
+    model: CobraVLM, chat: Chat, directory: str | Path, weights: dict[str, Tensor] | None = None
 ) -> None:
     """Write a model and its tokenizer; each file appears whole or not at all.
 
     Args:
-        model: the model.
+        model: the model; its language model may be quantized.
         chat: tokenizer and chat template.
         directory: made if missing; an earlier model there is replaced file by file.
         weights: the model's state, where the model itself holds only a part of it (sharded training).
+
+    Raises:
+        ValueError: where the weights are not those of the model that config.json describes, e.g. because of
+            adapters, so that they could not be read back; nothing is written then.
     """
+    directory = Path(directory)
+    state = _readable(model, model.state_dict() if weights is None else weights)
     directory.mkdir(parents=True, exist_ok=True)
-    state = model.state_dict() if weights is None else weights
     with replacing(directory) as temporary:
         _describe(model, chat, temporary)
-        save_file(_without_copies(state), temporary / WEIGHTS, metadata={"format": "pt"})
+        save_file(state, temporary / WEIGHTS, metadata={"format": "pt"})
 
 
 def described(model: CobraVLM, chat: Chat) -> dict[str, Tensor]:
@@ -58,36 +65,49 @@ def described(model: CobraVLM, chat: Chat) -> dict[str, Tensor]:
 
 def _describe(model: CobraVLM, chat: Chat, directory: Path) -> None:
     chat.save(directory)
-    write_config(directory, VLM, model.config())
+    write_config(directory, VLM, model.config(), model.lm.quantized)
 
 
 def from_pretrained(
-    directory: Path, device: str = "cpu", dtype: torch.dtype | None = None
+    directory: str | Path,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    quantization: Quantization = "none",
+    group_size: int = 32,
 ) -> tuple[CobraVLM, Processor]:
     """The model, in evaluation mode, and the processor that feeds it.
+
+    Weights are read one by one and at once get their device, dtype and packing: this takes the memory of the
+    model and of its largest tensor.
 
     Args:
         directory: what `save_pretrained` wrote, or a training run's checkpoint (a .ckpt file).
         device: where the model goes.
         dtype: of its weights, but for A_log, D and the time steps' biases, which stay fp32; None keeps all
             in fp32.
+        quantization: of its language model; see `quantize_`.
+        group_size: see `quantize_`.
 
     Raises:
         FileNotFoundError: where the folder or one of its files is missing.
         ValueError: where config.json names a foreign class, or weights or tokenizer are damaged or do not
             fit it.
     """
-    tree, files = _open(directory, VLM)
-    model = _load(tree, files, CobraVLM, dtype)
-    return model.to(device).eval(), Processor.of(model, Chat(str(files.folder)))
+    tree, files = _open(Path(directory), VLM)
+    model = _load(tree, files, CobraVLM, device, dtype, quantization, group_size)
+    return model, Processor.of(model, Chat(str(files.folder)))
 
 
 def lm_from_pretrained(
-    directory: Path, device: str = "cpu", dtype: torch.dtype | None = None
+    directory: str | Path,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    quantization: Quantization = "none",
+    group_size: int = 32,
 ) -> LanguageModel:
     """A language model alone, in evaluation mode; arguments and errors as for `from_pretrained`."""
-    model = _load(*_open(directory, LM), LanguageModel, dtype)
-    return model.to(device).eval()
+    tree, files = _open(Path(directory), LM)
+    return _load(tree, files, LanguageModel, device, dtype, quantization, group_size)
 
 
 def _open(path: Path, kind: str) -> tuple[dict, ModelFiles]:
@@ -106,25 +126,56 @@ def _open(path: Path, kind: str) -> tuple[dict, ModelFiles]:
     return tree, ModelFiles(path, path / WEIGHTS, open_safetensors(path / WEIGHTS))
 
 
-def _load(tree: dict, files: ModelFiles, contract: type[nn.Module], dtype: torch.dtype | None) -> Any:
+def _load(
+    tree: dict,
+    files: ModelFiles,
+    contract: type[nn.Module],
+    device: str,
+    dtype: torch.dtype | None,
+    quantization: Quantization,
+    group_size: int,
+) -> Any:
     config = files.folder / CONFIG
+    quantized = read_quantized(config)
     try:
-        planned = build_on_meta(tree, _MAX_TENSORS_EACH * len(files.weights))
+        planned = _planned(tree, contract, quantized, _MAX_TENSORS_EACH * len(files.weights))
     except ValueError as error:
         raise ValueError(f"{config}: {error}; restore it from the run that wrote it") from error
-    if not isinstance(planned, contract):
-        raise ValueError(f"{config} makes a {type(planned).__name__}, not a {contract.__name__}")
     repeated = copies(planned) if files.unpacked else {}
     weights = {name: stored for name, stored in files.weights.items() if name not in repeated}
     found = {name: tensor.shape for name, tensor in weights.items()}
     check_fit(expected_shapes(planned), found, f"{files.path} does not fit its config.json")
-    # a second time, now with memory: buffers that are computed and not saved would stay on the meta device
-    with no_init_weights():
-        model = build(tree)()
-    _fill(model, weights, files.path)
-    if dtype is not None:
-        cast_weights(model, dtype)
-    return model
+    # a second time, now with the buffers that are computed and not saved; as it describes itself it asks for
+    # no other weights
+    with no_init_weights(), parameters_on_meta():
+        model = build(planned.config())()
+    cast_weights(model, dtype or torch.float32)
+    if quantized is not None:
+        quantize_(_lm_of(model), **quantized, make=_as_it_is)
+    filling = Filling(model, weights, files.path, torch.device(device))
+    filling.quantize(_lm_of(model), quantization, group_size)
+    filling.finish()
+    return model.to(device).eval()
+
+
+def _planned(
+    tree: dict, contract: type[nn.Module], quantized: dict[str, Any] | None, max_tensors: int | None = None
+) -> Component:
+    """What a configuration describes, on the meta device."""
+    planned = build_on_meta(tree, max_tensors)
+    if not isinstance(planned, contract):
+        raise ValueError(f"it makes a {type(planned).__name__}, not a {contract.__name__}")
+    if quantized is not None:
+        quantize_(_lm_of(planned), **quantized, make=_as_it_is)
+    return planned
+
+
+def _lm_of(model: Any) -> LanguageModel:
+    return model.lm if isinstance(model, CobraVLM) else model
+
+
+def _as_it_is(weight: Tensor) -> Tensor:
+    return weight
 
 
 def expected_shapes(model: nn.Module) -> dict[str, torch.Size]:
@@ -153,23 +204,6 @@ def copies(model: nn.Module) -> dict[str, str]:
     }
 
 
-def _fill(model: nn.Module, weights: dict[str, Stored], path: Path) -> None:
-    """Copy tensors from a file into a model, one at a time."""
-    state = model.state_dict()
-    for name, stored in weights.items():
-        if stored.dtype.is_floating_point != state[name].dtype.is_floating_point:
-            raise ValueError(
-                f"{path} holds {name} in {stored.dtype}, which cannot stand for {state[name].dtype}: "
-                "get the file again"
-            )
-        state[name].copy_(stored.read())
-        if not is_finite(state[name]):
-            raise ValueError(
-                f"{path} holds values in {name} that are not finite: training diverged, or the file is "
-                "damaged; take an earlier checkpoint"
-            )
-
-
 def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """Cast in place, but for what must stay fp32 (A_log, D and the time steps' biases)."""
     for parameter in model.parameters():
@@ -177,15 +211,19 @@ def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-def _without_copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor once: a tied head is the embedding under a second name."""
-    seen: set[int] = set()
-    unique = {}
-    for name, tensor in state.items():
-        if tensor.data_ptr() not in seen or tensor.numel() == 0:
-            unique[name] = tensor.detach().cpu().contiguous()
-            seen.add(tensor.data_ptr())
-    return unique
+def _readable(model: CobraVLM, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A model's state as `from_pretrained` reads it: each tensor once, though a tied head has two names."""
+    planned = _planned(model.config(), CobraVLM, model.lm.quantized)
+    expected, names = expected_shapes(planned), set(planned.state_dict())
+    kept = {name: tensor for name, tensor in state.items() if name in expected or name not in names}
+    found = {name: tensor.shape for name, tensor in kept.items()}
+    check_fit(
+        expected,
+        found,
+        "the model cannot be saved: its weights are not those that its configuration describes (adapters "
+        "such as LoRA's have to be merged into the weights first)",
+    )
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
 
 
 @contextmanager

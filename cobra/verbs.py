@@ -70,6 +70,12 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=whole(0, MAX_SEED), default=0, help="of sampling (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
     parser.add_argument(
+        "--dtype",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="of weights and activations; half the memory, on a GPU also the time (default: fp32)",
+    )
+    parser.add_argument(
         "--quant",
         choices=("none", "bf16", "int8", "int4"),
         default="none",
@@ -105,6 +111,7 @@ def _conversation(options: argparse.Namespace) -> "Conversation":
     return open_conversation(
         options.ckpt,
         device=options.device,
+        dtype=options.dtype,
         quant=options.quant,
         group_size=options.group_size,
         state_dtype=options.state_dtype,

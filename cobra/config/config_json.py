@@ -1,7 +1,8 @@
 """config.json: what a saved model is made of.
 
 "model" holds the class_path tree; "model_type" says what the tree makes: a whole vision-language model, or a
-language model alone, whose weights then bear its own names.
+language model alone, whose weights then bear its own names. "quantized", where it is, says how the weights of
+the language model are packed: the arguments of `quantize_`.
 """
 
 import json
@@ -12,13 +13,15 @@ from cobra.config.text_file import read_text
 
 CONFIG = "config.json"
 VLM, LM = "cobra_vlm", "cobra_lm"
+QUANTIZED = "quantized"
 # Largest config.json that is read: real ones have a few kilobytes.
 _MAX_BYTES = 1 << 20
 
 
-def write_config(directory: Path, kind: str, tree: dict) -> None:
-    """Write config.json for a class_path tree that makes a VLM or an LM."""
+def write_config(directory: Path, kind: str, tree: dict, quantized: dict[str, Any] | None = None) -> None:
+    """Write config.json for a class_path tree that makes a VLM or an LM, and how its weights are packed."""
     config = {"model_type": kind, "architectures": [tree["class_path"].rpartition(".")[2]], "model": tree}
+    config |= {} if quantized is None else {QUANTIZED: quantized}
     (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -38,6 +41,18 @@ def read_tree(path: Path, kind: str) -> dict:
     raise ValueError(
         f"{path} does not describe a {kind} model: another project's checkpoint? See cobra convert"
     )
+
+
+def read_quantized(path: Path) -> dict[str, Any] | None:
+    """How a config.json says that weights are packed: arguments of `quantize_`; None where they are not.
+
+    Raises:
+        ValueError: where it says it in another way.
+    """
+    said = read_config(path).get(QUANTIZED)
+    if said is not None and (not isinstance(said, dict) or set(said) != {"quantization", "group_size"}):
+        raise ValueError(f"{path} has {QUANTIZED} {said!r}, not a quantization and a group_size: restore it")
+    return said
 
 
 def read_config(path: Path) -> dict[str, Any]:

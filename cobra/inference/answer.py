@@ -7,9 +7,11 @@ import torch
 
 from cobra.inference.conversation import Conversation
 from cobra.inference.terminal import harmless
-from cobra.models.quantize import Quantization, quantize_
+from cobra.models.quantize import Quantization
 from cobra.models.sampling import Sampler
 from cobra.pretrained import from_pretrained
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def print_answer(conversation: Conversation, prompt: str, images: Sequence[Path] = ()) -> None:
@@ -20,9 +22,10 @@ def print_answer(conversation: Conversation, prompt: str, images: Sequence[Path]
 
 
 def open_conversation(
-    ckpt: Path,
+    ckpt: str | Path,
     *,
     device: str = "cpu",
+    dtype: str = "fp32",
     quant: Quantization = "none",
     group_size: int = 32,
     state_dtype: str = "fp32",
@@ -52,7 +55,6 @@ def open_conversation(
     except (OverflowError, ValueError) as error:
         raise ValueError(f"--seed {seed} has more than 64 bits: take a smaller one") from error
     sampler = Sampler(temperature, top_k, top_p, min_p, generator, repetition_penalty)
-    model, processor = from_pretrained(ckpt, device)
-    quantize_(model.lm, quant, group_size)
+    model, processor = from_pretrained(ckpt, device, _DTYPES[dtype], quant, group_size)
     model.lm.set_state_dtype(state_dtype)
     return Conversation(model, processor, max_length, max_new_tokens, sampler, stop)

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cobra.kernels import huge_pages
+
 GROUPS = (32, 64, 128)
 BLOCK_ROWS = 16
 # columns a word
@@ -90,9 +92,16 @@ def _checked(weight: Tensor) -> Tensor:
 
 def _by_blocks(weight: Tensor, pack: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """What `pack` makes of whole blocks of rows in fp32, few at a time so that they stay in cache."""
-    rows = max(1, _ELEMENTS_AT_A_TIME // (BLOCK_ROWS * max(1, weight.shape[1]))) * BLOCK_ROWS
-    packed, scales = zip(*(pack(part.detach().float()) for part in weight.split(rows)), strict=True)
-    return torch.cat(packed), torch.cat(scales)
+    at_a_time = weight.numel() if weight.is_meta else _ELEMENTS_AT_A_TIME
+    rows = max(1, at_a_time // (BLOCK_ROWS * max(1, weight.shape[1]))) * BLOCK_ROWS
+    whole: list[Tensor] = []
+    for number, part in enumerate(weight.split(rows)):
+        packed = pack(part.detach().float())
+        # not joined at the end, which would take all of it twice
+        whole = whole or [huge_pages.zeros((len(weight), *x.shape[1:]), x.dtype, x.device) for x in packed]
+        for one, other in zip(whole, packed, strict=True):
+            one[number * rows : (number + 1) * rows] = other
+    return whole[0], whole[1]
 
 
 def _pack_w8(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +131,7 @@ def _integers(grouped: Tensor, scale: Tensor) -> Tensor:
 
 def _finite(extremes: Tensor) -> Tensor:
     """The largest or least of the weights, which are not finite if one weight is not."""
-    if not extremes.isfinite().all():
+    if not (extremes.is_meta or extremes.isfinite().all()):
         raise ValueError("weight holds NaN or infinity, which have no integer: repair it before packing")
     return extremes
 

@@ -54,7 +54,8 @@ class BF16Matrix(PackedMatrix):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.rows, self.columns = weight.shape
-        self.register_buffer("weight", huge_pages.copy(weight.detach().to(torch.bfloat16)))
+        narrowed = huge_pages.zeros(tuple(weight.shape), torch.bfloat16, weight.device).copy_(weight.detach())
+        self.register_buffer("weight", narrowed)
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """See `PackedMatrix.linear`."""
@@ -95,7 +96,7 @@ class Int8Matrix(PackedMatrix):
         super().__init__()
         self.rows, self.columns = weight.shape
         packed, scales = pack_w8(weight)
-        self.register_buffer("packed", huge_pages.copy(packed))
+        self.register_buffer("packed", packed)
         self.register_buffer("scales", scales)
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -117,8 +118,8 @@ class Int4Matrix(PackedMatrix):
         super().__init__()
         self.rows, self.columns = weight.shape
         self.group, self.padding = group, -weight.shape[1] % group
-        packed, scales = pack_w4(F.pad(weight, (0, self.padding)), group)
-        self.register_buffer("packed", huge_pages.copy(packed))
+        packed, scales = pack_w4(F.pad(weight, (0, self.padding)) if self.padding else weight, group)
+        self.register_buffer("packed", packed)
         self.register_buffer("scales", scales)
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """Tensors on disk by name, read one at a time; nothing in a file is run."""
 
 import json
+import mmap
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,9 +73,10 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
     try:
         file = safe_open(path, framework="pt")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        offsets = _offsets(path)
+        sizes = {name: (torch.Size(s.get_shape()), DTYPES[s.get_dtype()]) for name, s in slices.items()}
         return {
-            name: Stored(torch.Size(s.get_shape()), DTYPES[s.get_dtype()], partial(file.get_tensor, name))
-            for name, s in slices.items()
+            name: Stored(*size, partial(_read, path, offsets[name], *size)) for name, size in sizes.items()
         }
     except SafetensorError as error:
         if is_pickle(path):
@@ -85,6 +87,30 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
         raise ValueError(f"{path} {_INCOMPLETE.format(size=path.stat().st_size)} ({error})") from error
     except KeyError as error:
         raise ValueError(f"{path} holds tensors of dtype {error}, not one of {', '.join(DTYPES)}") from error
+
+
+def _offsets(path: Path) -> dict[str, int]:
+    """Where each tensor of a safetensors file starts; the file is whole."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {name: 8 + length + at["data_offsets"][0] for name, at in header.items() if name != "__metadata__"}
+
+
+def _read(path: Path, start: int, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """A tensor in memory of its own, which the system gets back at once when it is not needed any more.
+
+    What a mapping of the file has shown would count until the file is closed, and malloc keeps what is freed.
+    """
+    size = shape.numel() * dtype.itemsize
+    memory = mmap.mmap(-1, max(size, 1))
+    with path.open("rb") as file:
+        file.seek(start)
+        if file.readinto(memoryview(memory)[:size]) != size:
+            raise ValueError(f"{path} {_INCOMPLETE.format(size=path.stat().st_size)}")
+    # torch takes no buffer of nothing
+    flat = torch.frombuffer(memory, dtype=dtype, count=shape.numel()) if size else torch.empty(0, dtype=dtype)
+    return flat.view(shape)
 
 
 def is_pickle(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_its_probabilities_are_those_of_the_answer_read_in_one_go(
     record = Record("a", [user(QUESTION, images=1)], [picture])
     batch = processor.collate([processor.encode_question(record)], left=True)
     unknown = processor.chat.unknown_ids(model.lm.vocab_size)
-    options = {"max_new_tokens": 4, "eos_id": processor.chat.eos_id, "suppress": unknown}
+    options: dict[str, Any] = {"max_new_tokens": 4, "eos_id": processor.chat.eos_id, "suppress": unknown}
     new = model.generate(batch.ids, batch.pictures, **options)
     assert answer == processor.chat.decode(new[0].tolist())
     with torch.no_grad():

@@ -61,6 +61,28 @@ def test_generate_answers_with_the_quantized_model(
     assert expected != plain
 
 
+def test_generate_answers_in_a_dtype(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["cobra", "generate", "--ckpt", str(saved), *QUESTION, "--dtype", "bf16"]
+    )
+    with monkeypatch.context() as patch:
+        seen: list[torch.dtype] = []
+        prefill = LanguageModel.prefill
+
+        def noted(lm: LanguageModel, embeds: torch.Tensor, *rest: Any) -> torch.Tensor:
+            seen.append(embeds.dtype)
+            return prefill(lm, embeds, *rest)
+
+        patch.setattr(LanguageModel, "prefill", noted)
+        main()
+    assert seen == [torch.bfloat16]
+    model, processor = from_pretrained(str(saved), dtype=torch.bfloat16)
+    expected = "".join(Conversation(model, processor, 300, 8).ask("what is it?"))
+    assert capsys.readouterr().out == expected + "\n"
+
+
 def test_a_recurrent_state_is_narrowed_and_a_transformer_has_none(
     saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

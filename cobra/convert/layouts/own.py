@@ -1,7 +1,7 @@
 """This project's own folders: a vision-language model, or a language model alone."""
 
 from cobra.config.build import build_on_meta
-from cobra.config.config_json import LM, VLM
+from cobra.config.config_json import LM, QUANTIZED, VLM
 from cobra.config.limits import MAX_TENSORS
 from cobra.convert.layout import Layout, Tree
 from cobra.convert.source import Source
@@ -20,6 +20,11 @@ class Own(Layout):
     def parts(self, source: Source) -> dict[str, Tree]:
         """The trees as they were written."""
         tree = source.config.get("model")
+        if (packed := source.config.get(QUANTIZED)) is not None:
+            raise ValueError(
+                f"{source.path.parent} holds packed weights ({packed}), from which nothing is converted or "
+                "trained: take the model that they were made from"
+            )
         if not isinstance(tree, dict) or not isinstance(tree.get("init_args"), dict):
             raise ValueError(f"{source.path.parent}: config.json has no class_path tree: restore the file")
         return {"lm": tree} if source.config["model_type"] == LM else tree["init_args"]

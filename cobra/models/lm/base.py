@@ -23,11 +23,13 @@ class LanguageModel(Component, ABC):
         d_model: width D of embeddings and hidden states.
         state_dtype: of the recurrent state of a model that is not fp64. bf16 halves what a step reads and
             writes of it, and rounds it at every token.
+        quantized: the arguments of `quantize_` that its weights were packed with; None if they were not.
     """
 
     vocab_size: int
     d_model: int
     state_dtype = torch.float32
+    quantized: dict[str, Any] | None = None
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
