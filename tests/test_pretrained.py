@@ -229,6 +229,20 @@ def test_a_damaged_tokenizer_is_named(saved: Path, file: str, text: str, message
         Chat(str(saved)).segments([user("what is it?").as_dict()], prompt=True)
 
 
+@pytest.mark.parametrize("step", ["pre_tokenizer", "normalizer"])
+def test_a_tokenizer_whose_pattern_panics_is_named(saved: Path, step: str) -> None:
+    """The tokenizers library's panic is no Exception; this pattern takes exponential time."""
+    described = json.loads((saved / "tokenizer.json").read_text())
+    pattern = {"Regex": "(x+x+)+y"}
+    described[step] = {
+        "pre_tokenizer": {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False},
+        "normalizer": {"type": "Replace", "pattern": pattern, "content": "b"},
+    }[step]
+    (saved / "tokenizer.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=rf"'{saved}' fails on this text \(Onig: .*retry.*restore that file"):
+        Chat(str(saved)).encode("x" * 200)
+
+
 def test_a_tokenizer_of_more_tokens_than_the_model_knows_is_refused(tmp_path: Path) -> None:
     model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["linear"], partial(MambaLM, 428, 16, 1))
     save_pretrained(model, Chat(TOKENIZER), tmp_path)

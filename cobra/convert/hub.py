@@ -10,7 +10,14 @@ _WEIGHTS = (
     ("*.safetensors", "*.safetensors.index.json"),
     ("*.bin", "*.bin.index.json", "latest-checkpoint.pt", "checkpoints/latest-checkpoint.pt"),
 )
-_DESCRIPTION = ("config.json", "tokenizer*", "*token*.json", "vocab.json", "merges.txt")
+_DESCRIPTION = (
+    "config.json",
+    "adapter_config.json",
+    "tokenizer*",
+    "*token*.json",
+    "vocab.json",
+    "merges.txt",
+)
 
 
 def fetch(name: str) -> Path:

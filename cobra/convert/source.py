@@ -17,7 +17,12 @@ _WEIGHTS = (
     "pytorch_model.bin.index.json",
     "checkpoints/latest-checkpoint.pt",
     "latest-checkpoint.pt",
+    # what LLaVA's first stage and training of adapters leave
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "mm_projector.bin",
 )
+_ADAPTER = "adapter_config.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -61,4 +66,17 @@ def open_source(path: Path) -> Source:
         return Source(weights, read_config(files.folder / CONFIG), files.weights, files)
     configs = [weights.parent / CONFIG, weights.parent.parent / CONFIG]
     config = next((read_config(c) for c in configs if c.is_file()), {})
+    _refuse_adapter(weights, tensors)
     return Source(weights, config, tensors)
+
+
+def _refuse_adapter(weights: Path, tensors: Mapping[str, Stored]) -> None:
+    """An adapter is no model: what it changes is published apart from it."""
+    described = weights.parent / _ADAPTER
+    if not (weights.name.startswith("adapter_model.") or any(".lora_" in name for name in tensors)):
+        return
+    base = read_config(described).get("base_model_name_or_path") if described.is_file() else None
+    raise ValueError(
+        f"{weights} is an adapter{f' of {base}' if base else ''} (LoRA), not a model: merge it into its base "
+        "(peft: `merge_and_unload`; LLaVA: scripts/merge_lora_weights.py) and convert what that writes"
+    )

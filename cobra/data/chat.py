@@ -3,6 +3,8 @@
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,7 +134,8 @@ class Chat:
 
     def encode(self, text: str, before: str = "") -> list[int]:
         """Token ids of rendered text that stands behind `before`; see `TokenIds`."""
-        return self._ids.encode(text, before)
+        with _panic_told(self.path):
+            return self._ids.encode(text, before)
 
     def decode(self, ids: list[int]) -> str:
         """Text of an answer's ids, up to its end."""
@@ -141,7 +144,8 @@ class Chat:
     def decode_part(self, ids: list[int]) -> str:
         """Text of a part of an answer, with the spaces around it."""
         # as it was said: a tokenizer's file may ask for "It 's" to become "It's"
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        with _panic_told(self.path):
+            return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _end_of_answer(self) -> int:
         """The special token that the template ends an answer with; else the tokenizer's end of text."""
@@ -173,7 +177,8 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         if not tokenizer.is_fast:
             raise ValueError("it has no tokenizer.json, nor parts that make one")
         # some settings are only looked at here
-        tokenizer.encode("a", add_special_tokens=False)
+        with _panic_told(path):
+            tokenizer.encode("a", add_special_tokens=False)
         return tokenizer
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
@@ -187,6 +192,20 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         raise ValueError(
             f"tokenizer {path!r} cannot be read ({type(error).__name__}: {reason}): restore its "
             "tokenizer.json and tokenizer_config.json"
+        ) from error
+
+
+@contextmanager
+def _panic_told(path: str) -> Iterator[None]:
+    """A panic of the tokenizers library, which is no Exception, as a ValueError."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(
+            f"tokenizer {path!r} fails on this text ({error}): a pattern in its tokenizer.json cannot be "
+            "matched; restore that file"
         ) from error
 
 

@@ -195,6 +195,9 @@ def _shards(index: Path) -> list[Path]:
     outside = [name for name in names if Path(str(name)).name != name]
     if outside:
         raise ValueError(f"{index} names files outside its folder: {outside[:5]}")
+    indices = [name for name in names if name.endswith(".index.json")]
+    if indices:
+        raise ValueError(f"{index} names {indices[:5]}, not files of weights: download it again")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise FileNotFoundError(

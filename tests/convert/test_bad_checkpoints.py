@@ -10,11 +10,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cobra.convert import checkpoint
+from cobra.convert import checkpoint, hub
 from cobra.convert.run import convert
+from cobra.data.chat import Chat
+from cobra.pretrained import from_pretrained, save_pretrained
 from tests.convert import llava_keys, published_keys
 from tests.convert.fakes import COBRA_CONFIG, VOCAB, D, nest, random, shrink, write_cobra, write_run
 from tests.convert.test_convert import TOKENIZER, transformers_models
+from tests.test_pretrained import tiny
 
 CHECKPOINT = "checkpoints/latest-checkpoint.pt"
 
@@ -24,6 +27,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shrink(monkeypatch)
     write_cobra(tmp_path / "run")
     return tmp_path / "run"
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_pretrained(tiny(), Chat(TOKENIZER), tmp_path / "saved")
+    return tmp_path / "saved"
 
 
 def refused(source: Path, match: str, to: str = "cobra") -> None:
@@ -265,6 +274,46 @@ def test_an_index_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     index = {"weight_map": {"a": "../secret.safetensors"}}
     (tmp_path / "hf/model.safetensors.index.json").write_text(json.dumps(index))
     refused(tmp_path / "hf", r"names files outside its folder: \['\.\./secret")
+
+
+@pytest.mark.parametrize("other", ["model.safetensors.index.json", "other.index.json"])
+def test_an_index_names_no_index(other: str, tmp_path: Path) -> None:
+    (tmp_path / "hf").mkdir()
+    for name in ("model.safetensors.index.json", "other.index.json"):
+        (tmp_path / "hf" / name).write_text(json.dumps({"weight_map": {"a": other}}))
+    refused(tmp_path / "hf", rf"names \['{other}'\], not files of weights: download it again")
+
+
+@pytest.mark.parametrize("part", ["vision", "projector", "lm"])
+@pytest.mark.parametrize("said", [None, 3, {}])
+def test_a_part_that_an_own_config_does_not_describe_is_named(part: str, said: object, saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    parts = config["model"]["init_args"]
+    parts[part] = said
+    if said is None:
+        del parts[part]
+    (saved / "config.json").write_text(json.dumps(config))
+    refused(saved, f"config.json names no class for {part}: restore the file")
+    with pytest.raises(ValueError, match=rf"missing 1 required .*'{part}'|cannot have {part} "):
+        from_pretrained(saved)
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_model.bin"])
+@pytest.mark.parametrize("is_file", [False, True])
+def test_an_adapter_is_no_model(file: str, is_file: bool, tmp_path: Path) -> None:
+    """As peft writes it, and LLaVA's training of adapters."""
+    (tmp_path / "lora").mkdir()
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    write = torch.save if file.endswith(".bin") else save_file
+    write({name: torch.ones(2, 8)}, tmp_path / "lora" / file)
+    described = {"peft_type": "LORA", "base_model_name_or_path": "lmsys/vicuna-7b-v1.5"}
+    (tmp_path / "lora/adapter_config.json").write_text(json.dumps(described))
+    (tmp_path / "lora/config.json").write_text(json.dumps({"model_type": "llava_llama"}))
+    source = tmp_path / "lora" / file if is_file else tmp_path / "lora"
+    with pytest.raises(ValueError, match=r"is an adapter of lmsys/vicuna-7b-v1\.5 .*merge it into its base"):
+        convert(str(source), tmp_path / "out")
+    # a hub repository of it is fetched with what names its base
+    assert "adapter_config.json" in hub._DESCRIPTION
 
 
 def test_a_hybrid_or_untied_mamba_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Training starts from published weights, and goes on from its own."""
 
+import json
 import subprocess
 import sys
 from functools import partial
@@ -10,16 +11,18 @@ import pytest
 import torch
 
 from cobra.convert.parts import load_parts
+from cobra.convert.run import convert
 from cobra.data.chat import Chat
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.projectors.fused_mlp import FusedMLPProjector
 from cobra.models.projectors.mamba_scan import MambaScanProjector
+from cobra.models.projectors.mlp import MLPProjector
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_pretrained
 from cobra.train.data import DataModule
 from cobra.train.module import CobraModule, ModelError
-from tests.convert import published_keys
+from tests.convert import llava_keys, published_keys
 from tests.convert.fakes import COBRA_CONFIG, VOCAB, D, random, shrink, write_cobra, write_run
 from tests.convert.test_convert import TOKENIZER, transformers_models
 from tests.models.builders import LMS, PROJECTORS, small_vit
@@ -169,3 +172,22 @@ def test_converting_needs_little_more_memory_than_the_file_has_bytes(tmp_path: P
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     used = int(done.stdout.split()[-1])
     assert 0.1 * size < used <= 1.3 * size, f"{used / size:.2f} times the file"
+
+
+def test_a_folder_of_a_projector_alone_starts_the_projector(tmp_path: Path) -> None:
+    """LLaVA's and MobileVLM's first stage leaves no other weights, and so do repositories on the hub."""
+    held = random(llava_keys.mlp(1024, 32))
+    torch.save(held, tmp_path / "mm_projector.bin")
+    config = {
+        "model_type": "llava", "mm_vision_tower": "openai/clip-vit-large-patch14-336", "vocab_size": 432,
+        "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = CobraVLM(partial(small_vit, embed_dim=1024), MLPProjector, LMS["mamba2"])
+    load_parts(model, {"projector": str(tmp_path)})
+    for name, tensor in model.projector.state_dict().items():
+        assert torch.equal(tensor, held[name.replace("projector.", "model.mm_projector.")])
+    with pytest.raises(
+        ValueError, match=r"no weights of the lm .* start from its parts with `model\.weights`"
+    ):
+        convert(str(tmp_path), tmp_path / "out")

@@ -27,7 +27,13 @@ class Own(Layout):
             )
         if not isinstance(tree, dict) or not isinstance(tree.get("init_args"), dict):
             raise ValueError(f"{source.path.parent}: config.json has no class_path tree: restore the file")
-        return {"lm": tree} if source.config["model_type"] == LM else tree["init_args"]
+        parts = {"lm": tree} if source.config["model_type"] == LM else tree["init_args"]
+        for part in ("lm",) if source.config["model_type"] == LM else ("vision", "projector", "lm"):
+            if not isinstance(parts.get(part), dict) or "class_path" not in parts[part]:
+                raise ValueError(
+                    f"{source.path.parent}: config.json names no class for {part}: restore the file"
+                )
+        return parts
 
     def key_map(self, source: Source) -> dict[str, str]:
         """The names as they are, but that a language model's lack the part."""
