@@ -55,9 +55,12 @@ class Filling:
             if name not in self.weights:
                 continue
             stored = self._stored(name, empty.dtype)
-            values = huge_pages.zeros(tuple(empty.shape), empty.dtype, self.device)
+            is_parameter = isinstance(empty, nn.Parameter)
+            # packed weights are buffers, and lie where packing would have put them
+            make = torch.empty if is_parameter else huge_pages.zeros
+            values = make(tuple(empty.shape), dtype=empty.dtype, device=self.device)
             self._checked(name, values.copy_(stored.read()))
-            made = nn.Parameter(values, empty.requires_grad) if isinstance(empty, nn.Parameter) else values
+            made = nn.Parameter(values, empty.requires_grad) if is_parameter else values
             # marks, e.g. of what is not decayed
             made.__dict__.update(empty.__dict__)
             for holder, key in places[id(empty)]:
