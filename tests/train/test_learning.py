@@ -1,10 +1,9 @@
 """What a stage names learns, but for what a part or an objective keeps frozen."""
 
 import copy
-from functools import partial, partialmethod
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import lightning as L
 import pytest
@@ -121,9 +120,7 @@ def test_a_resumed_run_reads_what_it_started_from_for_a_copy_alone(
 
 
 def resume(stages: list[Stage], folder: Path, callbacks: list | None = None, **options: Any) -> CobraModule:
-    fit = partialmethod(L.Trainer.fit, ckpt_path=folder / "checkpoints/last.ckpt")
-    with mock.patch.object(L.Trainer, "fit", fit):
-        return run(stages, folder, callbacks, **options)
+    return run(stages, folder, callbacks, resume=folder / "checkpoints/last.ckpt", **options)
 
 
 class Killed(Exception):

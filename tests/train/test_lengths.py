@@ -2,10 +2,8 @@
 
 import csv
 from collections.abc import Mapping
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import lightning as L
 import pytest
@@ -52,9 +50,7 @@ def fit(folder: Path, stages: list[Stage], *callbacks: L.Callback, **options: An
 
 
 def go_on(folder: Path, stages: list[Stage], *callbacks: L.Callback, **options: Any) -> CobraModule:
-    resume = partialmethod(L.Trainer.fit, ckpt_path=folder / LAST)
-    with mock.patch.object(L.Trainer, "fit", resume):
-        return fit(folder, stages, *callbacks, **options)
+    return fit(folder, stages, *callbacks, resume=folder / LAST, **options)
 
 
 def rates(folder: Path) -> list[tuple[str, str, str]]:

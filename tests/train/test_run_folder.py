@@ -19,7 +19,7 @@ _STAGES = """[
 TINY = [
     *("-c", str(ROOT / "configs/cobra_tiny.yaml"), *ON_CPU, "--stages", _STAGES),
     *(f"{_LM}.d_model", "32", f"{_LM}.head_dim", "16", f"{_LM}.n_groups", "1"),
-    *(f"--data.train.{name}.init_args.size=4" for name in ("cells", "captions", "questions")),
+    *(f"--data.train.{name}.init_args.size=4" for name in ("cells", "captions", "places", "questions")),
     *("--data.val.val.init_args.size", "8", "--trainer.log_every_n_steps", "1"),
     *("--data.test", "{test: {class_path: cobra.data.shapes.dataset.ShapesEval, init_args: {size: 8}}}"),
     *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
