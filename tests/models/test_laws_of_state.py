@@ -3,13 +3,16 @@
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from cobra.kernels.dispatch import use_backend
 from cobra.models.lm.base import LanguageModel
+from cobra.models.lm.stacked import StackedLM
 from cobra.models.lm.state import State
 from tests.models.builders import LMS, VOCAB
 
@@ -277,3 +280,105 @@ def test_rewinding_is_exact_or_refused(lm: LanguageModel, embeds: Tensor) -> Non
         assert_same(state.take([row]), after(lm, embeds[row : row + 1, :length])[1])
     with pytest.raises(ValueError, match=r"have read \[7, 11\] tokens cannot be rewound to \[8, 8\]"):
         state.rewind(8)
+
+
+def gradients(loss: Tensor, lm: LanguageModel, embeds: Tensor) -> list[Tensor]:
+    """Of the embeddings, then of all parameters."""
+    return list(torch.autograd.grad(loss, [embeds, *lm.parameters()], materialize_grads=True))
+
+
+def seeds(like: Tensor) -> Tensor:
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(2)).to(like.dtype)
+
+
+def test_gradients_reach_through_a_carried_state(lm: LanguageModel, embeds: Tensor) -> None:
+    embeds.requires_grad_()
+    whole = lm.prefill(embeds)
+    first, second, rest = embeds.split([5, 7, 7], 1)
+    state = lm.allocate_state(2, TOKENS)
+    hidden = [lm.prefill(first, state), lm.prefill(second, state)]
+    pieces = torch.cat([*hidden, *(lm.step(embed, state)[:, None] for embed in rest.unbind(1))], 1)
+    assert_close(pieces, whole)
+    for one, other in zip(
+        *(gradients((x * seeds(x)).sum(), lm, embeds) for x in (pieces, whole)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_end_where_a_state_is_detached(lm: LanguageModel, embeds: Tensor) -> None:
+    """Truncated backpropagation: each piece is trained as if the state that it finds were given."""
+    embeds.requires_grad_()
+    state, mask = lm.allocate_state(2, TOKENS), torch.arange(TOKENS) >= torch.tensor([[0], [3]])
+    memory = [x.data_ptr() for layer in state.layers for x in layer.values()]
+    with torch.no_grad():
+        given = lm.allocate_state(2, TOKENS)
+    for piece in (slice(0, 8), slice(8, TOKENS)):
+        hidden = lm.prefill(embeds[:, piece], state, mask[:, piece])
+        expected = lm.prefill(embeds[:, piece], given.clone(), mask[:, piece])
+        both = [gradients((x * seeds(x)).sum(), lm, embeds) for x in (hidden, expected)]
+        for one, other in zip(*both, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+        assert state.detach_() is state
+        with torch.no_grad():
+            lm.prefill(embeds[:, piece], given, mask[:, piece])
+        assert_same(state, given)
+    # kernels that were captured go on with the same memory
+    assert memory == [x.data_ptr() for layer in state.layers for x in layer.values()]
+
+
+def test_gradients_of_a_state_are_not_cut_off_unasked(lm: LanguageModel, embeds: Tensor) -> None:
+    state = lm.allocate_state(2, TOKENS)
+    lm.prefill(embeds[:, :5], state)
+    with torch.no_grad():
+        for use in (lm.step, lm.prefill):
+            with pytest.raises(ValueError, match=r"holds gradients .* detach_\(\) it before"):
+                use(embeds[:, 5] if use == lm.step else embeds[:, 5:], state)
+    for copied in (
+        state.clone,
+        lambda: pickle.dumps(state),
+        lambda: lm.allocate_state(2, 9).copy_from(state),
+    ):
+        with pytest.raises(ValueError, match=r"holds gradients .* detach_\(\) it before"):
+            copied()
+    state.reset()
+    with torch.no_grad():
+        assert torch.equal(lm.prefill(embeds, state), lm.prefill(embeds, lm.allocate_state(2, TOKENS)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("setting", ["fastest"], indirect=True)
+@pytest.mark.parametrize("lm", ["mamba2", "mamba", "mobile_llm", "llama"], indirect=True)
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_compiled_graph_keeps_a_state(lm: LanguageModel, embeds: Tensor) -> None:
+    """Of pieces of which some tokens are masked, and of steps, without a break."""
+    mask = torch.arange(TOKENS) % 5 != torch.tensor([[1], [0]])
+    torch.compiler.reset()
+    prefill, step = (torch.compile(f, fullgraph=True, backend="eager") for f in (lm.prefill, lm.step))
+    compiled, state = (lm.allocate_state(2, 30) for _ in range(2))
+    # what is behind the tokens is not read
+    for layer in compiled.layers:
+        for name in layer.keys() & {"keys", "values"}:
+            layer[name].fill_(torch.nan)
+    for _ in range(2):
+        hidden, expected = prefill(embeds, compiled, mask), lm.prefill(embeds, state, mask)
+        assert_close(hidden[mask], expected[mask])
+        assert_close(step(embeds[:, 0], compiled), lm.step(embeds[:, 0], state))
+        assert_same(compiled, state)
+        if state.grows:
+            with pytest.raises(RuntimeError, match="tokens exceed the state's max_length 30: allocate more"):
+                prefill(embeds, compiled)
+            return
+
+
+@pytest.mark.parametrize("lm", ["hybrid", "mamba", "mamba2_groups"], indirect=True)
+def test_gradients_are_the_same_where_blocks_are_computed_again(lm: LanguageModel, embeds: Tensor) -> None:
+    """Activation checkpointing that is not reentrant reads what autograd saved twice."""
+    embeds.requires_grad_()
+    hidden = lm.prefill(embeds)
+    expected = gradients((hidden * seeds(hidden)).sum(), lm, embeds)
+    assert isinstance(lm, StackedLM)
+    for block in lm.blocks:
+        vars(block)["forward"] = partial(checkpoint, block.forward, use_reentrant=False)
+    again = lm.prefill(embeds)
+    for one, other in zip(gradients((again * seeds(hidden)).sum(), lm, embeds), expected, strict=True):
+        assert torch.equal(one, other)

@@ -44,9 +44,10 @@ def attention_step(
     # 1. rotate
     turns = rotation[lengths].unsqueeze(1)  # (B, 1, R)
     q, k = rotate(q, turns), rotate(k, turns)
-    # 2. write
-    keys[rows, :, lengths] = k.to(keys.dtype)
-    values[rows, :, lengths] = v.to(values.dtype)
+    # 2. write; a copy, because autograd saves it and the lengths count on
+    places = lengths.clone()
+    keys[rows, :, places] = k.to(keys.dtype)
+    values[rows, :, places] = v.to(values.dtype)
     # 3. attend, to nothing behind the longest row
     end = max(had, default=0) + 1
     ends = None if min(had, default=0) + 1 == end else lengths + 1

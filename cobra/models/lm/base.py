@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cobra.kernels.ops import advance
 from cobra.models.component import Component
 from cobra.models.lm.state import LayerState, Layout, State
 from cobra.models.lm.tokens import Tokens, following, packed
@@ -40,8 +41,8 @@ class LanguageModel(Component, ABC):
         """Embeddings (B, T, D) to hidden states (B, T, D); continues from a state's layers, in place."""
 
     @abstractmethod
-    def step(self, embed: Tensor, state: State) -> Tensor:
-        """One embedding a sequence (B, D) to its hidden state (B, D); updates `state` in place."""
+    def read_one(self, embed: Tensor, state: State) -> Tensor:
+        """One embedding a sequence (B, D) to its hidden state (B, D); updates `state`, but for lengths."""
 
     @abstractmethod
     def head(self, hidden: Tensor) -> Tensor:
@@ -64,16 +65,20 @@ class LanguageModel(Component, ABC):
     ) -> Tensor:
         """Embeddings (B, T, D) to hidden states (B, T, D); continues from `state` and updates it in place.
 
+        Where autograd records, gradients reach what the state has read, up to its last `detach_`: truncated
+        backpropagation through a text in pieces.
+
         Args:
             embeds: token and image embeddings.
-            state: from `allocate_state`; None in training, where nothing is remembered.
+            state: from `allocate_state`; None where nothing is to be remembered.
             mask: (B, T) bool, False at padding, wherever it is: the state and the other outputs are those of
                 the row without it.
             seq_idx: (B, T) int32, number of the packed sequence that a token belongs to, non-decreasing in a
                 row; no information crosses from one to the next.
 
         Raises:
-            ValueError: where there is no room for the tokens, or sequences are packed into a state.
+            ValueError: where there is no room for the tokens, sequences are packed into a state, or gradients
+                that it holds would be cut off.
         """
         if state is None:
             attends = any(buffer.grows for layout in self.layouts() for buffer in layout.values())
@@ -81,10 +86,27 @@ class LanguageModel(Component, ABC):
             return self.read(embeds, None, tokens)
         if seq_idx is not None:
             raise ValueError("seq_idx packs sequences in training; a decode state holds one sequence a row")
+        state.record(self._is_recorded(embeds, state))
         tokens = following(state, embeds, mask) if state.grows else Tokens(mask)
         hidden = self.read(embeds, state.layers, tokens)
         state.lengths += embeds.shape[1] if mask is None else mask.sum(1)
         return hidden
+
+    def step(self, embed: Tensor, state: State) -> Tensor:
+        """One embedding a sequence (B, D) to its hidden state (B, D); as `prefill` of one token a row."""
+        state.record(self._is_recorded(embed, state))
+        hidden = self.read_one(embed, state)
+        advance(state.lengths)
+        return hidden
+
+    def _is_recorded(self, embeds: Tensor, state: State) -> bool:
+        """Whether autograd records what is computed from these."""
+        # first what is asked for every token
+        return torch.is_grad_enabled() and (
+            state.recorded
+            or embeds.requires_grad
+            or any(weight.requires_grad for weight in self.parameters())
+        )
 
     def allocate_state(
         self,

@@ -18,7 +18,7 @@ from cobra.models.lm.init import inverse_softplus_dt, scale_output, stack, witho
 from cobra.models.lm.layers import DepthwiseConv1d, method
 from cobra.models.lm.mixer import Mixer
 from cobra.models.lm.stacked import StackedLM
-from cobra.models.lm.state import Buffer, LayerState
+from cobra.models.lm.state import Buffer, LayerState, remember
 from cobra.models.lm.tokens import Tokens
 
 
@@ -136,8 +136,7 @@ class MambaMixer(Mixer):
             mask=tokens.mask,
         )
         if state is not None:
-            state["conv"].copy_(conv_state)
-            state["ssm"].copy_(ssm_state)
+            remember(state, conv=conv_state, ssm=ssm_state)
         return self.out_proj(y)
 
     def step(self, x: Tensor, state: LayerState, tokens: Tokens) -> Tensor:

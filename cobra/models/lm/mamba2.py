@@ -13,7 +13,7 @@ from cobra.models.lm.init import decay_logs, inverse_softplus_dt, scale_output, 
 from cobra.models.lm.layers import DepthwiseConv1d, RMSNorm, method
 from cobra.models.lm.mixer import Mixer
 from cobra.models.lm.stacked import StackedLM
-from cobra.models.lm.state import Buffer, LayerState
+from cobra.models.lm.state import Buffer, LayerState, remember
 from cobra.models.lm.tokens import Tokens
 
 Range = tuple[float, float]
@@ -164,8 +164,7 @@ class Mamba2Mixer(Mixer):
             return_final_state=state is not None,
         )
         if state is not None:
-            state["conv"].copy_(conv_state)
-            state["ssm"].copy_(ssm_state)
+            remember(state, conv=conv_state, ssm=ssm_state)
         scale = method(self.norm, "scale")()
         return self.out_proj(rms_norm_gated(y.flatten(-2), z, *scale, group_size=self.group_size))
 

@@ -7,7 +7,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from cobra.kernels.ops import advance
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.layers import RMSNorm, TiedEmbedding, method
 from cobra.models.lm.mixer import Mixer
@@ -132,14 +131,13 @@ class StackedLM(LanguageModel):
             hidden, residual = block(hidden, residual, None if layers is None else layers[index], tokens)
         return self._final_norm(hidden, residual)
 
-    def step(self, embed: Tensor, state: State) -> Tensor:
-        """See `LanguageModel.step`."""
+    def read_one(self, embed: Tensor, state: State) -> Tensor:
+        """See `LanguageModel.read_one`."""
         hidden, residual, tokens = embed, None, Tokens(lengths=state.lengths, rotations=state.tables)
         if state.grows and not state.tables:
             tokens = self._turned(following(state, embed[:, None], None), embed.dtype)
         for block, layer in zip(self.blocks, state.layers, strict=True):
             hidden, residual = block.step(hidden, residual, layer, tokens)
-        advance(state.lengths)
         return self._final_norm(hidden, residual)
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cobra.kernels import huge_pages
+from cobra.kernels.call import needs_gradient
 
 # of a buffer, in bytes; as torch aligns memory
 _ALIGNMENT = 64
@@ -39,6 +40,16 @@ Layout = Mapping[str, Buffer]
 LayerState = dict[str, Tensor]
 
 
+def remember(state: LayerState, **new: Tensor) -> None:
+    """Let buffers of a layer hold something else: in place, but for what a gradient will be asked of."""
+    for name, value in new.items():
+        if needs_gradient(value):
+            # autograd has saved what was there
+            state[name] = value.to(state[name].dtype)
+        else:
+            state[name].copy_(value)
+
+
 class State:
     """Buffers of fixed shape for each application of a block, written in place; rows are sequences.
 
@@ -56,6 +67,8 @@ class State:
         layers: buffers of each layer by name, (B, *shape), or (B, ..., max_length, width) where they grow.
         lengths: (B,) int64, tokens that each row has read; a masked one is not read.
         grows: whether it can be full.
+        recorded: whether gradients reach what it has read, since no `detach_`; its buffers are then
+            autograd's, not those that are written in place.
     """
 
     def __init__(
@@ -77,6 +90,7 @@ class State:
         size = sum(_aligned(buffer.nbytes) for layer in self._described() for buffer in layer.values())
         self.memory = huge_pages.zeros((size,), torch.uint8, device)
         self.layers = self._placed()
+        self.recorded = False
 
     @property
     def nbytes(self) -> int:
@@ -96,6 +110,27 @@ class State:
             raise ValueError(
                 f"{tokens} tokens exceed the state's max_length {self.max_length}: allocate more"
             )
+
+    def record(self, gradients: bool) -> None:
+        """Get ready to be written by a call that autograd records, or by one that it does not.
+
+        Raises:
+            ValueError: where the call would cut gradients off that were recorded.
+        """
+        if gradients:
+            # what autograd has saved of them must stay as it is
+            self.layers = [{name: x.clone() for name, x in layer.items()} for layer in self.layers]
+            self.recorded = True
+        elif self.recorded:
+            self._refuse_gradients()
+
+    def detach_(self) -> "State":
+        """Itself, where gradients end from now on: what comes next is trained as if this were given."""
+        recorded, self.layers, self.recorded = self.layers, self._placed(), False
+        for mine, theirs in zip(self.layers, recorded, strict=True):
+            for name, buffer in mine.items():
+                buffer.copy_(theirs[name].detach())
+        return self
 
     def clone(self) -> "State":
         """An independent copy, e.g. to ask several questions after one picture."""
@@ -128,6 +163,8 @@ class State:
 
     def reset(self) -> None:
         """Forget everything."""
+        if self.recorded:
+            self.detach_()
         self.lengths.zero_()
         for buffer, tensor in self._buffers():
             # a growing one is never read behind its length
@@ -156,6 +193,7 @@ class State:
         return self.clone()
 
     def __getstate__(self) -> dict[str, Any]:
+        self._refuse_gradients()
         # each view would be pickled with the whole memory
         return {**self.__dict__, "layers": None}
 
@@ -164,6 +202,8 @@ class State:
         self.layers = self._placed()
 
     def _copy(self, rows: Sequence[int], other: "State", others: Sequence[int]) -> None:
+        for state in (self, other):
+            state._refuse_gradients()
         read = max(other.lengths.tolist(), default=0)
         self.check_room(read)
         to, origin = self._index(rows), other._index(others)
@@ -172,6 +212,13 @@ class State:
             part = (..., slice(read if buffer.grows else None), slice(None))
             mine[part][to] = theirs[part][origin].to(mine.dtype)
         self.lengths[to] = other.lengths[origin]
+
+    def _refuse_gradients(self) -> None:
+        if self.recorded:
+            raise ValueError(
+                "the state holds gradients of what it has read: detach_() it before it is copied, or used "
+                "where none are recorded"
+            )
 
     def _index(self, rows: Sequence[int]) -> slice | list[int]:
         return slice(None) if rows == range(self.rows) else list(rows)

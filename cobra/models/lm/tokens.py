@@ -18,17 +18,24 @@ class Slots:
         end: tokens that the longest row has then.
         begin: where they go in every row; None where rows differ, and the rest is given.
         places: row, token and slot of each that is written.
+        sources: instead of these, the token of each slot before `end`, and whether it is written, both
+            (B, 1, end, 1).
         lacking: (B, 1, end, 1) bool, slots before `end` that a row has no token for.
     """
 
     end: int
     begin: int | None = None
     places: tuple[Tensor, Tensor, Tensor] | None = None
+    sources: tuple[Tensor, Tensor] | None = None
     lacking: Tensor | None = None
 
     def extend(self, buffer: Tensor, new: Tensor) -> Tensor:
         """Write new keys or values (B, G, T, P); all that there are then, (B, G, end, P)."""
-        if self.places is None:
+        if self.sources is not None:
+            tokens, written = self.sources
+            tokens = tokens.expand(-1, new.shape[1], -1, new.shape[3])
+            buffer.copy_(torch.where(written, new.gather(2, tokens).to(buffer.dtype), buffer))
+        elif self.places is None:
             buffer[:, :, self.begin : self.end] = new
         else:
             rows, tokens, slots = self.places
@@ -89,6 +96,8 @@ def following(state: State, embeds: Tensor, mask: Tensor | None) -> Tokens:
     Raises:
         ValueError: where there is no room for them.
     """
+    if torch.compiler.is_compiling():
+        return _following_unseen(state, embeds, mask)
     lengths, count, device = state.lengths.tolist(), embeds.shape[1], embeds.device
     if mask is None and len(set(lengths)) == 1:
         begin, end = lengths[0], lengths[0] + count
@@ -102,7 +111,8 @@ def following(state: State, embeds: Tensor, mask: Tensor | None) -> Tokens:
     if mask is None and count == 1:
         end, rows = max(lengths) + 1, torch.arange(len(lengths), device=device)
         state.check_room(end)
-        slots = Slots(end, places=(rows, torch.zeros_like(rows), state.lengths))
+        # a copy: autograd saves it, and the lengths count on
+        slots = Slots(end, places=(rows, torch.zeros_like(rows), state.lengths.clone()))
         stops = state.lengths[:, None, None, None] + 1
         return Tokens(positions=state.lengths[:, None], attn_mask=stops, slots=slots)
     read = mask if mask is not None else torch.ones(embeds.shape[:2], dtype=torch.bool, device=device)
@@ -114,6 +124,26 @@ def following(state: State, embeds: Tensor, mask: Tensor | None) -> Tokens:
     lacking = torch.arange(end, device=device) >= stops[:, None]
     slots = Slots(end, places=(rows, tokens, positions[rows, tokens]), lacking=lacking[:, None, :, None])
     return Tokens(mask, None, positions, _up_to(positions, end), slots)
+
+
+def _following_unseen(state: State, embeds: Tensor, mask: Tensor | None) -> Tokens:
+    """The same over all that there is room for: how many tokens there are, a compiled graph does not know."""
+    read = mask if mask is not None else torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+    stops, room = state.lengths + read.sum(1), state.max_length
+    torch._assert_async((stops <= room).all(), f"tokens exceed the state's max_length {room}: allocate more")
+    positions = (state.lengths[:, None] + read.cumsum(1) - 1).clamp(min=0)
+    index = torch.arange(room, device=embeds.device)
+    # how many of those that are read come before the one of a slot
+    before = index - state.lengths[:, None]  # (B, room)
+    in_turn = (~read).int().argsort(stable=True, dim=1)
+    sources = (
+        in_turn.gather(1, before.clamp(0, embeds.shape[1] - 1)),
+        (before >= 0) & (index < stops[:, None]),
+    )
+    tokens, written = (x[:, None, :, None] for x in sources)
+    lacking = (index >= stops[:, None])[:, None, :, None]
+    slots = Slots(room, sources=(tokens, written), lacking=lacking)
+    return Tokens(mask, None, positions, _up_to(positions, room), slots)
 
 
 def _up_to(positions: Tensor, end: int) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, Cache
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from cobra.kernels.ops import advance
 from cobra.models.lm.attention import attend, keys_and_values
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.state import LayerState, Layout, State
@@ -101,15 +100,12 @@ class TransformerLM(LanguageModel):
             **{cache_argument(self.causal_lm.base_model): cache},
         ).last_hidden_state
 
-    def step(self, embed: Tensor, state: State) -> Tensor:
-        """See `LanguageModel.step`."""
+    def read_one(self, embed: Tensor, state: State) -> Tensor:
+        """See `LanguageModel.read_one`."""
         steps = block_steps(self.causal_lm) if state.tables else None
-        if steps is None:
-            hidden = self.read(embed[:, None], state.layers, following(state, embed[:, None], None))[:, 0]
-        else:
-            hidden = steps.step(embed, state)
-        advance(state.lengths)
-        return hidden
+        if steps is not None:
+            return steps.step(embed, state)
+        return self.read(embed[:, None], state.layers, following(state, embed[:, None], None))[:, 0]
 
     def _check_window(self, tokens: int) -> None:
         """Attention here is over all tokens: refuse to be silently another model than the configuration's."""
