@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cobra.kernels.dispatch import use_backend
 from cobra.kernels.ops import ssd_chunk_scan
 from cobra.kernels.reference.ssd import ssd_recurrence
 
@@ -180,3 +181,24 @@ def test_the_given_state_is_left_alone() -> None:
         _, final = ssd_chunk_scan(**make_inputs(length), initial_state=state)
         final.zero_()
     assert (state == 1).all()
+
+
+@pytest.mark.parametrize("chunk_size", [64, 256, 1000])
+def test_tokens_between_strong_decays_keep_the_digits_of_fp32(chunk_size: int) -> None:
+    rng = torch.Generator().manual_seed(3)
+    inputs = make_inputs(400, dtype=torch.float32)
+    inputs["dt"] = 100 * torch.rand(inputs["dt"].shape, generator=rng)
+    # what these forget is little beside the sum of all before
+    inputs["dt"][:, ::3] *= 1e-3
+    leaves = {name: value.requires_grad_() for name, value in inputs.items()}
+    exact = {name: value.detach().double().requires_grad_() for name, value in inputs.items()}
+    with use_backend("reference"):
+        results = ssd_chunk_scan(**leaves, chunk_size=chunk_size), ssd_recurrence(**exact)
+    seeds = torch.randn(results[0][0].shape, generator=rng)
+    # not that of A, a sum over tokens that cancel
+    pairs = [
+        [y, state, *torch.autograd.grad((y * seeds).sum(), [of[name] for name in ("x", "dt", "B", "C")])]
+        for (y, state), of in zip(results, (leaves, exact), strict=True)
+    ]
+    for actual, expected in zip(*pairs, strict=True):
+        assert (actual - expected).abs().max() < 3e-6 * expected.abs().max()

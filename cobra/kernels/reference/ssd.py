@@ -59,7 +59,7 @@ def ssd_chunk_scan(
     chunks = zip(*(part.split(chunk_size, dim=2) for part in parts), strict=True)
     for i, (x_c, decay_c, B_c, C_c) in enumerate(chunks):
         seq = None if seq_idx is None else seq_idx[:, i * chunk_size : (i + 1) * chunk_size]
-        y, state = _scan_chunk(x_c, decay_c, B_c, C_c, state, seq, before)
+        y, state = _scan_chunk(x_c, _running_sums(decay_c, chunk_size), B_c, C_c, state, seq, before)
         before = None if seq is None else seq[:, -1:]
         outputs.append(y)
     y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, L, H, P)
@@ -82,7 +82,7 @@ def _by_group(m: Tensor, groups: int) -> Tensor:
 
 def _scan_chunk(
     x: Tensor,
-    decay: Tensor,
+    sums: tuple[Tensor, Tensor],
     B: Tensor,
     C: Tensor,
     state: Tensor | None,
@@ -91,11 +91,11 @@ def _scan_chunk(
 ) -> tuple[Tensor, Tensor]:
     """y (B, Q, H, P) and the state (B, G, R * P, N) after a chunk of Q tokens.
 
-    x (B, G, Q, R * P) is already times dt, decay = dt A (B, H, Q), B and C (B, G, Q, N), state as returned,
-    seq (B, Q) the tokens' sequences and before (B, 1) that of the token before the chunk.
+    x (B, G, Q, R * P) is already times dt, sums are those of dt A (B, H, Q), B and C (B, G, Q, N), state as
+    returned, seq (B, Q) the tokens' sequences and before (B, 1) that of the token before the chunk.
     """
     groups, size = B.shape[1:3]
-    coarse, fine = _running_sums(decay)  # (B, H, Q)
+    coarse, fine = sums  # (B, H, Q)
     from_start = (coarse + fine).exp()
     to_end = (coarse[..., -1:] - coarse + (fine[..., -1:] - fine)).exp()
     gap = (fine.unsqueeze(-1) - fine.unsqueeze(-2)).add_(coarse.unsqueeze(-1) - coarse.unsqueeze(-2))
@@ -109,7 +109,7 @@ def _scan_chunk(
 
     # 1. what each token hears of its own chunk; C B^T once for all heads of a group
     scores = (C @ B.mT).masked_fill(hidden, 0.0).unsqueeze(2)  # (B, G, 1, Q, Q)
-    heads = x.unflatten(3, (decay.shape[1] // groups, -1))  # (B, G, Q, R, P)
+    heads = x.unflatten(3, (coarse.shape[1] // groups, -1))  # (B, G, Q, R, P)
     y = (scores * within.unflatten(1, (groups, -1))) @ heads.transpose(2, 3)  # (B, G, R, Q, P)
     y = y.transpose(2, 3)  # (B, G, Q, R, P)
 
@@ -125,13 +125,14 @@ def _scan_chunk(
     return y.transpose(1, 2).flatten(2, 3), after
 
 
-def _running_sums(decay: Tensor) -> tuple[Tensor, Tensor]:
+def _running_sums(decay: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
     """Two parts (B, H, Q) of the running sum of `decay`, whose differences lose nothing to cancellation.
 
-    The first sums multiples of 2^-11, so it is exact in fp32 up to 8192 (102 of the longest decays); the
-    second is small.
+    The first sums multiples of a power of 2, so small that fp32, which has 24 bits, still holds as many of the
+    longest decays as a chunk has tokens exactly; the second is small.
     """
-    coarse = (decay.detach() * 2048.0).round() / 2048.0
+    parts = 2.0 ** (24 - int(-LONGEST_DECAY * chunk_size).bit_length())
+    coarse = (decay.detach() * parts).round() / parts
     return coarse.cumsum(-1), (decay - coarse).cumsum(-1)
 
 
