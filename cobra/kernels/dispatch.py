@@ -10,16 +10,17 @@ import functools
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
 import torch
-from torch.compiler import is_exporting
+from torch.compiler import is_compiling, is_exporting
 
 from cobra.kernels import cpu
 from cobra.kernels.call import Call, Function, Limit, limits_of
+from cobra.kernels.shared_memory import refuse_shared
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -128,29 +129,39 @@ def use_backend(name: str | None) -> Iterator[None]:
 @overload
 def op(check: Callable[P, R]) -> Callable[P, R]: ...
 @overload
-def op(*, dtype_of: str) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-def op(check: Callable[..., Any] | None = None, *, dtype_of: str | None = None) -> Callable[..., Any]:
+def op(
+    *, dtype_of: str | None = None, changes: Sequence[str] = ()
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def op(
+    check: Callable[..., Any] | None = None, *, dtype_of: str | None = None, changes: Sequence[str] = ()
+) -> Callable[..., Any]:
     """A public op of a function that only checks its arguments: a backend then takes all of them in order.
 
     Args:
         check: annotated and documented as the op; its first argument is a tensor on the op's device.
         dtype_of: the argument that has, or is, the dtype that a backend must take; the first if left out.
+        changes: the arguments that change in place.
 
-    The op raises what `check` does, ValueError if `COBRA_BACKEND` names no backend, and RuntimeError if the
-    backend that was asked for refuses, or all do; the message says why.
+    The op raises what `check` does, ValueError if what changes shares memory with another argument or if
+    `COBRA_BACKEND` names no backend, and RuntimeError if the backend that was asked for refuses, or all do;
+    the message says why.
     """
     if check is None:
-        return functools.partial(_op, dtype_of=dtype_of)
-    return _op(check, None)
+        return functools.partial(_op, dtype_of=dtype_of, changes=changes)
+    return _op(check, None, ())
 
 
-def _op(check: Callable[P, R], dtype_of: str | None) -> Callable[P, R]:
+def _op(check: Callable[P, R], dtype_of: str | None, changes: Sequence[str]) -> Callable[P, R]:
     name, names = check.__name__, tuple(inspect.signature(check).parameters)
     position = 0 if dtype_of is None else names.index(dtype_of)
+    changed = [names.index(argument) for argument in changes]
 
     def forward(values: tuple[Any, ...]) -> R:
         like, device = values[position], values[0].device
         dtype = like if isinstance(like, torch.dtype) else like.dtype
+        # a compiled graph takes what is changed apart by itself
+        if changed and not is_compiling():
+            refuse_shared(names, values, changed)
         call, exporting = Call(name, device, dtype, names, values), is_exporting()
         refusals: tuple[tuple[int, str], ...] = ()
         for number in _candidates(name, device, dtype, _asked, exporting):

@@ -112,7 +112,7 @@ class Operators:
         operator = getattr(getattr(torch.ops, self.namespace), name).default
         names = [argument.name for argument in operator._schema.arguments]
         changed = [names.index(name) for name in changes]
-        self._functions[operator] = _changing(run, names, changed) if changed else run
+        self._functions[operator] = _changing(run, changed) if changed else run
         self._library.impl(name, self._functions[operator], self.device)
         torch.library.register_fake(f"{self.namespace}::{name}", fake, lib=self._library)
         return operator
@@ -125,34 +125,18 @@ def room_for_gradient(x: Tensor | None, like: Tensor, dtype: torch.dtype | None 
     return x.new_empty(x.shape, dtype=dtype)
 
 
-def _changing(run: Function, names: list[str], changed: list[int]) -> Function:
-    """`run`, but as torch's own operators that change arguments in place do it.
+def _changing(run: Function, changed: list[int]) -> Function:
+    """`run`, which raises versions as torch's own operators that change arguments in place do.
 
-    It refuses them if another begins inside, which would be read half changed. Afterwards it raises their
-    versions, or autograd would not notice that a tensor it saved holds something else now.
+    Autograd would not notice else that a tensor it saved holds something else now.
     """
 
     def run_and_count(*arguments: Any) -> Any:
-        starts = [x.data_ptr() if isinstance(x, Tensor) else 0 for x in arguments]
-        for i in changed:
-            begin, state = starts[i], arguments[i]
-            end = begin + state.nbytes
-            for j, start in enumerate(starts):
-                if begin <= start < end and i != j and _may_share(state, arguments[j]):
-                    raise ValueError(
-                        f"{names[i]} shares memory with {names[j]} but changes in place: clone one of them"
-                    )
         result = run(*arguments)
         torch.autograd.graph.increment_version([arguments[i] for i in changed])
         return result
 
     return run_and_count
-
-
-def _may_share(a: Tensor, b: Tensor) -> bool:
-    """Whether b, which begins within the bytes that a would take if dense, shares memory with a."""
-    # rows of one may lie between those of the other
-    return a.data_ptr() == b.data_ptr() or (a.is_contiguous() and b.is_contiguous())
 
 
 def _tied(

@@ -176,16 +176,24 @@ def test_autograd_notices_that_a_state_it_saved_has_changed(case: Case) -> None:
             loss.backward()
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("case", STEPS, ids=str)
-def test_a_state_that_shares_memory_is_refused(case: Case) -> None:
+def test_a_state_that_shares_memory_is_refused(case: Case, backend: str) -> None:
     for name in case.states:
         inputs = case.make(1)
         first = next(other for other in inputs if other not in case.states)
-        # the input lies at the beginning of the state, or inside it
-        for start in (0, 1):
-            inside = inputs[name].flatten()[start:][: inputs[first].numel()].view_as(inputs[first])
-            with pytest.raises(ValueError, match=f"^{name} shares memory with {first} .*: clone one of them"):
-                getattr(ops, case.op)(**inputs | {first: inside})
+        size, other = inputs[name].numel(), inputs[first]
+        memory = torch.zeros(other.numel() + 2 * max(size, other.numel()))
+        state = memory[other.numel() :][:size].view_as(inputs[name])
+        # the input lies at the beginning of the state, inside it, before and in it, between its elements
+        inside = [memory[other.numel() + start :][: other.numel()].view_as(other) for start in (0, 1, -1)]
+        between = memory[other.numel() + 1 :][::2][: other.numel()].view_as(other)
+        for shared in (*inside, between):
+            with (
+                use_backend(backend),
+                pytest.raises(ValueError, match=f"^{name} shares memory with {first} .*: clone one of them"),
+            ):
+                getattr(ops, case.op)(**inputs | {name: state, first: shared})
 
 
 def test_states_may_lie_side_by_side_in_one_tensor() -> None:

@@ -149,6 +149,16 @@ def test_a_batch_is_its_rows_alone(lm: LanguageModel, embeds: Tensor) -> None:
 
 
 @torch.no_grad()
+def test_what_is_not_finite_stays_in_its_row(lm: LanguageModel, embeds: Tensor) -> None:
+    clean, state = (lm.allocate_state(2, 20) for _ in range(2))
+    wrong = embeds.clone()
+    wrong[0, 5] = torch.nan
+    assert torch.equal(lm.prefill(wrong, state)[1], lm.prefill(embeds, clean)[1])
+    assert torch.equal(lm.step(wrong[:, 5], state)[1], lm.step(embeds[:, 5], clean)[1])
+    assert torch.equal(lm.prefill(wrong)[1], lm.prefill(embeds)[1])
+
+
+@torch.no_grad()
 def test_a_long_text_is_many_short_ones(lm: LanguageModel) -> None:
     """Longer than the chunks of a scan and than the blocks of a kernel."""
     embeds = lm.embed(token_ids(1, 300))

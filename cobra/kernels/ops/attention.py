@@ -39,7 +39,7 @@ def decode_attention(
         raise ValueError("keys hold no token: write the query's own before it attends")
 
 
-@op
+@op(changes=("keys", "values"))
 def attention_step(
     q: Tensor,
     k: Tensor,

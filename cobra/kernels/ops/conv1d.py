@@ -55,7 +55,7 @@ def causal_conv1d(
     check_scan_order(scan_order, grid, length)
 
 
-@op
+@op(changes=("state",))
 def causal_conv1d_update(
     x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None
 ) -> Tensor:

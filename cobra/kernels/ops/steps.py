@@ -6,7 +6,7 @@ from cobra.kernels.checks import check, check_divides, check_first, check_state
 from cobra.kernels.dispatch import op
 
 
-@op(dtype_of="x")
+@op(dtype_of="x", changes=("state",))
 def selective_state_update(
     state: Tensor,
     x: Tensor,
@@ -57,7 +57,7 @@ def selective_state_update(
     check("dt_bias", dt_bias, letter, (width,), state)
 
 
-@op
+@op(changes=("conv_state", "ssm_state"))
 def mamba_step(
     xz: Tensor,
     conv_state: Tensor,
@@ -113,7 +113,7 @@ def mamba_step(
     check("D", D, "D", (d_inner,), xz)
 
 
-@op
+@op(changes=("conv_state", "ssm_state"))
 def mamba2_step(
     zxbcdt: Tensor,
     conv_state: Tensor,

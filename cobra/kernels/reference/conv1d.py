@@ -51,7 +51,7 @@ def causal_conv1d(
     else:
         y, seq = _conv_within_sequences(padded.to(dtype), kernel, offset, seq_idx)
         last = _last_inputs(seq.unsqueeze(1), taps, mask)
-        final_state = final_state * (last == last[..., -1:])
+        final_state = final_state.masked_fill(last != last[..., -1:], 0.0)
     y = _activate(y, activation).transpose(1, 2).to(x.dtype)
     if mask is not None:
         y = blank(y.gather(1, index.unsqueeze(-1).expand_as(y)), mask)
@@ -79,8 +79,8 @@ def _conv_within_sequences(
         y = y + bias.unsqueeze(-1)
     for k in range(taps):
         near = slice(k, k + length)
-        same = (seq[:, near] == seq_idx).unsqueeze(1)  # (B, 1, L)
-        y = torch.addcmul(y, padded[..., near] * same, weight[:, k, None])
+        other = (seq[:, near] != seq_idx).unsqueeze(1)  # (B, 1, L)
+        y = torch.addcmul(y, padded[..., near].masked_fill(other, 0.0), weight[:, k, None])
     return y, seq
 
 

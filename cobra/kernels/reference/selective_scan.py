@@ -47,10 +47,10 @@ def selective_scan(
     # 2. h = exp(dt A) h + dt B u,  y = C h; unbind, because its gradient is a single stack
     outputs = []
     for t, (dt_t, fed_t, B_t, C_t) in enumerate(zip(*(m.unbind(1) for m in (dt, fed, B, C)), strict=True)):
-        decay = torch.exp(dt_t * A)
         if seq_idx is not None and t > 0:
-            decay = decay * (seq_idx[:, t] == seq_idx[:, t - 1])[:, None, None, None]
-        state = torch.addcmul(decay * state, fed_t, B_t)
+            # not multiplied by 0, which infinity and NaN survive
+            state = state.masked_fill((seq_idx[:, t] != seq_idx[:, t - 1])[:, None, None, None], 0.0)
+        state = torch.addcmul(torch.exp(dt_t * A) * state, fed_t, B_t)
         outputs.append((state @ C_t).flatten(1))  # (B, D)
     y = torch.stack(outputs, dim=1) if outputs else torch.empty_like(u, dtype=dtype)
     # 3. y += D u,  y *= silu(z),  y = 0 under the mask

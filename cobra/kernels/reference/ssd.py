@@ -32,7 +32,8 @@ def ssd_chunk_scan(
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, H, P) and the final state (B, H, P, N); arguments as in `cobra.kernels.ops.ssd_chunk_scan`.
 
-    Section 6 of the paper: attention within a chunk, a state from chunk to chunk.
+    Section 6 of the paper: attention within a chunk, a state from chunk to chunk. What a token must not hear
+    of is multiplied by 0, so NaN and infinity reach all tokens of their row from their chunk's first one on.
     """
     dtype, groups = accumulator(x), B.shape[2]
     if x.shape[1] == 0:
@@ -128,8 +129,8 @@ def _scan_chunk(
 def _running_sums(decay: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
     """Two parts (B, H, Q) of the running sum of `decay`, whose differences lose nothing to cancellation.
 
-    The first sums multiples of a power of 2, so small that fp32, which has 24 bits, still holds as many of the
-    longest decays as a chunk has tokens exactly; the second is small.
+    The first sums multiples of a power of 2, such that fp32, which has 24 bits, holds a chunk of the longest
+    decays exactly; the second is small.
     """
     parts = 2.0 ** (24 - int(-LONGEST_DECAY * chunk_size).bit_length())
     coarse = (decay.detach() * parts).round() / parts
@@ -178,7 +179,7 @@ def ssd_recurrence(
     outputs = []
     for t in range(x.shape[1]):
         if seq_idx is not None and t > 0:
-            state = state * (seq_idx[:, t] == seq_idx[:, t - 1])[:, None, None, None]
+            state = state.masked_fill((seq_idx[:, t] != seq_idx[:, t - 1])[:, None, None, None], 0.0)
         state = decay[:, t] * state + fed[:, t] * B[:, t]
         outputs.append((state * C[:, t]).sum(-1))  # (B, H, P)
     y = torch.stack(outputs, dim=1) if outputs else torch.empty_like(x, dtype=dtype)
