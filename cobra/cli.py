@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from cobra.config.one_line import in_one_line
 from cobra.verbs import VERBS
+from cobra.waiting import wait_briefly
 
 _TRAINER = {
     "fit": "train a model",
@@ -19,6 +20,7 @@ _TRAINER = {
 
 def main() -> None:
     """The `cobra` command."""
+    wait_briefly()
     if sys.argv[1:2] and sys.argv[1] in _TRAINER:
         _run_trainer("cobra")
         return
@@ -30,6 +32,7 @@ def main() -> None:
 
 def lightning() -> None:
     """The `lightning` command: training verbs are ours, all others Lightning Fabric's."""
+    wait_briefly()
     args = sys.argv[1:]
     if args and args[0] in _TRAINER:
         _run_trainer("lightning")

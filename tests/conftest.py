@@ -4,8 +4,13 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import cobra.torchvision_shim  # noqa: F401  (before timm, lightning and transformers)
+from cobra.waiting import wait_briefly
 
-import torch  # isort: skip
+# before torch; the programs that tests start inherit it
+wait_briefly()
+
+import cobra.torchvision_shim  # noqa: E402, F401  (before timm, lightning and transformers)
+
+import torch  # noqa: E402  # isort: skip
 
 torch.set_num_threads(min(2, torch.get_num_threads()))

@@ -25,6 +25,7 @@ FLOORS = [
     "kernels",
     "weights",
     "torchvision_shim",
+    "waiting",
 ]
 
 
