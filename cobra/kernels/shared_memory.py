@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+# behind all addresses: of what has no memory here to compare
+_NOWHERE = 2**64
 
 
 def refuse_shared(names: Sequence[str], values: Sequence[Any], changed: Sequence[int]) -> None:
@@ -17,20 +19,16 @@ def refuse_shared(names: Sequence[str], values: Sequence[Any], changed: Sequence
         values: the arguments.
         changed: positions of those that change in place.
     """
+    # a small kernel has no time for more than a look at where they are
+    starts = [x.data_ptr() if type(x) in _PLAIN else _NOWHERE for x in values]
     for i in changed:
-        state = values[i]
-        if type(state) not in _PLAIN or state.is_meta:
-            # it has no memory here to compare
+        state, begin = values[i], starts[i]
+        if begin == _NOWHERE or state.is_meta:
             return
-        begin, end = state.data_ptr(), _end(state)
-        for j, other in enumerate(values):
-            if i == j or type(other) not in _PLAIN:
-                continue
-            start = other.data_ptr()
-            # most lie elsewhere, which is all that a small kernel has the time to find out
-            if start >= end or (start < begin and _end(other) <= begin):
-                continue
-            if other.numel() and _share(state, other):
+        # what begins before its storage lies in another
+        first, end = begin - state.storage_offset() * state.itemsize, _end(state)
+        for j, start in enumerate(starts):
+            if first <= start < end and i != j and _share(state, values[j]):
                 raise ValueError(
                     f"{names[i]} shares memory with {names[j]} but changes in place: clone one of them"
                 )
@@ -45,11 +43,14 @@ def _end(x: Tensor) -> int:
 
 
 def _share(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors whose ends lie within each other have a byte in common: rows may lie in turn."""
+    """Whether two tensors have a byte in common."""
+    ends, begins = (_end(a), _end(b)), (a.data_ptr(), b.data_ptr())
+    if max(begins) >= min(ends):
+        return False
     if a.is_contiguous() and b.is_contiguous():
         return True
-    begin, end = min(a.data_ptr(), b.data_ptr()), max(_end(a), _end(b))
-    mine, others = (_marked(x, begin, end - begin) for x in (a, b))
+    # rows of one may lie between those of the other
+    mine, others = (_marked(x, min(begins), max(ends) - min(begins)) for x in (a, b))
     return bool((mine & others).any())
 
 
