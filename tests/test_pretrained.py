@@ -244,10 +244,10 @@ def test_a_tokenizer_whose_pattern_panics_is_named(saved: Path, step: str) -> No
 
 
 def test_a_tokenizer_of_more_tokens_than_the_model_knows_is_refused(tmp_path: Path) -> None:
-    model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["linear"], partial(MambaLM, 428, 16, 1))
+    model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["linear"], partial(MambaLM, 429, 16, 1))
     save_pretrained(model, Chat(TOKENIZER), tmp_path)
     with pytest.raises(
-        ValueError, match=rf"'{tmp_path}' has 429 tokens with ids up to 428, vocab_size is 428: .*tokenizer"
+        ValueError, match=rf"'{tmp_path}' has 430 tokens with ids up to 429, vocab_size is 429: .*tokenizer"
     ):
         from_pretrained(tmp_path)
 

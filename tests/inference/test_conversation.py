@@ -100,7 +100,7 @@ def test_ids_that_the_tokenizer_lacks_are_never_said() -> None:
 
     model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["linear"], partial(MambaLM, 4096, 16, 1)).eval()
     chat = Chat("cobra:data/shapes/tokenizer")
-    assert chat.unknown_ids(432).tolist() == [429, 430, 431]
+    assert chat.unknown_ids(432).tolist() == [*range(len(chat), 432)] != []
     talk = Conversation(model, Processor.of(model, chat), max_new_tokens=20, sampler=Noted(2.0))
     "".join(talk.ask("what is it?", [PICTURE]))
     assert drawn

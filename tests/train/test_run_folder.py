@@ -66,7 +66,7 @@ def test_a_run_is_not_lost_to_another_and_goes_on_when_asked(
     assert [bool(row[accuracy]) for row in rows[1:]] == [True, True, False]
 
 
-@pytest.mark.parametrize("setting", ["fast_dev_run=true", "limit_train_batches=1", "barebones=true"])
+@pytest.mark.parametrize("setting", ["fast_dev_run=true", "limit_train_batches=0.5", "barebones=true"])
 def test_a_trial_touches_no_file_of_a_run(
     setting: str, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +83,9 @@ def test_a_trial_of_answers_writes_none(stopped: Path, monkeypatch: pytest.Monke
     state = torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     loaded: dict[str, torch.Tensor] = {}
     monkeypatch.setattr(CobraModule, "on_test_start", lambda self: loaded.update(self.state_dict()))
-    fit_or_answer(monkeypatch, "test", *here, "--trainer.limit_test_batches", "1")
+    fit_or_answer(
+        monkeypatch, "test", *here, "--data.eval_batch_size", "4", "--trainer.limit_test_batches", "0.5"
+    )
     assert files(stopped) == before
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 
