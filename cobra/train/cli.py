@@ -15,7 +15,8 @@ from jsonargparse import ActionYesNo
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
-from lightning.pytorch import Trainer  # isort: skip
+import torch  # isort: skip
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -147,11 +148,15 @@ class CobraCLI(LightningCLI):
         )  # fmt: skip
 
     def _trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        on_cpu = ("cpu",) if torch.accelerator.is_available() else ("cpu", "auto")
+        if config["accelerator"] in on_cpu and "," in str(config["devices"]):
+            # Lightning takes a number alone there, which has no devices to name
+            kwargs["devices"] = len(str(config["devices"]).strip("[], ").split(","))
         trainer = super().instantiate_trainer(**kwargs)
         protect_checkpoints(trainer)
-        strategy = self._get(self.config_init, "trainer")["strategy"]
         # how many devices `0,1`, `auto` or -1 are is Lightning's to say
-        if strategy == "auto" and isinstance(trainer.strategy, DDPStrategy):
+        if config["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
             # parts that a stage freezes, and the encoder in a batch of text, take no part in a step
             trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
         return trainer

@@ -42,6 +42,18 @@ def test_devices_are_what_lightning_takes_them_for(
         assert isinstance(trainer.strategy, SingleDeviceStrategy)
 
 
+@pytest.mark.parametrize(
+    ("devices", "processes"), [("0,1", 2), ("[0, 1]", 2), ("0,", 1), ("2", 2), ("auto", 1)]
+)
+def test_the_cpu_takes_as_many_processes_as_devices_are_named(
+    devices: str, processes: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path)]
+    trainer = instantiate(monkeypatch, "fit", *CONFIG, *options, f"--trainer.devices={devices}").trainer
+    assert trainer.num_devices == processes
+    assert isinstance(trainer.strategy, DDPStrategy if processes > 1 else SingleDeviceStrategy)
+
+
 def test_the_readmes_sharded_command_shards_among_all_devices(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
