@@ -69,10 +69,10 @@ def test_the_command_takes_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         3,
         2e-3,
         {"captions": 2.0, "places": 0.5},
-        500,
+        800,
     )
     assert cli.model.betas == (0.9, 0.5)
-    assert [stage.steps for stage in cli.datamodule.stages] == [3, 500, 1200]
+    assert [stage.steps for stage in cli.datamodule.stages] == [3, 800, 1300]
 
 
 def test_a_mistake_in_one_is_one_line(
