@@ -138,7 +138,7 @@ def _load(
     config = files.folder / CONFIG
     quantized = read_quantized(config)
     try:
-        planned = _planned(tree, contract, quantized, _MAX_TENSORS_EACH * len(files.weights))
+        planned = _planned(tree, contract, quantized, max_tensors=_MAX_TENSORS_EACH * len(files.weights))
     except ValueError as error:
         raise ValueError(f"{config}: {error}; restore it from the run that wrote it") from error
     repeated = copies(planned) if files.unpacked else {}
@@ -159,10 +159,10 @@ def _load(
 
 
 def _planned(
-    tree: dict, contract: type[nn.Module], quantized: dict[str, Any] | None, max_tensors: int | None = None
+    tree: dict, contract: type[nn.Module], quantized: dict[str, Any] | None, **options: Any
 ) -> Component:
-    """What a configuration describes, on the meta device."""
-    planned = build_on_meta(tree, max_tensors)
+    """What a configuration describes, on the meta device; options as for `build_on_meta`."""
+    planned = build_on_meta(tree, **options)
     if not isinstance(planned, contract):
         raise ValueError(f"it makes a {type(planned).__name__}, not a {contract.__name__}")
     if quantized is not None:
@@ -213,7 +213,7 @@ def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
 
 def _readable(model: CobraVLM, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A model's state as `from_pretrained` reads it: each tensor once, though a tied head has two names."""
-    planned = _planned(model.config(), CobraVLM, model.lm.quantized)
+    planned = _planned(model.config(), CobraVLM, model.lm.quantized, is_ours=True)
     expected, names = expected_shapes(planned), set(planned.state_dict())
     kept = {name: tensor for name, tensor in state.items() if name in expected or name not in names}
     found = {name: tensor.shape for name, tensor in kept.items()}

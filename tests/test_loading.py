@@ -130,6 +130,17 @@ def test_weights_are_not_rounded_a_second_time(second: Quantization, tmp_path: P
         from_pretrained(tmp_path, quantization=second)
 
 
+def test_a_model_of_a_users_own_parts_is_saved_without_leave_and_read_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = CobraVLM(ENCODERS["tiled"], PROJECTORS["linear"], LMS["mamba2"])
+    save_pretrained(model, CHAT, tmp_path)
+    with pytest.raises(ValueError, match="COBRA_ALLOW"):
+        from_pretrained(tmp_path)
+    monkeypatch.setenv("COBRA_ALLOW", "tests")
+    assert from_pretrained(tmp_path)[0].config() == model.config()
+
+
 def with_lora(model: CobraVLM) -> None:
     peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=["in_proj"]), model.lm)
 

@@ -47,17 +47,18 @@ def _argument(value: Any) -> Any:
     return [_argument(item) for item in value] if isinstance(value, list) else value
 
 
-def build_on_meta(tree: dict, max_tensors: int | None = None) -> Component:
+def build_on_meta(tree: dict, max_tensors: int | None = None, is_ours: bool = False) -> Component:
     """The component that a class_path tree describes, without weights.
 
     Args:
         tree: plain data, which need not be trusted.
         max_tensors: stop where it makes more parameters; None trusts its numbers of layers.
+        is_ours: it describes a component that this process has made, of whatever classes.
 
     Raises:
         ValueError: where a class is foreign, unknown or no component, or its arguments do not fit.
     """
-    factory = build(tree)
+    factory = _factory(tree) if is_ours else build(tree)
     try:
         with torch.device("meta"), _at_most(max_tensors):
             return factory()
