@@ -12,6 +12,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cobra.cli import main
 from cobra.config.argument_types import path
+from cobra.config.check_arguments import check_arguments
+from cobra.config.check_bounds import check_bounds
 from cobra.config.one_line import in_one_line
 from cobra.config.text_file import read_text
 from cobra.train.cli import CobraCLI
@@ -390,6 +392,16 @@ def test_a_number_that_cannot_be_is_refused_before_a_run(
             "--trainer.default_root_dir", str(tmp_path), *override,
         )  # fmt: skip
     assert "\n" not in str(stopped.value.code)
+
+
+def test_names_of_arguments_are_bounded_in_classes_of_this_project_only() -> None:
+    arguments = {"factor": 0.5, "warmup": 100, "size": -1}
+    check_bounds({"callbacks": [{"class_path": "mine.Callback", "init_args": arguments}]})
+    check_arguments(
+        type("Part", (), {"__module__": "mine", "__init__": lambda self, factor: None}), {"factor": 0}
+    )
+    with pytest.raises(ValueError, match=r"warmup 100 must be 0 to 1|factor 0\.5 must be 1 to"):
+        check_bounds({"callbacks": [{"class_path": "cobra.Callback", "init_args": arguments}]})
 
 
 def test_a_yaml_in_another_encoding_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

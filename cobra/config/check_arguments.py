@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from cobra.config.check_bounds import check_bounds
+from cobra.config.class_paths import ALLOWED, is_under
 
 
 def check_arguments(made: type, arguments: Any) -> None:
@@ -26,8 +27,8 @@ def check_arguments(made: type, arguments: Any) -> None:
         if not _fits(value, annotation):
             expected = getattr(annotation, "__name__", annotation) if not get_args(annotation) else annotation
             raise ValueError(f"{made.__name__} cannot have {name} {_short(value)}: it must be {expected}")
-        # a nested component's are checked with it
-        if not isinstance(value, dict):
+        # a nested component's are checked with it; a user's own classes have names of their own
+        if not isinstance(value, dict) and is_under(made.__module__, ALLOWED):
             check_bounds(value, name)
 
 

@@ -33,7 +33,7 @@ def check_class_paths(tree: Any, allowed: tuple[str, ...] = ALLOWED) -> None:
     """
     if isinstance(tree, dict):
         path = tree.get("class_path")
-        if path is not None and not _is_under(path, (*allowed, *_user_packages())):
+        if path is not None and not is_under(path, (*allowed, *_user_packages())):
             raise ValueError(
                 f"class path {path!r} is not allowed: expected one under {', '.join(allowed)}; if you trust "
                 f"its package, name it in the environment variable COBRA_ALLOW"
@@ -63,7 +63,8 @@ def _children(tree: Any) -> Iterable[Any]:
     return tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
 
 
-def _is_under(path: Any, prefixes: tuple[str, ...]) -> bool:
+def is_under(path: Any, prefixes: tuple[str, ...]) -> bool:
+    """Whether a class path is in one of these packages."""
     return isinstance(path, str) and any(path.startswith(f"{prefix}.") for prefix in prefixes)
 
 
