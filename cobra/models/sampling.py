@@ -89,4 +89,6 @@ class Sampler:
         if self._said is None:
             self._said = torch.zeros_like(logits, dtype=torch.bool)
         penalty = self.repetition_penalty
-        return torch.where(self._said, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+        penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
+        # a penalty next to 0 must not make the logits infinite, of which none is the largest
+        return torch.where(self._said, penalised.clamp(max=torch.finfo(logits.dtype).max), logits)

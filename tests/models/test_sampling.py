@@ -43,6 +43,15 @@ def test_a_penalty_that_is_none_is_refused(penalty: float) -> None:
         Sampler(repetition_penalty=penalty)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("penalty", [1e-45, 3e38])
+def test_an_extreme_penalty_leaves_what_is_never_chosen(penalty: float, temperature: float) -> None:
+    sampler, scores = Sampler(temperature, repetition_penalty=penalty), logits()
+    scores[:, 1:9] = -torch.inf
+    for _ in range(20):
+        assert set(sampler(scores).tolist()) <= {0, 9, 10}
+
+
 def test_a_clone_draws_on_its_own() -> None:
     sampler = Sampler(1.0, generator=torch.Generator().manual_seed(0))
     copy = sampler.clone()
