@@ -86,7 +86,7 @@ def model_files(path: Path, tensors: Mapping[str, Stored]) -> ModelFiles:
 
 def _unpack(path: Path, files: dict[str, Stored], folder: Path) -> None:
     """Write the files of a checkpoint into an empty folder, and nowhere else."""
-    foreign = [n for n, t in files.items() if Path(n).name != n or n == ".." or t.dtype != torch.uint8]
+    foreign = [n for n, t in files.items() if Path(n).name != n or n in ("", "..") or t.dtype != torch.uint8]
     if foreign or sum(file.nbytes for file in files.values()) > _MAX_BYTES:
         raise ValueError(f"{path} holds files that are no tokenizer's ({foreign[:5]}): get it again")
     for name, stored in files.items():

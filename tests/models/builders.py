@@ -28,7 +28,7 @@ from cobra.models.vision.small_vit import SmallViT
 from cobra.models.vision.timm_encoder import TimmEncoder
 from tests.models.tiled import TiledViT
 
-# the tokenizer of ShapesVQA has 429 tokens
+# the tokenizer of ShapesVQA has 430 tokens
 VOCAB = 432
 _ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
 _PUBLISHED_HEADS = _ATTENTION | {"num_key_value_heads": 4}

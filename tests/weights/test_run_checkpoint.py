@@ -97,6 +97,7 @@ BYTE = torch.zeros(1, dtype=torch.uint8)
             r"last\.ckpt holds files that are no tokenizer's \(\['\.\./outside'\]\)",
         ),
         (add_file("..", BYTE), "holds files that are no tokenizer's"),
+        (add_file("", BYTE), "holds files that are no tokenizer's"),
         (add_file("a.json", torch.ones(1)), "holds files that are no tokenizer's"),
         (add_file("a.json", BYTE.expand(1 << 40)), "holds files that are no tokenizer's"),
         (lambda checkpoint: checkpoint.pop(FILES), r"does not say what model it is of: .* --ckpt_path"),
