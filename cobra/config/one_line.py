@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cobra.config.shown_text import harmless
+
 
 @contextmanager
 def in_one_line(command: str, *more: type[Exception]) -> Iterator[None]:
@@ -31,7 +33,8 @@ def in_one_line(command: str, *more: type[Exception]) -> Iterator[None]:
         is_told = isinstance(error, (OSError, *more)) or _is_ours(error) or _lacks_memory(error)
         if not is_told or os.environ.get("COBRA_DEBUG", "0") not in ("", "0"):
             raise
-        sys.exit(f"{command}: {' '.join(str(error).splitlines()) or type(error).__name__}")
+        line = " ".join(str(error).splitlines()) or type(error).__name__
+        sys.exit(harmless(f"{command}: {line}", sys.stderr))
 
 
 def _is_ours(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """`cobra data check`: what of a file of chats a run could not use, found before it."""
 
+import sys
 from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from cobra.config.shown_text import harmless
 from cobra.data.bad_sample import BadSample
 from cobra.data.image import load_rgb
 from cobra.data.llava import LlavaJson
@@ -24,7 +26,7 @@ def print_check(files: list[Path], image_root: Path) -> None:
         data = LlavaJson(file, image_root)
         found = 0
         for sample in bad_samples(data):
-            print(sample)
+            print(harmless(str(sample), sys.stdout))
             found += 1
         print(f"{file}: {len(data.table)} records, {found} of them bad{_counted(data.mended)}")
         records, bad = records + len(data.table), bad + found

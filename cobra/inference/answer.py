@@ -1,12 +1,13 @@
 """Answers about pictures: a model folder becomes a conversation, one question is answered and printed."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from cobra.config.shown_text import harmless
 from cobra.inference.conversation import Conversation
-from cobra.inference.terminal import harmless
 from cobra.models.quantize import Quantization
 from cobra.models.sampling import Sampler
 from cobra.pretrained import from_pretrained
@@ -17,7 +18,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def print_answer(conversation: Conversation, prompt: str, images: Sequence[Path] = ()) -> None:
     """Print the answer while it is generated."""
     for text in conversation.ask(prompt, images):
-        print(harmless(text), end="", flush=True)
+        print(harmless(text, sys.stdout), end="", flush=True)
     print()
 
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import shlex
 import signal
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cobra.config.shown_text import harmless
 from cobra.data.image import load_rgb
 from cobra.inference.conversation import Conversation
 from cobra.inference.saved_chat import load_chat, save_chat
@@ -86,6 +86,9 @@ class Session:
                     raise ValueError(f"there is no command {command}: /help lists them")
                 elif line:
                     self._answer(line, stopped)
+        except BrokenPipeError:
+            # nobody reads the answers any longer
+            raise
         except (ValueError, OSError) as error:
             self.mistakes += 1
             _note(f"! {error}")
@@ -135,7 +138,7 @@ class Session:
         self.conversation = load_chat(self.conversation, path)
         self._start, self._missing = None, ""
         for message in self.conversation.messages:
-            _note(("> " if message.role == "user" else "") + harmless(message.text))
+            _note(("> " if message.role == "user" else "") + message.text)
 
     def _answer(self, question: str, stopped: list[int]) -> None:
         if self._missing:
@@ -146,12 +149,17 @@ class Session:
         start = time.perf_counter()
         first: float | None = None
         pieces = self.conversation.ask(question)
-        for text in pieces:
-            first = first or time.perf_counter()
-            print(harmless(text), end="", flush=True)
-            if stopped:
-                pieces.close()
-                break
+        try:
+            for text in pieces:
+                first = first or time.perf_counter()
+                print(harmless(text, sys.stdout), end="", flush=True)
+                if stopped:
+                    pieces.close()
+                    break
+        except ValueError:
+            # the next answer begins a line
+            print(end="\n" if first else "", flush=True)
+            raise
         print(flush=True)
         _note(self._speed(start, first or time.perf_counter(), time.perf_counter()))
 
@@ -205,15 +213,7 @@ def _stopping() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, previous)
 
 
-def harmless(text: str) -> str:
-    """What a model says, without characters that would command a terminal; a pipe gets it as it is."""
-    return _CONTROL.sub("\ufffd", text) if sys.stdout.isatty() else text
-
-
-# all but tab and new line
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
 def _note(text: str) -> None:
     """Write what is no answer, dimmed where a person reads it."""
+    text = harmless(text, sys.stderr)
     print(f"\033[2m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)

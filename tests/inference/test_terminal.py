@@ -13,12 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
+from cobra.config.one_line import in_one_line
+from cobra.config.shown_text import harmless
 from cobra.data.chat import Chat
 from cobra.data.llava import LlavaJson
 from cobra.data.processor import Processor
 from cobra.inference.conversation import Conversation
 from cobra.inference.saved_chat import load_chat, save_chat
-from cobra.inference.terminal import Session, chat, harmless
+from cobra.inference.terminal import Session, chat
 from cobra.models.sampling import Sampler
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_pretrained
@@ -100,6 +102,25 @@ def test_a_question_whose_picture_is_missing_is_not_answered_without_it(
     assert seen(session) == [[], ["a.png"]]
 
 
+def test_an_answer_that_breaks_off_ends_its_line_and_needs_a_reset(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(talk())
+    head, calls = session.conversation.model.lm.head, iter(range(1000))
+    with monkeypatch.context() as patch:
+        lm = session.conversation.model.lm
+        patch.setattr(lm, "head", lambda x: head(x) + (torch.nan if next(calls) == 4 else 0))
+        for line in ("what is it?", "and now?"):
+            session.handle(line)
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    assert out.endswith("\n")
+    assert [line[:16] for line in err.splitlines()] == ["! the logits of ", "! the model fail"]
+    session.handle("/reset")
+    session.handle("what is it?")
+    assert session.mistakes == 2
+
+
 @pytest.mark.parametrize("typed", ["{}", '"{}"', "'{}'", "~/b c.png", '"~/b c.png"', "~/b\\ c.png"])
 def test_quotes_and_the_home_folder_are_understood(
     typed: str, pictures: list[str], monkeypatch: pytest.MonkeyPatch
@@ -173,12 +194,47 @@ def test_an_edited_answer_is_read_as_it_was_edited(tmp_path: Path) -> None:
     held["messages"][1]["content"][0]["text"] = "red circle"
     file.write_text(json.dumps(held))
     loaded = load_chat(conversation, file)
-    assert conversation.processor.chat.decode(loaded.said[0]) == "red circle"
+    chat = conversation.processor.chat
+    assert chat.decode(loaded.said[0]) == "red circle"
+    # what looks like a special token is none
+    end = chat.tokenizer.decode([chat.eos_id])
+    held["messages"][1]["content"][0]["text"] = f"red {end} circle"
+    file.write_text(json.dumps(held))
+    loaded = load_chat(conversation, file)
+    assert loaded.said[0].count(chat.eos_id) == 1
+    assert loaded.messages[1].text == f"red {end} circle"
+
+
+@pytest.mark.parametrize("lm", ["mamba2", "llama"])
+def test_a_saved_conversation_is_as_long_as_it_was(lm: str, tmp_path: Path) -> None:
+    """A question may have all of max_length, of a state that does not grow, and an answer comes then."""
+    conversation, file = talk(lm), tmp_path / "chat.json"
+    question = "what is it? " * 10
+    size = len(conversation._question(conversation._record(question, [])).ids[0])
+    conversation = talk(lm, size + 6 if lm == "llama" else size)
+    "".join(conversation.ask(question))
+    assert conversation.answer_tokens > 1
+    save_chat(conversation, file)
+    conversation.max_new_tokens = 1
+    assert load_chat(conversation, file).said == conversation.said
+
+
+def test_a_conversation_that_cannot_be_saved_leaves_nothing(tmp_path: Path) -> None:
+    conversation = talk()
+    "".join(conversation.ask("one"))
+    conversation.messages[0].content[0]["text"] = "\udcff"
+    with pytest.raises(ValueError, match="surrogates"):
+        save_chat(conversation, tmp_path / "chat.json")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"messages": 3}', '{"messages": [{"role": "user"}]}', "\xff"]
-)
+    "text",
+    [
+        "", "[]", "{}", '{"messages": 3}', '{"messages": [{"role": "user"}]}', "\xff",
+        '{"messages": [{"role": "assistant", "content": [], "ids": [1e999]}]}',
+    ],
+)  # fmt: skip
 def test_what_is_no_conversation_is_neither_loaded_nor_replaced(text: str, tmp_path: Path) -> None:
     conversation, file = talk(), tmp_path / "chat.json"
     file.write_bytes(text.encode("latin-1"))
@@ -207,9 +263,36 @@ def test_a_pipe_gets_answers_only_and_an_exit_status(
 
 def test_an_answer_does_not_command_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "a\x1b]0;title\x07b\x9b2J\tc\nü"
-    assert harmless(text) == text
+    assert harmless(text, sys.stdout) == text
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert harmless(text) == "a\ufffd]0;title\ufffdb\ufffd2J\tc\nü"
+    assert harmless(text, sys.stdout) == "a\ufffd]0;title\ufffdb\ufffd2J\tc\nü"
+
+
+def test_what_was_said_and_errors_do_not_command_a_terminal_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Though answers go to a file: `cobra chat > answers`."""
+    conversation, file = talk(), tmp_path / "chat.json"
+    "".join(conversation.ask("one \x1b]0;title\x07"))
+    save_chat(conversation, file)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    Session(conversation).handle(f"/load {file}")
+    assert "> one \ufffd]0;title\ufffd" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended, in_one_line("cobra x"):
+        raise FileNotFoundError("\x1b[2J")
+    assert ended.value.code == "cobra x: \ufffd[2J"
+
+
+def test_a_chat_ends_when_nobody_reads_its_answers(
+    monkeypatch: pytest.MonkeyPatch, pictures: list[str]
+) -> None:
+    def closed(text: str, *_: object) -> None:
+        raise BrokenPipeError
+
+    session = Session(talk())
+    monkeypatch.setattr(sys.stdout, "write", closed)
+    with pytest.raises(BrokenPipeError):
+        session.handle("one")
 
 
 def test_a_missing_picture_on_the_command_line_ends_the_chat() -> None:
