@@ -137,6 +137,10 @@ class Chat:
         with _panic_told(self.path):
             return self._ids.encode(text, before)
 
+    def encode_words(self, text: str) -> list[int]:
+        """Token ids of what somebody said: what looks like a special token in it is none."""
+        return self.encode(self._ids.guard(text))
+
     def decode(self, ids: list[int]) -> str:
         """Text of an answer's ids, up to its end."""
         return self.decode_part(ids).strip()

@@ -1,6 +1,7 @@
 """A conversation about pictures: questions go in, answers stream out, and nothing is read twice."""
 
 import copy
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
@@ -59,6 +60,8 @@ class Conversation:
         # token ids of each answer
         self.said: list[list[int]] = []
         self._state: State | None = None
+        # whether an error left the state inside a text
+        self._broken_off = False
         # said, but not read by the model yet: the end of its last answer
         self._unread: list[int] = []
         self._see_nothing()
@@ -87,7 +90,7 @@ class Conversation:
         Raises:
             ValueError: where they are no pictures or do not fit; the conversation stays as it was.
         """
-        self._check_no_stream()
+        self._check_ready()
         seen = [*self._seen, *images]
         first, second = (self._record(text, seen) for text in "?!")
         example = self.processor.encode_question(first, self._seen_layouts)
@@ -96,14 +99,13 @@ class Conversation:
         batch = self._new(example, ids)
         # some chat templates write text of the question first
         if self.processor.encode_question(second, layouts).ids[: len(ids)] == ids:
-            with torch.inference_mode():
-                self.model.lm.prefill(self.model.splice(batch.ids, batch.pictures), self._allocated())
+            self._read(batch)
             self._seen_layouts, self._seen_ids, self._unread = layouts, ids, []
         self._seen = seen
 
     def fork(self) -> "Conversation":
         """Another conversation that goes on from here; the two share nothing but the model."""
-        self._check_no_stream()
+        self._check_ready()
         other = copy.copy(self)
         other.sampler = self.sampler.clone()
         other._state = None if self._state is None else self._state.clone()
@@ -114,9 +116,10 @@ class Conversation:
 
         Raises:
             ValueError: where the question is empty or too long, or an answer still streams; the conversation
-                stays as it was.
+                stays as it was. Where logits are no numbers; it has to be reset then, as after any error of
+                the model.
         """
-        self._check_no_stream()
+        self._check_ready()
         if not question.strip():
             raise ValueError("the question is empty: ask something about the picture")
         record = self._record(question, [*self._seen, *images])
@@ -140,6 +143,10 @@ class Conversation:
                 if text.stopped:
                     break
             yield from filter(None, [text.end()])
+        except (Exception, KeyboardInterrupt):
+            # some layers may have read what others have not
+            self._broken_off = True
+            raise
         finally:
             self._streams = False
             if new:
@@ -163,9 +170,7 @@ class Conversation:
             question = record.messages[2 * number]
             images = [next(left) for part in question.content if part["type"] == "image"]
             asked = Record(record.id, [*other.messages, question], [*other.images, *images])
-            batch = other._question(asked, ids[:-1])
-            with torch.inference_mode():
-                self.model.lm.prefill(self.model.splice(batch.ids, batch.pictures), other._allocated())
+            other._read(other._question(asked, ids[:-1]))
             other._remember(asked, ids)
         return other
 
@@ -176,9 +181,9 @@ class Conversation:
     def _question(self, record: Record, answer: Sequence[int] = ()) -> Batch:
         """What is new in a record whose last turn asks, and what is known of the answer."""
         example = self.processor.encode_question(record, self._seen_layouts)
-        return self._new(example, [*example.ids, *answer])
+        return self._new(example, example.ids, answer)
 
-    def _new(self, example: Example, ids: list[int]) -> Batch:
+    def _new(self, example: Example, ids: list[int], answer: Sequence[int] = ()) -> Batch:
         """An example of whose turn the model is to read these ids, but for those that it has read ahead."""
         read = len(self._seen_ids)
         if ids[:read] != self._seen_ids:
@@ -192,28 +197,39 @@ class Conversation:
                 f"the question has {len(ids)} tokens, more than the {self.max_length} allowed: shorten it or "
                 "raise max_length"
             )
+        ids += answer
         if len(ids) > self._room():
             raise ValueError(
-                f"the conversation is full: it has room for {self._room()} more tokens, and the question has "
-                f"{len(ids)}; reset it or raise max_length"
+                f"the conversation is full: it has room for {self._room()} more tokens, and {len(ids)} come; "
+                "reset it or raise max_length"
             )
         new = replace(example, ids=ids, labels=[IGNORE_ID] * len(ids))
         batch = self.processor.collate([new], left=True)
         return batch.to(next(self.model.parameters()).device)
 
+    def _read(self, batch: Batch) -> None:
+        # until it has read all
+        self._broken_off = True
+        with torch.inference_mode():
+            self.model.lm.prefill(self.model.splice(batch.ids, batch.pictures), self._allocated())
+        self._broken_off = False
+
     def _room(self) -> int:
-        """Tokens that the model can still read; for a state that does not grow more than it is ever given."""
+        """Tokens that the model can still read; a state that does not grow has no end."""
         state = self._allocated()
-        return (
-            self.max_length - int(state.lengths.max())
-            if state.grows
-            else self.max_length + self.max_new_tokens
-        )
+        return self.max_length - int(state.lengths.max()) if state.grows else sys.maxsize
 
     def _allocated(self) -> State:
         if self._state is None:
             self._state = self.model.lm.allocate_state(1, self.max_length)
         return self._state
+
+    def _check_ready(self) -> None:
+        self._check_no_stream()
+        if self._broken_off:
+            raise ValueError(
+                "the model failed inside a text, of which it has read a part: reset the conversation"
+            )
 
     def _check_no_stream(self) -> None:
         if self._streams:

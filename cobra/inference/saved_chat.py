@@ -1,7 +1,6 @@
 """A conversation in a file: messages as chat templates take them, paths of pictures, ids of the answers."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from cobra.config.text_file import read_text
 from cobra.data.record import ImageSource, Message, Part, Record
 from cobra.inference.conversation import Conversation
+from cobra.weights.saving import put, saving
 
 
 def save_chat(conversation: Conversation, path: Path) -> None:
@@ -32,9 +32,10 @@ def save_chat(conversation: Conversation, path: Path) -> None:
         content = [{**part, **_named(part, images)} for part in message.content]
         ids = {"ids": next(said)} if message.role == "assistant" else {}
         turns.append({"role": message.role, "content": content, **ids})
-    written = path.with_name(f".{path.name}.{os.getpid()}")
-    written.write_text(json.dumps({"messages": turns}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    written.replace(path)
+    text = json.dumps({"messages": turns}, ensure_ascii=False, indent=1) + "\n"
+    with saving(path.parent) as folder:
+        (folder / path.name).write_text(text, encoding="utf-8")
+        put(folder / path.name, path)
 
 
 def load_chat(conversation: Conversation, path: Path) -> Conversation:
@@ -49,7 +50,7 @@ def load_chat(conversation: Conversation, path: Path) -> Conversation:
     for message, ids in zip(record.messages[1::2], answers, strict=True):
         # of another tokenizer, or the text was edited
         fits = all(0 <= number < len(chat) for number in ids) and chat.decode(ids).startswith(message.text)
-        said.append(ids if ids and fits else [*chat.encode(message.text), chat.eos_id])
+        said.append(ids if ids and fits else [*chat.encode_words(message.text), chat.eos_id])
     return conversation.reread(record, said)
 
 
@@ -81,6 +82,6 @@ def _read(path: Path) -> tuple[Record, list[list[int]]]:
         if len(messages) % 2:
             raise ValueError("it ends on a question")
     # anything may be in a file
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path} is no saved conversation ({type(error).__name__}: {error})") from error
     return record, said

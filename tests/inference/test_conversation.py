@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cobra.data.chat import Chat
+from cobra.data.chat_template import ChatTemplate
 from cobra.data.processor import Processor
 from cobra.data.record import Record, assistant, user
 from cobra.inference.conversation import Conversation
@@ -199,6 +200,27 @@ def test_an_answer_ends_before_a_stop_string(make: Callable[..., Conversation]) 
     assert "".join(talk.ask("and?")) is not None
 
 
+@pytest.mark.parametrize("make", ["mamba2", "llama"], indirect=True)
+@pytest.mark.parametrize("token", [0, 2])
+def test_after_an_error_of_the_model_it_has_to_be_reset(
+    make: Callable[..., Conversation], token: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some layers have read a token then, or a question, and others not: what came next would be wrong."""
+    talk, undisturbed = make(sampler=drawn(), max_new_tokens=20), make(max_new_tokens=20)
+    head, calls = talk.model.lm.head, iter(range(1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(talk.model.lm, "head", lambda x: head(x) + (torch.nan if next(calls) == token else 0))
+        with pytest.raises(ValueError, match=f"at new token {token + 1} are not finite"):
+            "".join(talk.ask("what is it?", [PICTURE]))
+    assert talk.answer_tokens == token
+    for goes_on in (lambda: next(talk.ask("?")), talk.fork, lambda: talk.look_at([PICTURE])):
+        with pytest.raises(ValueError, match=r"failed inside a text, .* reset the conversation"):
+            goes_on()
+    talk.reset()
+    talk.sampler = Sampler()
+    assert "".join(talk.ask("what is it?", [PICTURE])) == "".join(undisturbed.ask("what is it?", [PICTURE]))
+
+
 def test_a_full_cache_says_so_and_goes_on_after_a_reset() -> None:
     torch.manual_seed(0)
     model = CobraVLM(ENCODERS["small_vit"], PROJECTORS["pixel_unshuffle"], LMS["llama"]).eval()
@@ -223,9 +245,10 @@ def test_a_template_that_writes_the_question_first_reads_nothing_ahead(
     answers = []
     for ahead in (True, False):
         talk = make()
-        talk.processor.chat.tokenizer.chat_template = template
+        talk.processor.chat._template = ChatTemplate(template)
         if ahead:
             talk.look_at([PICTURE])
+            assert not talk._seen_ids
         answers.append("".join(talk.ask("what is it?", [] if ahead else [PICTURE])))
     assert answers[0] == answers[1]
 
