@@ -161,7 +161,9 @@ class Session:
             print(end="\n" if first else "", flush=True)
             raise
         print(flush=True)
-        _note(self._speed(start, first or time.perf_counter(), time.perf_counter()))
+        end = time.perf_counter()
+        # of an answer without text the first token is not seen
+        _note(self._speed(start, first or end, end))
 
     def _speed(self, start: float, first: float, end: float) -> str:
         tokens = self.conversation.answer_tokens

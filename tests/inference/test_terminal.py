@@ -121,6 +121,17 @@ def test_an_answer_that_breaks_off_ends_its_line_and_needs_a_reset(
     assert session.mistakes == 2
 
 
+def test_no_speed_is_told_of_an_answer_that_was_not_seen_to_come(capsys: pytest.CaptureFixture[str]) -> None:
+    conversation = talk()
+    end = conversation.processor.chat.eos_id
+    # of text that is none
+    conversation.processor.chat.decode_part = lambda ids: ""  # type: ignore[method-assign]
+    session = Session(conversation)
+    session.handle("what is it?")
+    assert conversation.said[0] != [end]
+    assert "tok/s" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("typed", ["{}", '"{}"', "'{}'", "~/b c.png", '"~/b c.png"', "~/b\\ c.png"])
 def test_quotes_and_the_home_folder_are_understood(
     typed: str, pictures: list[str], monkeypatch: pytest.MonkeyPatch
