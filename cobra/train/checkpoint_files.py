@@ -1,7 +1,8 @@
 """Lightning's checkpoints as files that are never half written, and that name nothing to be removed."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ def protect_checkpoints(trainer: Trainer) -> None:
     """Have a trainer write checkpoints beside those that they replace, unless the user chose how."""
     strategy = trainer.strategy
     if type(strategy.checkpoint_io) is TorchCheckpointIO:
-        chosen = [
-            c.dirpath for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath
-        ]
-        strategy.checkpoint_io = CheckpointFiles([trainer.default_root_dir, *chosen])
+        strategy.checkpoint_io = CheckpointFiles(partial(_folders, trainer))
     # one that shards the model writes a folder itself, in place
     if type(strategy).save_checkpoint is not Strategy.save_checkpoint:
         vars(strategy)["save_checkpoint"] = SaveFolder(strategy)
+
+
+def _folders(trainer: Trainer) -> list[str | os.PathLike[str]]:
+    """Where a trainer's checkpoints go; a callback that was given no folder has one of the loggers' later."""
+    chosen = [c.dirpath for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
+    return [trainer.default_root_dir, *chosen]
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -40,8 +44,8 @@ class CheckpointFiles(TorchCheckpointIO):
         folders: where checkpoints may be removed; the names of those that it would remove come from one.
     """
 
-    def __init__(self, folders: Iterable[str | os.PathLike[str]]) -> None:
-        self.folders = [Path(folder).resolve() for folder in folders]
+    def __init__(self, folders: Callable[[], Iterable[str | os.PathLike[str]]]) -> None:
+        self.folders = folders
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; the one before is there until it is on the disk.
@@ -69,7 +73,8 @@ class CheckpointFiles(TorchCheckpointIO):
         """Remove a checkpoint in one of the folders; a path may be any that a file says."""
         target = Path(path)
         target = target.parent.resolve() / target.name
-        if target.suffix == ".ckpt" and any(target.is_relative_to(folder) for folder in self.folders):
+        folders = [Path(folder).resolve() for folder in self.folders()]
+        if target.suffix == ".ckpt" and any(target.is_relative_to(folder) for folder in folders):
             super().remove_checkpoint(target)
         else:
             rank_zero_warn(f"{path} is not removed: it is no checkpoint of this run")

@@ -13,6 +13,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 
 from cobra.data.chat import Chat
 from cobra.train.checkpoint_files import CheckpointFiles, protect_checkpoints
@@ -36,7 +37,7 @@ def test_a_checkpoint_needs_no_other_place_than_its_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    files = CheckpointFiles([tmp_path])
+    files = CheckpointFiles(lambda: [tmp_path])
     for value in (1, 2):
         files.save_checkpoint({"a": torch.tensor(value)}, tmp_path / "checkpoints/last.ckpt")
         assert files.load_checkpoint(tmp_path / "checkpoints/last.ckpt")["a"] == value
@@ -44,7 +45,7 @@ def test_a_checkpoint_needs_no_other_place_than_its_own(
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
-    files, last = CheckpointFiles([tmp_path]), tmp_path / "last.ckpt"
+    files, last = CheckpointFiles(lambda: [tmp_path]), tmp_path / "last.ckpt"
     with full_disk(), pytest.raises(OSError, match=r"last\.ckpt cannot be written \(.*\): make room, or set"):
         files.save_checkpoint({"a": torch.zeros(100_000)}, last)
     files.save_checkpoint({"a": torch.ones(1)}, last)
@@ -68,6 +69,15 @@ class Protect(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         protect_checkpoints(trainer)
+
+
+def test_checkpoints_beside_a_logger_are_removed_when_better_ones_come(tmp_path: Path) -> None:
+    """The callback has its folder from the logger, and only when the run is set up."""
+    options: dict[str, Any] = {"enable_checkpointing": True, "limit_val_batches": 0}
+    callbacks = [Protect(), ModelCheckpoint(filename="{step}", every_n_train_steps=1)]
+    logger = CSVLogger(tmp_path / "elsewhere")
+    run([stage("a", ["projector"], steps=3)], tmp_path / "run", callbacks, logger=logger, **options)
+    assert [path.name for path in tmp_path.rglob("*.ckpt")] == ["step=3.ckpt"]
 
 
 class CopyLast(L.Callback):
@@ -107,7 +117,7 @@ def test_a_prepared_checkpoint_removes_no_file(field: str, tmp_path: Path) -> No
 
 
 def test_only_checkpoints_in_the_runs_folders_are_removed(tmp_path: Path) -> None:
-    files = CheckpointFiles([tmp_path / "run"])
+    files = CheckpointFiles(lambda: [tmp_path / "run"])
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "run/link").symlink_to(tmp_path)
     paths = ["run/checkpoints/a.ckpt", "run/checkpoints/a.txt", "a.ckpt"]
