@@ -20,6 +20,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -119,9 +120,9 @@ class CobraCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """The subcommand's arguments; a checkpoint is data, so nothing in it may run."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if kwargs["ckpt_path"] == "last":
-            # Lightning asks the callback that writes it, which a trial has not
-            kwargs["ckpt_path"] = str(self.folder.last)
+        if kwargs["ckpt_path"] is not None:
+            # of `last` Lightning asks the callback that writes it, which a trial has not
+            kwargs["ckpt_path"] = str(self.folder.named(kwargs["ckpt_path"]))
         return {**kwargs, "weights_only": True}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -141,9 +142,10 @@ class CobraCLI(LightningCLI):
     def _try(self, root: Path, config: dict[str, Any]) -> Trainer:
         self.save_config_callback = None
         own = [callback for callback in config["callbacks"] or [] if not isinstance(callback, Checkpoint)]
-        every = 0 if config["barebones"] else config["log_every_n_steps"]
+        # some callbacks refuse a trainer without a logger; a bare one refuses any
+        logger, every = (False, 0) if config["barebones"] else (DummyLogger(), config["log_every_n_steps"])
         return self._trainer(
-            default_root_dir=str(root), callbacks=[*own, WriteAnswers(None)], logger=False,
+            default_root_dir=str(root), callbacks=[*own, WriteAnswers(None)], logger=logger,
             enable_checkpointing=False, log_every_n_steps=every,
         )  # fmt: skip
 
@@ -166,7 +168,8 @@ class CobraCLI(LightningCLI):
         refuse_functions(self.config.as_dict())
         trainer, verb = self._get(self.config, "trainer"), self.subcommand
         checkpoint, fits = self._get(self.config, "ckpt_path"), verb == "fit"
-        self.folder = RunFolder(Path(trainer["default_root_dir"] or _UNNAMED))
+        # no shell has read a yaml's `~`
+        self.folder = RunFolder(Path(trainer["default_root_dir"] or _UNNAMED).expanduser())
         if checkpoint is None and not fits:
             raise ValueError(f"say which weights to use, e.g. --ckpt_path {self.folder.last}")
         if fits:

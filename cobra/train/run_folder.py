@@ -26,7 +26,7 @@ class RunFolder:
 
     def named(self, checkpoint: str) -> Path:
         """The checkpoint that a command line names, `last` or a path."""
-        return self.last if checkpoint == "last" else Path(checkpoint)
+        return self.last if checkpoint == "last" else Path(checkpoint).expanduser()
 
     def check_start(self, checkpoint: str, fits: bool) -> None:
         """Refuse a checkpoint that is not there or is none.
@@ -36,9 +36,6 @@ class RunFolder:
             fits: whether training goes on from it.
         """
         path = self.named(checkpoint)
-        # the process that held the folder may have been killed between two files
-        if fits and self.lock is not None:
-            restore(path)
         if not path.exists():
             remedy = "leave --ckpt_path out to start afresh" if fits else "train first"
             raise FileNotFoundError(f"--ckpt_path {checkpoint}: there is no {path}; {remedy}")
@@ -56,9 +53,14 @@ class RunFolder:
             )
 
     def claim(self) -> None:
-        """Keep other runs out, where the folder is there."""
-        if self.lock is None and self.root.is_dir():
+        """Keep other runs out, where the folder is there, and mend what one left that was killed."""
+        if self.lock is not None or not self.root.is_dir():
+            return
+        try:
             self.lock = claim(self.root / ".lock")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        restore(self.last)
 
     def make(self) -> None:
         """Make the folder, or say why nothing can be written there."""
@@ -66,6 +68,7 @@ class RunFolder:
             self.root.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=self.root).close()
         except OSError as error:
-            raise OSError(
-                f"{self.root} cannot be written to ({error}): set trainer.default_root_dir"
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> OSError:
+        return OSError(f"{self.root} cannot be written to ({error}): set trainer.default_root_dir")

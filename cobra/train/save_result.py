@@ -1,7 +1,6 @@
 """Lightning callback: the model folder that a finished training run leaves behind."""
 
 from pathlib import Path
-from shutil import rmtree
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
@@ -14,6 +13,7 @@ from cobra.data.chat import Chat
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_pretrained
 from cobra.train.sharding import gathered_state, is_sharded
+from cobra.weights.saving import remove
 
 
 class SaveResult(Callback):
@@ -27,9 +27,15 @@ class SaveResult(Callback):
         self.directory = directory
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the model of a run that this one replaces or extends."""
-        if trainer.is_global_zero and trainer.global_step < pl_module.plan.total:
-            rmtree(self.directory, ignore_errors=True)
+        """Remove the model of a run that this one replaces or extends, and what one left that it replaces."""
+        if not trainer.is_global_zero:
+            return
+        if trainer.global_step < pl_module.plan.total:
+            remove(self.directory)
+        start = trainer.ckpt_path
+        # until this run has one, `last` would go on with the run before
+        if start is None or Path(start).resolve().parent != self.checkpoint.resolve().parent:
+            remove(self.checkpoint)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what was trained since the last regular checkpoint."""

@@ -44,11 +44,11 @@ def put(source: Path, target: Path) -> None:
     sync(source)
     before = _before(target)
     if target.exists() and (source.is_dir() or (target.is_dir() and not target.is_symlink())):
-        _remove(before)
+        remove(before)
         os.replace(target, before)
     os.replace(source, target)
     _sync(target.parent)
-    _remove(before)
+    remove(before)
 
 
 def sync(path: Path) -> None:
@@ -107,7 +107,8 @@ def _before(target: Path) -> Path:
     return target.with_name(f"{_BEFORE}{target.name}")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

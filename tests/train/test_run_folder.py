@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cobra.train.module import CobraModule
-from tests.test_cli import ON_CPU, ROOT, fit_or_answer
+from cobra.train.run_folder import RunFolder
+from tests.test_cli import ON_CPU, ROOT, fit_or_answer, instantiate
 
 _LM = "--model.model.init_args.lm.init_args"
 _STAGES = """[
@@ -71,9 +72,10 @@ def test_a_trial_touches_no_file_of_a_run(
     setting: str, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files(stopped)
-    fit_or_answer(
-        monkeypatch, "fit", *TINY, "--trainer.default_root_dir", str(stopped), f"--trainer.{setting}"
-    )
+    here = [*TINY, "--trainer.default_root_dir", str(stopped), f"--trainer.{setting}"]
+    # it asks for a logger
+    monitor = ["--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateMonitor"]
+    fit_or_answer(monkeypatch, "fit", *here, *([] if setting == "barebones=true" else monitor))
     assert files(stopped) == before
 
 
@@ -99,6 +101,46 @@ def test_overwriting_is_asked_for_once(stopped: Path, monkeypatch: pytest.Monkey
     assert not (stopped / "model").exists()
     with pytest.raises(SystemExit, match="holds a run"):
         fit_or_answer(monkeypatch, "fit", "-c", str(stopped / "logs/version_1/config.yaml"))
+
+
+def test_a_run_that_overwrites_and_dies_early_does_not_go_on_with_the_one_before(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = [*TINY, "--trainer.default_root_dir", str(stopped)]
+    with monkeypatch.context() as patched:
+        patched.setattr(CobraModule, "training_step", lambda *_: pytest.fail("died"))
+        with pytest.raises(pytest.fail.Exception, match="died"):
+            fit_or_answer(monkeypatch, "fit", *here, "--overwrite")
+    with pytest.raises(SystemExit, match=r"there is no .*last\.ckpt"):
+        fit_or_answer(monkeypatch, "fit", *here, "--ckpt_path", "last")
+
+
+def test_what_a_killed_run_had_moved_aside_comes_back_to_the_run_of_that_folder(tmp_path: Path) -> None:
+    """A sharded run's checkpoint is a folder, which cannot be replaced in one go."""
+    aside = tmp_path / "a/checkpoints/.before-last.ckpt"
+    aside.mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    b, a = RunFolder(tmp_path / "b"), RunFolder(tmp_path / "a")
+    b.claim()
+    with pytest.raises(FileNotFoundError, match="there is no"):
+        b.check_start(str(a.last), fits=True)
+    assert aside.is_dir()
+    a.claim()
+    with pytest.raises(ValueError, match="holds a run"):
+        a.refuse_results(None)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(OSError, match=r"cannot be written to .*: set trainer\.default_root_dir"):
+        RunFolder(tmp_path).claim()
+
+
+def test_a_home_in_a_yaml_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    trainer = instantiate(monkeypatch, "fit", *TINY, "--trainer.default_root_dir=~/run").trainer
+    assert trainer.default_root_dir == str(tmp_path / "run")
+    assert (tmp_path / "run/.lock").is_file()
 
 
 def test_another_plan_is_refused_or_asked_for(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
