@@ -176,7 +176,14 @@ class DataModule(L.LightningDataModule):
 def _identity(source: Dataset) -> dict[str, Any]:
     """How many records a source has, and what its first and last say."""
     size = len(source)  # type: ignore[arg-type]
-    ends = [
-        (record.id, [message.text for message in record.messages]) for record in (source[0], source[size - 1])
-    ]
+    ends = [_said(source, index) for index in (0, size - 1)]
     return {"records": size, "ends": sha256(repr(ends).encode()).hexdigest()[:12]}
+
+
+def _said(source: Dataset, index: int) -> Any:
+    try:
+        record = source[index]
+    # a bad sample is told where a batch comes to it
+    except (ValueError, OSError):
+        return None
+    return record.id, [message.text for message in record.messages]

@@ -26,7 +26,7 @@ from cobra.train.learning import Learning, frozen_modules, leave_out
 from cobra.train.muon_adamw import MuonAdamW
 from cobra.train.objectives.base import Objective
 from cobra.train.param_groups import decayed_names, group_parameters, hidden_matrices
-from cobra.train.recipe import check_recipe, describe, go_on
+from cobra.train.recipe import check_groups, check_recipe, describe, go_on
 from cobra.train.sharding import data_parallel, shard, start_moments, whole, zero
 from cobra.train.stages import Plan, Stage
 from cobra.train.supervision import Supervision
@@ -199,7 +199,11 @@ class CobraModule(L.LightningModule):
             name = str(self.trainer.ckpt_path)
             if not self.change_plan:
                 check_recipe(checkpoint.get("recipe"), self._recipe(), name)
-            go_on(checkpoint, self.trainer.accumulate_grad_batches, name)
+            total = self.trainer.datamodule.plan().total
+            go_on(checkpoint, total, self.trainer.accumulate_grad_batches, name)
+            # a sharded strategy has them elsewhere
+            if states := checkpoint.get("optimizer_states"):
+                check_groups(states, group_parameters(self, self.decayed, self.hidden), name)
         # a sharded strategy has taken the weights out before
         if "state_dict" in checkpoint:
             expected = {name: tensor.shape for name, tensor in self.state_dict().items()}

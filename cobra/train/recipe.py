@@ -66,7 +66,36 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from _leaves(value, f"{prefix}{name}.")
 
 
-def go_on(checkpoint: dict[str, Any], accumulate: int, name: str) -> None:
+def check_groups(states: list[dict[str, Any]], groups: list[dict[str, Any]], checkpoint: str) -> None:
+    """Refuse to go on with the state of an optimizer of other weights, which torch could not give to these.
+
+    Args:
+        states: those of a checkpoint's optimizers.
+        groups: of the parameters that the stages train.
+        checkpoint: its name.
+
+    Raises:
+        ValueError: naming the parts that were trained, and those that are to be.
+    """
+    then = [_group(group) for state in states for group in state["param_groups"]]
+    now = [_group(group) for group in groups]
+    if then != now:
+        old, new = (
+            ", ".join(dict.fromkeys(part or "objectives" for part, *_ in kind)) for kind in (then, now)
+        )
+        raise ValueError(
+            f"{checkpoint} has the optimizer's state of other weights (of {old}) than the stages train and "
+            f"`muon` steps (of {new}): train the same parts, or start anew from its weights with "
+            "`model.weights`"
+        )
+
+
+def _group(group: dict[str, Any]) -> tuple[str, bool, int]:
+    """The part, whether Muon steps it, and the number of weights in it."""
+    return group.get("part", "another version"), bool(group.get("muon")), len(group["params"])
+
+
+def go_on(checkpoint: dict[str, Any], total: int, accumulate: int, name: str) -> None:
     """Let Lightning's loops go on behind the last step of a checkpoint, however it left their one epoch.
 
     Lightning counts an epoch that was stopped as one that is over. Batches of a step that was not finished
@@ -74,20 +103,29 @@ def go_on(checkpoint: dict[str, Any], accumulate: int, name: str) -> None:
 
     Args:
         checkpoint: it is changed.
+        total: steps of the plan.
         accumulate: batches an optimizer step.
         name: of the checkpoint.
 
     Raises:
-        ValueError: where it says nothing of the loops.
+        ValueError: where it says nothing of the loops, or is of a step behind the end of the plan.
     """
     if "loops" not in checkpoint:
         raise ValueError(f"{name} holds weights without the state of a training run: name a whole checkpoint")
     steps, fit = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
+    if steps > total:
+        raise ValueError(
+            f"{name} is of step {steps}, and the stages have {total} steps: give them more, or start anew"
+        )
     batches = steps * accumulate
     # what Lightning saves at the end of a batch, where it does not know yet that this is completed
     epoch = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     batch = {"ready": batches, "started": batches, "processed": batches, "completed": batches - 1}
     fit["epoch_progress"] = {"total": epoch, "current": {**epoch}}
     fit["epoch_loop.batch_progress"] = {"total": batch, "current": {**batch}, "is_last_batch": False}
+    # where validation was stopped within, it is not gone on with
+    none = {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+    validation = {"total": none, "current": {**none}, "is_last_batch": False}
+    fit["epoch_loop.val_loop.batch_progress"] = validation
     fit["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - 1
     fit["state_dict"]["combined_loader"] = [{"batches": batches}]

@@ -111,6 +111,16 @@ def test_a_finished_run_goes_on_with_more_steps_or_refuses_them(tmp_path: Path) 
     assert all(torch.equal(tensor, expected[name]) for name, tensor in module.state_dict().items())
 
 
+@pytest.mark.parametrize("muon", [None, ["projector"]])
+def test_a_changed_plan_trains_the_same_weights(muon: list[str] | None, tmp_path: Path) -> None:
+    fit(tmp_path, [stage("a", ["projector"])], muon=muon)
+    refusal = r"last\.ckpt has the optimizer's state of other weights \(of projector\).*\(of lm, projector\)"
+    with pytest.raises(ValueError, match=refusal):
+        go_on(tmp_path, [stage("a", ["projector", "lm"], steps=3)], ChangePlan(), muon=muon)
+    with pytest.raises(ValueError, match=r"has the optimizer's state of other weights"):
+        go_on(tmp_path, [stage("a", ["projector"])], muon=[] if muon else ["projector"])
+
+
 @pytest.mark.parametrize("name", ["max_epochs", "overfit_batches"])
 @pytest.mark.parametrize("value", [-1, 2, None, 0.5])
 def test_epochs_of_lightning_are_refused_with_what_to_use(name: str, value: Any) -> None:

@@ -59,11 +59,15 @@ def test_a_checkpoint_that_does_not_say_its_plan_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a\.ckpt does not say .*--change_plan"):
         check_recipe(None, recipe(STAGES), "a.ckpt")
     with pytest.raises(ValueError, match=r"a\.ckpt holds weights without the state of a training run"):
-        go_on({"state_dict": {}, "global_step": 3}, 1, "a.ckpt")
+        go_on({"state_dict": {}, "global_step": 3}, 4, 1, "a.ckpt")
+    with pytest.raises(
+        ValueError, match=r"a\.ckpt is of step 3, and the stages have 2 steps: give them more"
+    ):
+        go_on({"loops": {"fit_loop": {}}, "global_step": 3}, 2, 1, "a.ckpt")
 
 
 class Said(Dataset):
-    """Records that answer in one way, the last in another."""
+    """Records that answer in one way, the last in another; one without an answer cannot be read."""
 
     def __init__(self, size: int = 4, first: str = "yes", last: str = "no") -> None:
         self.size, self.answers = size, {0: first, size - 1: last}
@@ -72,7 +76,10 @@ class Said(Dataset):
         return self.size
 
     def __getitem__(self, index: int) -> Record:
-        return Record(str(index), [user("so?"), assistant(self.answers.get(index, "so"))])
+        answer = self.answers.get(index, "so")
+        if not answer:
+            raise ValueError("no answer")
+        return Record(str(index), [user("so?"), assistant(answer)])
 
 
 def test_other_data_have_another_identity() -> None:
@@ -82,7 +89,8 @@ def test_other_data_have_another_identity() -> None:
         data.stages = [stage("a", ["lm"], data={"said": 1.0})]
         return data.identity()
 
-    kinds = [identity(*said) for said in ((4,), (5,), (4, "ja"), (4, "yes", "nein"))]
+    # a bad sample at either end is no reason not to start
+    kinds = [identity(*said) for said in ((4,), (5,), (4, "ja"), (4, "yes", "nein"), (4, ""), (4, "yes", ""))]
     kinds += [identity(4, seed=1), identity(4, blind=True), identity(4, max_length=99)]
     assert identity(4) == kinds[0]
     assert all(kinds.count(kind) == 1 for kind in kinds)
