@@ -14,7 +14,7 @@ class StopWhenTerminated(Callback):
     """After SIGTERM, write a checkpoint when the step is done, and stop; all devices after the same step.
 
     Lightning's own answer to SIGTERM writes nothing, and has devices wait for each other at different places.
-    On one device validation stops at once, without a checkpoint: there may be no time to end it.
+    On one device validation stops at once: there may be no time to end it.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -36,10 +36,13 @@ class StopWhenTerminated(Callback):
             return
         self.step = trainer.global_step
         if trainer.strategy.reduce_boolean_decision(self.terminated, all=False):
-            trainer.save_checkpoint(self.checkpoint, weights_only=False)
-            raise SIGTERMException(f"terminated after step {self.step}")
+            self._stop(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Stop one device; several are at different questions."""
-        if self.terminated and trainer.world_size == 1:
-            raise SIGTERMException("terminated in validation")
+        """Stop one device; several are at different questions, and what is sharded is gathered to answer."""
+        if self.terminated and trainer.world_size == 1 and pl_module.device_mesh is None:
+            self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.checkpoint, weights_only=False)
+        raise SIGTERMException(f"terminated after step {self.step}")

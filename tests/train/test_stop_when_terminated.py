@@ -1,5 +1,6 @@
 """SIGTERM ends a run after a whole step, with a checkpoint from which it goes on as if nothing had been."""
 
+import csv
 import os
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cobra.train.stop_when_terminated import StopWhenTerminated
@@ -56,9 +58,26 @@ def test_a_terminated_run_goes_on_bit_for_bit(accumulate: int, batch: int, step:
 
 
 def test_validation_is_not_finished_first(tmp_path: Path) -> None:
-    callbacks = [Terminate(0, validating=True), StopWhenTerminated(tmp_path / "last.ckpt")]
-    with pytest.raises(SIGTERMException, match="terminated in validation"):
-        run(stages(), tmp_path, callbacks, val_check_interval=2, check_val_every_n_epoch=None)
+    options: dict[str, Any] = {
+        "val_check_interval": 2,
+        "check_val_every_n_epoch": None,
+        "log_every_n_steps": 1,
+    }
+    whole = run(stages(), tmp_path, logger=CSVLogger(tmp_path, "whole"), **options).state_dict()
+    last = tmp_path / "last.ckpt"
+    callbacks = [Terminate(0, validating=True), StopWhenTerminated(last)]
+    with pytest.raises(SIGTERMException, match="terminated after step 2"):
+        run(stages(), tmp_path, callbacks, logger=CSVLogger(tmp_path, "cut"), **options)
+    assert torch.load(last, weights_only=True)["global_step"] == 2
+    resumed = run(stages(), tmp_path, resume=last, logger=CSVLogger(tmp_path, "cut"), **options).state_dict()
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    assert steps(tmp_path / "cut") == steps(tmp_path / "whole")
+
+
+def steps(folder: Path) -> list[str]:
+    """The steps whose rate was logged in any launch."""
+    files = sorted(folder.glob("version_*/metrics.csv"))
+    return [row["step"] for file in files for row in csv.DictReader(file.open()) if row["lr"]]
 
 
 def test_a_run_that_is_terminated_in_its_last_step_is_not_called_finished(tmp_path: Path) -> None:
