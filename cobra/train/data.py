@@ -1,6 +1,7 @@
 """The Lightning data module: sources of records, one processor, batches."""
 
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
@@ -127,6 +128,7 @@ class DataModule(L.LightningDataModule):
             collate_fn=data.collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_outlive,
         )
 
     def val_dataloader(self) -> list[DataLoader]:
@@ -154,6 +156,7 @@ class DataModule(L.LightningDataModule):
                 batch_size=self.eval_batch_size,
                 collate_fn=data.collate,
                 num_workers=self.num_workers,
+                worker_init_fn=_outlive,
             )
             loaders.append(loader)
         return loaders
@@ -171,6 +174,14 @@ class DataModule(L.LightningDataModule):
         if batch.error:
             raise ValueError(batch.error)
         return batch
+
+
+def _outlive(worker: int) -> None:
+    """A worker goes on after one SIGTERM, which batch systems send to all processes: the run still needs it.
+
+    After another it ends: at the exit of a process torch and Python send one each to a worker that is left.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _identity(source: Dataset) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """What the data module hands to a run: its own arguments, in every batch."""
 
+import multiprocessing
+import os
+import signal
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +54,15 @@ def test_a_run_sees_the_batches_of_its_seed_device_and_accumulation() -> None:
     assert [one + other for one, other in zip(*ranks, strict=True)] == [
         one + other for one, other in zip(whole[::2], whole[1::2], strict=True)
     ]
+
+
+def test_workers_go_on_when_all_processes_of_a_run_are_terminated() -> None:
+    """The run itself goes on to the end of its step."""
+    batches = iter(data_of(num_workers=1).train_dataloader())
+    next(batches)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid or 0, signal.SIGTERM)
+    assert len(list(batches)) == 5
 
 
 def test_epochs_are_counted_in_steps_of_all_devices_and_accumulated_batches() -> None:
