@@ -33,7 +33,7 @@ _SIZES = (
     "dt_rank", "embed_dim", "eval_batch_size", "expand", "factor", "head_dim", "image_size", "max_length",
     "max_new_tokens", "n_groups", "n_heads", "n_kv_heads", "num_heads", "side", "size", "turns", "vocab_size",
 )  # fmt: skip
-_SHARES = ("crop_pct", "final_lr", "hold", "warmup")
+_SHARES = ("final_lr", "hold", "warmup")
 # Least and most of an argument, by its name, wherever a yaml or a config.json has it.
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(_SIZES, (1, MAX_SIZE)),

@@ -24,7 +24,7 @@ def refuse_shared(names: Sequence[str], values: Sequence[Any], changed: Sequence
     for i in changed:
         state, begin = values[i], starts[i]
         if begin == _NOWHERE or state.is_meta:
-            return
+            continue
         # what begins before its storage lies in another
         first, end = begin - state.storage_offset() * state.itemsize, _end(state)
         for j, start in enumerate(starts):
