@@ -177,16 +177,6 @@ def drawn(**options: float) -> Sampler:
 
 
 @pytest.mark.parametrize("make", ["mamba2", "llama"], indirect=True)
-def test_a_fork_draws_from_a_generator_of_its_own(make: Callable[..., Conversation]) -> None:
-    talk = make(sampler=drawn(), max_new_tokens=20)
-    other, third = talk.fork(), talk.fork()
-    assert "".join(talk.ask("what is it?")) == "".join(other.ask("what is it?"))
-    assert third.sampler.generator is not None
-    assert third.sampler.generator.initial_seed() == 0
-    assert "".join(third.ask("what is it?")) == talk.messages[1].text
-
-
-@pytest.mark.parametrize("make", ["mamba2", "llama"], indirect=True)
 def test_an_answer_ends_before_a_stop_string(make: Callable[..., Conversation]) -> None:
     free = make(sampler=drawn(), max_new_tokens=60)
     whole = "".join(free.ask("what is it?", [PICTURE]))
