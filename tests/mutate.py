@@ -67,10 +67,18 @@ def mutate_header(data: bytes, rng: np.random.Generator) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
-def mutate_pickle(path: Path, rng: np.random.Generator) -> None:
-    """A file of torch.save whose pickle is damaged, but not the archive around it."""
+def mutate_member(path: Path, rng: np.random.Generator) -> None:
+    """A file of torch.save whose pickle or one of whose tensors is damaged, but not the archive around it."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
+    damaged = str(rng.choice([name for name, data in members.items() if "/data" in name and data]))
+    if damaged.endswith(".pkl") or rng.random() < 0.3:
+        damaged = next(name for name in members if name.endswith(".pkl"))
+        members[damaged] = mutate_bytes(members[damaged], rng)
+    else:
+        values = np.frombuffer(members[damaged], np.uint8).copy()
+        values[rng.integers(0, len(values))] ^= 1 << rng.integers(0, 8)
+        members[damaged] = values.tobytes()
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
-            archive.writestr(name, mutate_bytes(data, rng) if name.endswith("/data.pkl") else data)
+            archive.writestr(name, data)

@@ -20,7 +20,7 @@ import numpy as np  # isort: skip
 import torch
 from PIL import Image
 
-from tests.mutate import mutate_bytes, mutate_header, mutate_json, mutate_pickle
+from tests.mutate import mutate_bytes, mutate_header, mutate_json, mutate_member
 
 # longest that one file may take, in seconds of computing: a busy machine is no hang
 LIMIT = 30
@@ -140,8 +140,8 @@ def checkpoints(folder: Path, count: int) -> Counter[str]:
     def load() -> None:
         path = (resumed, source)[rng.integers(0, 2)]
         path.write_bytes(originals[path])
-        if rng.random() < 0.3:
-            mutate_pickle(path, rng)
+        if rng.random() < 0.6:
+            mutate_member(path, rng)
         else:
             path.write_bytes(mutate_bytes(originals[path], rng))
         if path == resumed:
