@@ -92,23 +92,20 @@ def _order(seed: int, name: str, epoch: int, size: int) -> np.ndarray:
 
 
 class ResumableLoader(DataLoader):
-    """A loader that knows how many batches the training loop has taken, and can start after them."""
+    """A loader that can start after the batches that a run has taken, which its optimizer steps tell."""
 
     _start = 0
-    _taken = 0
 
     def state_dict(self) -> dict[str, int]:
-        """The batches taken so far."""
-        return {"batches": self._taken}
+        """Nothing: Lightning asks whoever it gives a state."""
+        return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Start after the batches that were taken."""
         self._start = state["batches"]
 
-    def __iter__(self) -> Iterator:  # type: ignore[override]  # a generator around the parent's iterator
+    def __iter__(self) -> Iterator:  # type: ignore[override]  # an iterator of a private class
         sampler = self.batch_sampler
         assert isinstance(sampler, StageSampler)
-        sampler.start = self._taken = self._start
-        for batch in super().__iter__():
-            self._taken += 1
-            yield batch
+        sampler.start = self._start
+        return super().__iter__()
