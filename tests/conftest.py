@@ -13,4 +13,8 @@ import cobra.torchvision_shim  # noqa: E402, F401  (before timm, lightning and t
 
 import torch  # noqa: E402  # isort: skip
 
+# where there is no GPU, Triton's kernels run in its interpreter; set before they are defined
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 torch.set_num_threads(min(2, torch.get_num_threads()))

@@ -1,8 +1,8 @@
 """The choice of a backend: the first that is there and takes the call, or the one asked for.
 
-A backend is a folder beside this file and one line of `BACKENDS`; an op is in its file of the same name as
+A backend is a folder beside this file and one entry of `BACKENDS`; an op is in its file of the same name as
 the public one's, a function of all arguments in order. The choice reads what `call.Call` holds, never the
-data, so it holds under torch.compile; while a graph is exported only the reference is considered. A backend
+data, so it holds under torch.compile; while a graph is exported only plain PyTorch is considered. A backend
 that was chosen runs the op: what it cannot run, it must refuse here.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 import torch
 from torch.compiler import is_compiling, is_exporting
 
-from cobra.kernels import cpu
+from cobra.kernels import cpu, hub, mamba_ssm, triton
 from cobra.kernels.call import Call, Function, Limit, limits_of
 from cobra.kernels.shared_memory import refuse_shared
 
@@ -29,17 +29,22 @@ R = TypeVar("R")
 OPS: dict[str, Function] = {}
 
 
-def in_folder(package: str) -> Callable[[str], Function | None]:
-    """Finds an op in the file of a package that is called as its public one; None if it is not there."""
+def in_folder(*packages: str) -> Callable[[str], Function | None]:
+    """Finds an op in the file of a package that is called as its public one, of the first package that has
+    it; None if it is in none."""
 
     def find(op: str) -> Function | None:
-        module = f"{package}.{OPS[op].__module__.rpartition('.')[2]}"
-        try:
-            return getattr(importlib.import_module(module), op, None)
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            return None
+        for package in packages:
+            module = f"{package}.{OPS[op].__module__.rpartition('.')[2]}"
+            try:
+                function = getattr(importlib.import_module(module), op, None)
+            except ModuleNotFoundError as error:
+                if error.name != module:
+                    raise
+                continue
+            if function is not None:
+                return function
+        return None
 
     return find
 
@@ -61,6 +66,8 @@ class Backend:
         dtypes: floating dtypes it takes.
         unavailable: why it cannot run on this machine, or None if it can.
         find: the function that runs an op, or None if it has none. Asked only if it can run.
+        by_name: device types on which it runs only if it is asked for.
+        exports: whether it is plain PyTorch, which an exported graph may hold.
 
     Attributes:
         ops: what it has of them; found when it is first needed.
@@ -71,14 +78,29 @@ class Backend:
     dtypes: tuple[torch.dtype, ...]
     unavailable: Callable[[], str | None]
     find: Callable[[str], Function | None]
+    by_name: tuple[str, ...] = ()
+    exports: bool = False
     ops: dict[str, Implementation] = field(default_factory=dict, init=False)
 
     def refusal(
-        self, op: str, device: torch.device, dtype: torch.dtype, exporting: bool = False
+        self,
+        op: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        asked: str | None = None,
+        exporting: bool = False,
     ) -> str | None:
-        """Why this backend runs no call of an op on a device and dtype; None if it runs some."""
-        if exporting and self.name != REFERENCE:
-            return f"an exported graph holds only the {REFERENCE}"
+        """Why this backend runs no call of an op on a device and dtype; None if it runs some.
+
+        Args:
+            op: its name.
+            device: of the call.
+            dtype: of the call.
+            asked: the backends that are asked for by name, as in `use_backend`.
+            exporting: whether a graph is being exported.
+        """
+        if exporting and not self.exports:
+            return "an exported graph holds only plain PyTorch"
         if self.devices is not None and device.type not in self.devices:
             return f"runs on {', '.join(self.devices)}, not on {device.type}"
         if dtype.is_floating_point and dtype not in self.dtypes:
@@ -90,19 +112,50 @@ class Backend:
             for name in OPS:
                 if (function := self.find(name)) is not None:
                     self.ops[name] = Implementation(function, limits_of(function))
-        return None if op in self.ops else f"has no {op}"
+        if op not in self.ops:
+            return f"has no {op}"
+        if device.type in self.by_name and asked is None:
+            return f"is not taken on {device.type} by itself: COBRA_BACKEND={self.name} asks for it"
+        return None
 
 
-REFERENCE = "reference"
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_NATIVE = (torch.float32, torch.bfloat16)
+_GPU = (torch.float16, *_NATIVE)
+_FLOATS = (*_GPU, torch.float64)
 
 # Fastest first: the first that does not refuse is taken.
 BACKENDS: tuple[Backend, ...] = (
+    Backend("cpu", ("cpu",), _NATIVE, cpu.unavailable, in_folder("cobra.kernels.cpu")),
+    # on a CPU in its interpreter, which is for tests
     Backend(
-        "cpu", ("cpu",), (torch.float32, torch.bfloat16), cpu.unavailable, in_folder("cobra.kernels.cpu")
+        "triton",
+        triton.DEVICES,
+        _GPU,
+        triton.unavailable,
+        in_folder("cobra.kernels.triton"),
+        by_name=("cpu",),
     ),
-    Backend(REFERENCE, None, _FLOATS, lambda: None, in_folder("cobra.kernels.reference")),
+    Backend(
+        "mamba_ssm",
+        ("cuda",),
+        _GPU,
+        mamba_ssm.unavailable,
+        in_folder("cobra.kernels.mamba_ssm"),
+        by_name=("cuda",),
+    ),
+    Backend("hub", ("cuda",), _GPU, hub.unavailable, in_folder("cobra.kernels.hub"), by_name=("cuda",)),
+    # what is parallel in the reference already is not written again
+    Backend(
+        "torch",
+        None,
+        _FLOATS,
+        lambda: None,
+        in_folder("cobra.kernels.torch", "cobra.kernels.reference"),
+        exports=True,
+    ),
+    Backend("reference", None, _FLOATS, lambda: None, in_folder("cobra.kernels.reference"), exports=True),
 )
+
 
 # Read once: torch.compile can guard a global, not the environment.
 _asked: str | None = os.environ.get("COBRA_BACKEND") or None
@@ -113,12 +166,13 @@ _candidates_of: dict[tuple[Any, ...], tuple[int, ...]] = {}
 def use_backend(name: str | None) -> Iterator[None]:
     """Run every op of this process on backend `name` (None: on the best), or fail with the reason why not.
 
+    Several names, as in "mamba_ssm,triton", are tried in this order.
+
     Raises:
         ValueError: if no backend has that name.
     """
     global _asked
-    if name is not None:
-        _number(name)
+    _named(name)
     before, _asked = _asked, name
     try:
         yield
@@ -204,6 +258,13 @@ def accepting(op: str, device: torch.device, dtype: torch.dtype) -> list[Backend
     return [BACKENDS[number] for number in _candidates(op, device, dtype, _asked, False)]
 
 
+def refusal(backend: Backend, op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a backend runs no call of an op on a device and dtype now; None if it runs some."""
+    if BACKENDS.index(backend) not in _named(_asked):
+        return f"COBRA_BACKEND or use_backend asks for {_asked}"
+    return backend.refusal(op, device, dtype, _asked)
+
+
 # a constant of the compiled graph: its arguments are guarded, its inside is not traced
 @torch.compiler.assume_constant_result
 def _candidates(
@@ -213,8 +274,8 @@ def _candidates(
     key = (op, device, dtype, asked, exporting)
     found = _candidates_of.get(key)
     if found is None:
-        numbers = range(len(BACKENDS)) if asked is None else (_number(asked),)
-        found = tuple(n for n in numbers if BACKENDS[n].refusal(op, device, dtype, exporting) is None)
+        taken = (n for n in _named(asked) if BACKENDS[n].refusal(op, device, dtype, asked, exporting) is None)
+        found = tuple(taken)
         _candidates_of[key] = found
     return found
 
@@ -231,8 +292,8 @@ def _refuse(
 ) -> Any:
     """Raise the reasons of all."""
     reasons = []
-    for number in range(len(BACKENDS)) if asked is None else (_number(asked),):
-        reason = BACKENDS[number].refusal(op, device, dtype, exporting) or dict(refusals)[number]
+    for number in _named(asked):
+        reason = BACKENDS[number].refusal(op, device, dtype, asked, exporting) or dict(refusals)[number]
         reasons.append(f"{BACKENDS[number].name}: {reason}")
     remedy = (
         "move or cast the inputs"
@@ -242,8 +303,13 @@ def _refuse(
     raise RuntimeError(f"no backend runs {op} on {device} in {dtype} ({'; '.join(reasons)}); {remedy}")
 
 
-def _number(name: str) -> int:
-    for number, backend in enumerate(BACKENDS):
-        if backend.name == name:
-            return number
-    raise ValueError(f"no backend is called {name!r}; there is {', '.join(b.name for b in BACKENDS)}")
+def _named(asked: str | None) -> tuple[int, ...]:
+    """Numbers of the backends that are considered: of those that a list names, in its order, or of all."""
+    numbers = {backend.name: number for number, backend in enumerate(BACKENDS)}
+    if asked is None:
+        return tuple(numbers.values())
+    names = [name.strip() for name in asked.split(",")]
+    for name in names:
+        if name not in numbers:
+            raise ValueError(f"no backend is called {name!r}; there is {', '.join(numbers)}")
+    return tuple(numbers[name] for name in names)

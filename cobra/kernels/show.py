@@ -33,7 +33,7 @@ def explain(device: torch.device, dtype: torch.dtype) -> list[Explanation]:
     for op in OPS:
         first = dispatch.accepting(op, device, dtype)[:1]
         for backend in dispatch.BACKENDS:
-            reason = backend.refusal(op, device, dtype)
+            reason = dispatch.refusal(backend, op, device, dtype)
             if reason is None:
                 reason = "; ".join(["ok", *(limit.reason for limit in backend.ops[op].limits)])
             rows.append(Explanation(op, backend.name, reason, backend in first))

@@ -13,7 +13,7 @@ from cobra.kernels.call import NO_GRADIENT, limits_of
 from cobra.kernels.dispatch import BACKENDS
 from cobra.kernels.registration import Operators
 from tests.kernels import sequence_inputs
-from tests.kernels.cpu_cases import SEQUENCES, STEPS, Case
+from tests.kernels.cases import SEQUENCES, STEPS, Case
 from tests.kernels.sequence_inputs import norm, normal
 
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))

@@ -10,7 +10,7 @@ from torch import Tensor
 from cobra.kernels import cpu, ops
 from cobra.kernels.cpu import library
 from cobra.kernels.dispatch import use_backend
-from tests.kernels.cpu_cases import SEQUENCES, STEPS, Case, assert_near, each, floating, run
+from tests.kernels.cases import SEQUENCES, STEPS, Case, assert_near, each, floating, run
 from tests.kernels.sequence_inputs import conv, norm, ssd
 
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))

@@ -11,7 +11,7 @@ from torch import Tensor
 from cobra.kernels import cpu, ops
 from cobra.kernels.cpu import library
 from cobra.kernels.dispatch import use_backend
-from tests.kernels.cpu_cases import Case, assert_near, each, floating, run
+from tests.kernels.cases import Case, assert_near, each, floating, run
 from tests.kernels.sequence_inputs import (
     BATCH,
     HEAD_DIM,

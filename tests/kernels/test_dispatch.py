@@ -198,6 +198,8 @@ def parameters(function: Any) -> list[str]:
 def test_every_backend_has_every_op_of_the_same_parameters(op: str, backend: Backend) -> None:
     if reason := backend.unavailable():
         pytest.skip(reason)
+    if backend.name in ("mamba_ssm", "hub") and backend.find(op) is None:
+        pytest.skip(f"{backend.name} has no {op}")
     assert parameters(backend.find(op)) == list(inspect.signature(OPS[op]).parameters)
 
 
@@ -226,7 +228,7 @@ def test_explain_follows_the_choice(add_backend: Add) -> None:
         assert [row.op for row in explain(CPU, torch.float32) if row.chosen] == ["causal_conv1d", "rms_norm"]
 
 
-def test_export_takes_the_reference_only(add_backend: Add) -> None:
+def test_export_takes_plain_pytorch_only(add_backend: Add) -> None:
     add_backend()
 
     class Norm(torch.nn.Module):
@@ -236,7 +238,7 @@ def test_export_takes_the_reference_only(add_backend: Add) -> None:
     exported = torch.export.export(Norm(), (X,)).module()
     with use_backend("reference"):
         torch.testing.assert_close(exported(X), rms_norm(X, WEIGHT))
-    with use_backend("fast"), pytest.raises(RuntimeError, match="exported graph holds only the reference"):
+    with use_backend("fast"), pytest.raises(RuntimeError, match="exported graph holds only plain PyTorch"):
         torch.export.export(Norm(), (X,))
 
 

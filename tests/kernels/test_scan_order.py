@@ -10,7 +10,7 @@ from cobra.kernels import cpu, ops
 from cobra.kernels.cpu import library
 from cobra.kernels.dispatch import use_backend
 from cobra.kernels.scan_order import SCAN_ORDERS, Grid, ScanOrder
-from tests.kernels.cpu_cases import Case, assert_near, each, floating, run
+from tests.kernels.cases import Case, assert_near, each, floating, run
 from tests.kernels.sequence_inputs import Inputs, normal, scan, scan_with_all, ssd, ssd_with_all
 
 # larger than a chunk and no multiple of it, chunks that end inside columns; then a row and a column

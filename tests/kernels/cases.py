@@ -1,4 +1,4 @@
-"""Every op of the native CPU kernels with its inputs, and how its results are compared."""
+"""Every op with its inputs, for backends that are held to the reference, and how results are compared."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

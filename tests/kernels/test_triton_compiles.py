@@ -1,0 +1,38 @@
+"""Every Triton kernel compiled for GPUs that are not here, within their limits."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cobra.kernels import triton
+
+pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
+
+# bytes of shared memory a block at most (CUDA C++ Programming Guide, technical specifications)
+SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+# kernels whose time goes into products of matrices
+PRODUCTS: tuple[str, ...] = ()
+
+
+def compiled(arch: int) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "tests.kernels.compile_triton", str(arch)]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    root = Path(__file__).parents[2]
+    result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("arch", SHARED_MEMORY)
+def test_kernels_fit_a_gpu(arch: int) -> None:
+    kernels = compiled(arch)
+    assert kernels
+    for kernel in kernels:
+        assert kernel["shared"] <= SHARED_MEMORY[arch], kernel
+        assert kernel["spilled"] <= 32, kernel
+        assert bool(kernel["products"]) == (kernel["name"] in PRODUCTS), kernel

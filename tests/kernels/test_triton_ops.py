@@ -1,0 +1,64 @@
+"""The Triton kernels against the reference in fp64: values, gradients and changed states.
+
+On a GPU where there is one, else in Triton's interpreter.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from cobra.kernels import ops, triton
+from cobra.kernels.dispatch import BACKENDS, use_backend
+from tests.kernels.cases import SEQUENCES, STEPS, Case, assert_near, each, floating, run
+
+pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+LENGTHS = (0, 1, 63, 64, 65, 129)
+BACKEND = next(backend for backend in BACKENDS if backend.name == "triton")
+WRITTEN = [case for case in SEQUENCES + STEPS if triton.unavailable() is None and BACKEND.find(case.op)]
+
+
+@pytest.fixture(autouse=True)
+def poisoned() -> Iterator[None]:
+    """Triton or an error, and results that start as NaN."""
+    torch.use_deterministic_algorithms(True)
+    with use_backend("triton"):
+        yield
+    torch.use_deterministic_algorithms(False)
+
+
+def placed(inputs: dict) -> dict:
+    return {name: x.to(DEVICE) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+
+
+def with_gradients(inputs: dict) -> dict:
+    return inputs | {name: inputs[name].requires_grad_() for name in floating(inputs)}
+
+
+def both(case: Case, inputs: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Results on Triton, and those that the specification gives in fp64."""
+    exact, given = each(inputs, Tensor.double), placed(each(inputs, Tensor.clone))
+    if case in SEQUENCES:
+        exact, given = with_gradients(exact), with_gradients(given)
+    actual = run(getattr(ops, case.op), case, given)
+    return {name: value.cpu() for name, value in actual.items()}, run(case.spec, case, exact)
+
+
+@pytest.mark.parametrize(
+    ("case", "length"),
+    [(case, length) for case in WRITTEN for length in (LENGTHS if case in SEQUENCES else (1,))],
+    ids=str,
+)
+def test_values_and_gradients_are_the_references(case: Case, length: int) -> None:
+    assert_near(*both(case, case.make(length)), 2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", WRITTEN, ids=str)
+def test_half_precision_is_computed_in_fp32(case: Case, dtype: torch.dtype) -> None:
+    actual, expected = both(case, each(case.make(65), lambda x: x.to(dtype)))
+    assert actual["y"].dtype == dtype
+    assert_near(actual, expected, 1.5e-2)
