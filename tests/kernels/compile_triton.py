@@ -1,7 +1,7 @@
 """Kernels compiled for GPUs that are not here, at the shapes of published models.
 
-`python -m tests.kernels.compile_triton ARCH [OP ...]` prints a JSON list of what the compiler made of them, in
-a process of its own: under TRITON_INTERPRET, which the other tests set, nothing is compiled.
+`python -m tests.kernels.compile_triton ARCH [OP ...]` prints a JSON list of what the compiler made of them,
+in a process of its own: under TRITON_INTERPRET, which the other tests set, nothing is compiled.
 """
 
 import inspect
