@@ -37,8 +37,9 @@ def add_benches(subjects: Any) -> None:
     _add_models(prefill)
     _add_lengths(prefill, "--lengths", _LENGTHS, "tokens of a prompt", 1)
     prefill.set_defaults(bench=_prefill)
-    kernels = subjects.add_parser("kernels", help="CPU kernels beside their peers and the machine's ceilings")
+    kernels = subjects.add_parser("kernels", help="our kernels beside their peers and the machine's ceilings")
     _add_run(kernels)
+    kernels.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     kernels.add_argument("--quick", action="store_true", help="small sizes: tries the bench, judges nothing")
     kernels.add_argument("--no-peers", action="store_true", help="leave transformers and torch's own out")
     kernels.add_argument(
@@ -167,7 +168,13 @@ def _kernels(options: argparse.Namespace) -> None:
     from cobra.bench.op_bench import bench_kernels
 
     bench_kernels(
-        options.out, options.repeats, options.threads, options.quick, not options.no_peers, options.only
+        options.out,
+        options.repeats,
+        options.threads,
+        options.quick,
+        not options.no_peers,
+        options.only,
+        options.device,
     )
 
 

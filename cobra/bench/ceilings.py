@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cobra.bench.timing.case import Case, Stopwatch
+from cobra.bench.timing.case import Case, Stopwatch, dtype_of
 from cobra.bench.timing.sample import Measurement, Runner, Sample
 from cobra.kernels import huge_pages
 
@@ -17,9 +17,9 @@ def bandwidth(mebibytes: int, device: str) -> Measurement:
     return Measurement(MACHINE, "read", {"mebibytes": mebibytes, "device": device})
 
 
-def product_rate(size: int) -> Measurement:
-    """Operations a second of a square matrix product in fp32."""
-    return Measurement(MACHINE, "gemm", {"size": size})
+def product_rate(size: int, device: str = "cpu", dtype: str = "float32") -> Measurement:
+    """Operations a second of a square matrix product."""
+    return Measurement(MACHINE, "gemm", {"size": size, "device": device, "dtype": dtype})
 
 
 def read(mebibytes: int, device: str) -> Case:
@@ -28,10 +28,10 @@ def read(mebibytes: int, device: str) -> Case:
     return _settled(data.sum, device, data.nbytes)
 
 
-def gemm(size: int) -> Case:
+def gemm(size: int, device: str, dtype: str) -> Case:
     """A square matrix product of `size`, a multiply-add counted as two."""
-    a, b = torch.randn(2, size, size).unbind()
-    return _settled(lambda: a @ b, "cpu", 2 * size**3)
+    a, b = torch.randn(2, size, size, device=device).to(dtype_of(dtype)).unbind()
+    return _settled(lambda: a @ b, device, 2 * size**3)
 
 
 def _settled(call: Callable[[], Any], device: str, amount: float) -> Case:

@@ -24,7 +24,7 @@ def linear_cycle(
         dtype: of the activations.
         group: inputs that share a scale, where 4 bits are asked for.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     x = torch.randn(length, width, generator=generator).to(dtype_of(dtype))
     weight = 0.02 * torch.randn(rows, width, generator=generator)
     pack, multiply = _LINEARS[op]

@@ -57,16 +57,27 @@ class Operator:
 
 OURS = Peer("cpu", Runner("cpu", "cobra.bench.op_cases", backend="cpu"))
 REFERENCE = Peer("reference", replace(OURS.runner, name="reference", backend="reference"))
+# by device; on a GPU beside plain PyTorch and, where it is installed, upstream's kernels
+TRITON, TORCH, UPSTREAM = (
+    Peer(name, replace(OURS.runner, name=name, backend=name, device="cuda"))
+    for name in ("triton", "torch", "mamba_ssm")
+)
 TRANSFORMERS = Peer("transformers", Runner("transformers", "cobra.bench.transformers_cases"))
 # the faster one is the honest baseline: published configurations ask for 256, a CPU likes less
 SMALL_CHUNKS = replace(TRANSFORMERS, name="transformers, chunks of 64", arguments={"chunk_size": 64})
-_LETTERS = {"heads": "H", "head_dim": "P", "d_state": "N", "channels": "D", "dt_rank": "R"}
+_LETTERS = {"batch": "B", "heads": "H", "head_dim": "P", "d_state": "N", "channels": "D", "dt_rank": "R"}
 _LETTERS |= {"rows": "rows ", "width": "D"}
 _SHORT = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 def bench_kernels(
-    out: Path, repeats: int, threads: int, quick: bool = False, peers: bool = True, words: Sequence[str] = ()
+    out: Path,
+    repeats: int,
+    threads: int,
+    quick: bool = False,
+    peers: bool = True,
+    words: Sequence[str] = (),
+    device: str = "cpu",
 ) -> None:
     """Measure the operators and write the reports to `out`.
 
@@ -77,17 +88,20 @@ def bench_kernels(
         quick: small sizes, to try the bench; the values mean nothing.
         peers: whether transformers' and torch's own ways are measured, too.
         words: only operators whose name in the report has one of these; empty for all.
+        device: cpu or cuda.
 
     Raises:
         ValueError: where no operator has one.
     """
     levels = [] if library.unavailable() else library.levels()
-    groups = plan(quick, levels, peers)
+    groups = plan(quick, levels, peers) if device == "cpu" else gpu_plan(quick, peers)
     chosen = [group for group in groups if not words or any(word in group.title for word in words)]
     if not chosen:
         names = ", ".join(dict.fromkeys(group.title.split()[0] for group in groups))
         raise ValueError(f"no operator has {' or '.join(words)} in its name: there are {names}")
-    run(Plan("kernels", chosen, {"device": "cpu", "quick": quick}), threads, repeats, out)
+    ours = OURS if device == "cpu" else TRITON
+    about = {"device": device, "quick": quick, "ours": ours.name}
+    run(Plan("kernels", chosen, about), threads, repeats, out)
 
 
 def plan(quick: bool, levels: Sequence[str], peers: bool = True) -> list[Group]:
@@ -109,6 +123,51 @@ def plan(quick: bool, levels: Sequence[str], peers: bool = True) -> list[Group]:
         for title, parts in _rows(operator, [OURS, *others, *slower]):
             groups.append(Group(title, parts, ceilings))
     return groups
+
+
+def gpu_plan(quick: bool, peers: bool = True) -> list[Group]:
+    """The same on a GPU: the layers of Mamba and Mamba-2 2.7b, batch 1 and 8.
+
+    Args:
+        quick: small sizes.
+        peers: whether plain PyTorch and mamba_ssm are measured, too.
+    """
+    groups = []
+    for operator in _gpu_operators(quick):
+        for title, parts in _rows(operator, [TRITON, *(operator.peers if peers else ())]):
+            dtype = parts[0].arguments["dtype"]
+            ceilings = {
+                "bandwidth": bandwidth(16 if quick else 4096, "cuda"),
+                "product_rate": product_rate(256 if quick else 8192, "cuda", dtype),
+            }
+            groups.append(Group(title, parts, ceilings))
+    return groups
+
+
+def _gpu_operators(quick: bool) -> Iterator[Operator]:
+    """Operators at the sizes of a layer of Mamba and Mamba-2 2.7b, or small ones."""
+    lengths, inner = ([128], 256) if quick else ([512, 1024, 2048, 4096], 5120)
+    half, both, all_peers = ["bfloat16"], (False, True), (TORCH, UPSTREAM)
+    for batch in (1, 8):
+        mamba2 = {"batch": batch, "heads": inner // 64, "head_dim": 64, "d_state": 128}
+        yield Operator("ssd_chunk_scan", mamba2, lengths, all_peers, half, both)
+        mamba = {"batch": batch, "channels": inner, "d_state": 16}
+        yield Operator("selective_scan", mamba, lengths[-2:], all_peers, half, both)
+    longest = lengths[-1:]
+    yield Operator("causal_conv1d", {"channels": inner + 256}, longest, all_peers, half, both)
+    yield Operator("rms_norm", {"width": inner // 2}, longest, all_peers, half, both)
+    yield Operator("add_rms_norm", {"width": inner // 2}, longest, all_peers, half)
+    yield Operator("rms_norm_gated", {"width": inner}, longest, all_peers, half, both)
+    for batch in (1, 16):
+        heads = {"heads": inner // 64, "head_dim": 64, "d_state": 128}
+        yield Operator("selective_state_update", heads, [batch], all_peers, half)
+        yield Operator("mamba2_step", heads, [batch], [TORCH], half)
+        channels = {"channels": inner, "d_state": 16, "dt_rank": inner // 32}
+        yield Operator("mamba_step", channels, [batch], [TORCH], half)
+    shape = {"rows": inner, "width": inner // 2, "mebibytes": 16 if quick else 4096}
+    for op in ("linear_bf16", "linear_w8", "linear_w4"):
+        peers = [Peer("torch", TORCH.runner, {"op": "torch_bf16"})] if op == "linear_bf16" else []
+        yield Operator("linear_cycle", {"op": op, **shape}, [1, 4, 16], peers, half)
 
 
 def _rows(operator: Operator, peers: Sequence[Peer]) -> Iterator[tuple[str, list[Measurement]]]:

@@ -12,11 +12,11 @@ from cobra.kernels import ops
 
 
 def ssd_chunk_scan(
-    length: int, heads: int, head_dim: int, d_state: int, dtype: str, backward: bool = False
+    length: int, heads: int, head_dim: int, d_state: int, dtype: str, backward: bool = False, batch: int = 1
 ) -> Case:
     """Mamba-2's scan with D, dt_bias and softplus."""
-    inputs = ssd_inputs(length, heads, head_dim, d_state, dtype)
-    flops = ssd_flops(length, heads * head_dim, d_state)
+    inputs = ssd_inputs(length, heads, head_dim, d_state, dtype, batch)
+    flops = batch * ssd_flops(length, heads * head_dim, d_state)
     return op_case(ops.ssd_chunk_scan, inputs, backward, {"step_flops": flops}, dt_softplus=True)
 
 
@@ -29,10 +29,12 @@ def ssd_flops(length: int, inner: int, d_state: int, groups: int = 1, chunk: int
     return inside + 4 * length * d_state * inner + 2 * inner * d_state * -(-length // chunk)
 
 
-def selective_scan(length: int, channels: int, d_state: int, dtype: str, backward: bool = False) -> Case:
+def selective_scan(
+    length: int, channels: int, d_state: int, dtype: str, backward: bool = False, batch: int = 1
+) -> Case:
     """Mamba-1's scan with D, the gate, delta_bias and softplus."""
-    inputs = selective_inputs(length, channels, d_state, dtype)
-    inputs |= {name: inputs[name].unsqueeze(2) for name in ("B", "C")}  # (1, L, 1, N)
+    inputs = selective_inputs(length, channels, d_state, dtype, batch)
+    inputs |= {name: inputs[name].unsqueeze(2) for name in ("B", "C")}  # (B, L, 1, N)
     return op_case(ops.selective_scan, inputs, backward, delta_softplus=True)
 
 
@@ -136,23 +138,26 @@ def op_case(
 
 def normal(*shape: int, dtype: str = "float32", seed: int = 0) -> Tensor:
     """Normal random numbers."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype_of(dtype))
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
+    return torch.randn(*shape, generator=generator).to(dtype_of(dtype))
 
 
-def ssd_inputs(length: int, heads: int, head_dim: int, d_state: int, dtype: str) -> dict[str, Tensor]:
+def ssd_inputs(
+    length: int, heads: int, head_dim: int, d_state: int, dtype: str, batch: int = 1
+) -> dict[str, Tensor]:
     """x, B and C as a trained Mamba-2's projection gives them, dt before its bias and softplus.
 
-    x (1, L, H, P), dt (1, L, H), A (H), B and C (1, L, 1, N), D and dt_bias (H). x, dt, B and C are views of
+    x (B, L, H, P), dt (B, L, H), A (H), B and C (B, L, 1, N), D and dt_bias (H). x, dt, B and C are views of
     one projection, as in the model.
     """
     inner = heads * head_dim
     widths = (inner, d_state, d_state, heads)
-    x, B, C, dt = normal(1, length, sum(widths), dtype=dtype).split(widths, dim=-1)
+    x, B, C, dt = normal(batch, length, sum(widths), dtype=dtype).split(widths, dim=-1)
     return {
-        "x": x.unflatten(-1, (heads, head_dim)),  # (1, L, H, P)
+        "x": x.unflatten(-1, (heads, head_dim)),  # (B, L, H, P)
         "dt": dt,
         "A": -torch.linspace(1, 16, heads),
-        "B": B.unflatten(-1, (1, d_state)),  # (1, L, 1, N)
+        "B": B.unflatten(-1, (1, d_state)),  # (B, L, 1, N)
         "C": C.unflatten(-1, (1, d_state)),
         "D": torch.ones(heads),
         # dt of about 0.02, the middle of the published range
@@ -160,11 +165,13 @@ def ssd_inputs(length: int, heads: int, head_dim: int, d_state: int, dtype: str)
     }
 
 
-def selective_inputs(length: int, channels: int, d_state: int, dtype: str) -> dict[str, Tensor]:
-    """u, delta and z (1, L, D), A (D, N), B and C (1, L, N), D and delta_bias (D)."""
+def selective_inputs(
+    length: int, channels: int, d_state: int, dtype: str, batch: int = 1
+) -> dict[str, Tensor]:
+    """u, delta and z (B, L, D), A (D, N), B and C (B, L, N), D and delta_bias (D)."""
     widths = {"u": channels, "delta": channels, "B": d_state, "C": d_state, "z": channels}
     tokens = {
-        name: normal(1, length, width, dtype=dtype, seed=seed)
+        name: normal(batch, length, width, dtype=dtype, seed=seed)
         for seed, (name, width) in enumerate(widths.items())
     }
     return {

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from cobra.bench.rates import STAGES, Entry, bound, labels, lengths, measured, operators, rate, seconds
-from cobra.bench.tables import operator_head, short
+from cobra.bench.tables import operator_head, ours_of, short
 
 Report = Mapping[str, Any]
 _STAGE_COLORS = ("#8c959f", "#d4a72c", "#54aeff", "#0969da")
@@ -129,21 +129,21 @@ def _draw_operators(report: Report, axes: Axes) -> None:
             label = "_" if name in named else label
             axes.barh(y, speed[name] - 1, left=1, height=height, color=colors[name], label=label)
             named.add(name)
-            if name == "cpu":
+            if name == ours_of(report):
                 _say(axes, f"{speed[name]:.3g}×", max(speed[name], 1), y)
     _name_rows(axes, [f"{op} at {length:,}" for op, length in speeds])
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.12)
-    axes.set(xlabel="times as fast as plain torch: the reference, or torch's own linear", title="operators")
+    axes.set(xlabel="times as fast as plain torch", title="operators")
     _legend(axes)
 
 
 def _speeds(entries: Mapping[str, Entry], basis: str) -> dict[str, float]:
     """How many times as fast as plain torch everyone else is; empty where that is missing."""
     times = {name: statistics.median(seconds(entry, basis)) for name, entry in entries.items()}
-    plain = times.pop("reference", None) or times.pop("torch", None)
+    plain = times.pop("torch", None) or times.pop("reference", None)
     return {name: plain / time for name, time in times.items()} if plain else {}
 
 

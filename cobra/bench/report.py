@@ -65,17 +65,19 @@ def _machine(report: Report) -> str:
     cores = f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} thread(s)"
     basis = "CPU time of the process" if report["basis"] == "cpu" else "wall time"
     versions = f"torch {machine['torch']}, transformers {machine['transformers']}"
-    level = machine["isa"] or f"none, {machine['native_library']}"
+    level = f"native library: level {machine['isa'] or 'none, ' + machine['native_library']}"
+    if settings["device"] != "cpu":
+        level = f"triton {machine['triton']}"
     lines = [
         f"{machine.get('gpu') or cores}; {machine['when']}; load average before → after: {load}",
-        f"{versions}, native library: level {level}",
+        f"{versions}, {level}",
         *_what(report),
         f"by {basis}; median (least – most) of {settings['repeats']} repeats, {_turn(report)}, "
         "after a warm-up",
     ]
     for ceiling, name, unit in (
         ("bandwidth", "read bandwidth", "GB"),
-        ("product_rate", "fp32 product", "GFLOP"),
+        ("product_rate", "matrix product", "GFLOP"),
     ):
         values = [
             value / 1e9 for e in measured(report) for value in e.get(ceiling, {}).get(report["basis"], [])

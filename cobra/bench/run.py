@@ -43,12 +43,19 @@ def run(plan: Plan, threads: int, repeats: int, out: Path) -> None:
             the clock.
         repeats: of everything, in turn with the others of its group.
         out: made if missing.
+
+    Raises:
+        ValueError: where its device is not on this machine.
     """
-    out.mkdir(parents=True, exist_ok=True)
     console = Console()
     load = os.getloadavg()
     with Workers(threads) as workers:
         about = workers.about(MACHINE)
+        if plan.settings["device"] != "cpu" and about["gpu"] is None:
+            raise ValueError(
+                f"there is no {plan.settings['device']} device here, or torch {about['torch']} is built "
+                "without it: measure on --device cpu"
+            )
         entries = [
             entry
             for group, bar in with_progress(plan.groups, console)
@@ -66,6 +73,7 @@ def run(plan: Plan, threads: int, repeats: int, out: Path) -> None:
         "weights": "random",
         "measurements": [*entries, *plan.missing],
     }
+    out.mkdir(parents=True, exist_ok=True)
     write_json(report, out / f"{plan.kind}.json")
     (out / f"{plan.kind}.md").write_text(markdown(report), encoding="utf-8")
     draw(report, out / f"{plan.kind}.png")

@@ -56,7 +56,8 @@ over the bytes of a step (weights, and the state at that context)."""
 _OPERATOR_LEGEND = """\
 Columns: who runs it, our kernels at the machine's best level first. Cells: a call, in ms or µs; `linear_…` go
 through more weights than a cache holds. %: share of the bound, which is what the operator's FLOPs take at the
-rate of an fp32 product, or the bytes of the weights at the read bandwidth. ×: times as long as ours."""
+rate of a product (on a CPU in fp32, on a GPU in the row's dtype), or the bytes of the weights at the read
+bandwidth. ×: times as long as ours."""
 
 _MEMORY = "## Memory\n\nMB that a call with gradients takes: how far the process grew."
 
@@ -134,18 +135,20 @@ def _operator_summary(report: Report) -> str:
     basis = report["basis"]
     rows = []
     for (op, length), entries in operators(report).items():
-        ours = entries.get("cpu")
+        ours = entries.get(ours_of(report))
         peers = [entry for entry in entries.values() if entry["peer"]]
         best = min(peers, key=lambda entry: statistics.median(seconds(entry, basis)), default=None)
         cells = [_operator_cell(entry, ours, basis) if entry else "" for entry in (ours, best)]
         rows.append([op, f"{length:,}", *cells, best["runner"] if best else ""])
-    return table(["operator", "tokens", operator_head(report, "cpu"), "fastest other", ""], rows)
+    head = operator_head(report, ours_of(report))
+    return table(["operator", "tokens", head, "fastest other", ""], rows)
 
 
 def _operator_columns(report: Report, cell: Callable[[Entry, Entry | None], str]) -> str:
     """What `cell` says of an entry beside ours in its row; rows and columns of nothing are left out."""
+    us = ours_of(report)
     found = {
-        row: {name: text for name, entry in entries.items() if (text := cell(entry, entries.get("cpu")))}
+        row: {name: text for name, entry in entries.items() if (text := cell(entry, entries.get(us)))}
         for row, entries in operators(report).items()
     }
     names = list(dict.fromkeys(name for cells in found.values() for name in cells))
@@ -155,6 +158,11 @@ def _operator_columns(report: Report, cell: Callable[[Entry, Entry | None], str]
         if cells
     ]
     return table(["operator", "tokens", *(operator_head(report, name) for name in names)], rows)
+
+
+def ours_of(report: Report) -> str:
+    """The runner of our kernels on the report's device."""
+    return report["settings"].get("ours", "cpu")
 
 
 def operator_head(report: Report, name: str) -> str:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from cobra.bench import llama_cases, op_cases, torch_cases
-from cobra.bench.op_bench import TRANSFORMERS, plan
+from cobra.bench.op_bench import OURS, gpu_plan, plan
 from cobra.bench.subjects import Subject
 from cobra.bench.systems.contexts import state_at
+from cobra.bench.timing.interleave import Group
 from cobra.config.build import build_on_meta
 from cobra.kernels import cpu
 from cobra.kernels.cpu.replay import Replay
@@ -149,8 +150,9 @@ def test_the_flops_of_a_scan_follow_its_length() -> None:
     assert op_cases.ssd_flops(64, 256, 128) == expected
 
 
-def test_every_operator_runs_at_its_sizes_with_every_pass() -> None:
-    parts = [part for group in plan(True, []) for part in group.parts if part.runner != TRANSFORMERS.runner]
+@pytest.mark.parametrize("groups", [plan(True, []), gpu_plan(True)], ids=["cpu", "cuda"])
+def test_every_operator_runs_at_its_sizes_with_every_pass(groups: list[Group]) -> None:
+    parts = [part for group in groups for part in group.parts if part.runner.cases == OURS.runner.cases]
     assert {part.case for part in parts} == set(op_cases.CASES)
     for part in parts:
         shorter = {"length": 5, "mebibytes": 1, "rows": 64, "width": 128}

@@ -91,6 +91,7 @@ def test_an_operator_is_shown_beside_the_others_and_its_bound() -> None:
         "kind": "kernels",
         "basis": "wall",
         "machine": {"isa": "avx512"},
+        "settings": {},
         "measurements": [
             operator("cpu", 0.002, step_flops=2e6),
             operator("transformers", 0.05),

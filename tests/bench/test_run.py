@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+import torch
 
 from cobra.bench import ceilings, model_bench, op_bench, op_cases, subjects, torch_cases
 from cobra.bench import run as running
@@ -134,6 +135,14 @@ def test_words_that_name_no_operator_are_answered_with_those_that_there_are(
 ) -> None:
     with pytest.raises(ValueError, match=r"no operator has nonsense.*ssd_chunk_scan.*linear_w4"):
         bench("kernels", "--quick", "--only", "nonsense", "--out", str(tmp_path))
+
+
+def test_a_gpu_that_is_not_here_is_refused(tmp_path: Path, bench: Any) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ValueError, match=r"no cuda device here.*--device cpu"):
+        bench("kernels", "--quick", "--device", "cuda", "--out", str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("words", [["kernels"], ["decode", "--models", "mamba2-130m"]])

@@ -22,7 +22,12 @@ def test_a_call_that_times_itself_is_made_once() -> None:
 
 def test_a_worker_answers_with_seconds_and_memory() -> None:
     worker = Worker(CASES)
-    request = {"do": "prepare", "key": "k", "case": "gemm", "arguments": {"size": 64}}
+    request = {
+        "do": "prepare",
+        "key": "k",
+        "case": "gemm",
+        "arguments": {"size": 64, "device": "cpu", "dtype": "float32"},
+    }
     prepared = worker.answer(request)
     assert prepared["about"]["amount"] == 2 * 64**3
     assert json.loads(json.dumps(prepared)) == worker.answer(request), "it is prepared once"

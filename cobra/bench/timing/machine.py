@@ -4,6 +4,7 @@ import os
 import platform
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def about() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "transformers": version("transformers"),
         "torch": torch.__version__,
+        "triton": version("triton") if find_spec("triton") else None,
         "threads": torch.get_num_threads(),
         "isa": None if reason else library.level(),
         "native_library": reason or "ok",

@@ -15,12 +15,14 @@ class Runner:
         cases: the module that defines its cases.
         backend: `COBRA_BACKEND` of the process; empty leaves the choice to the dispatch.
         isa: `COBRA_ISA` of the process; empty takes the fastest level.
+        device: where its cases make their tensors, unless they are told.
     """
 
     name: str
     cases: str
     backend: str = ""
     isa: str = ""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,13 @@ looked up in the table of the module that the command line names: nothing that a
 import importlib
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from cobra.bench.timing.case import Case
+from cobra.bench.timing.case import Case, Stopwatch
 from cobra.bench.timing.machine import about
 from cobra.bench.timing.memory import peak_bytes
 from cobra.bench.timing.sample import Prepared, Sample
@@ -76,21 +75,24 @@ class Worker:
 
 
 def clock(run: Callable[[], object], calls: int) -> Sample:
-    """Seconds of a call, averaged over some; its own, of one call, where it returns them."""
-    cpu, wall = time.process_time(), time.perf_counter()
+    """Seconds of a call, averaged over some, a GPU's work included; its own, of one, where it tells them."""
+    watch = Stopwatch(str(torch.get_default_device()))
     for _ in range(calls):
         result = run()
         if isinstance(result, Sample):
             return result
-    return Sample((time.process_time() - cpu) / calls, (time.perf_counter() - wall) / calls)
+    watch.mark("calls")
+    total = watch.sample()
+    return Sample(total.cpu / calls, total.wall / calls)
 
 
 def main() -> None:
     """Answer until stdin ends."""
-    module, threads = sys.argv[1], int(sys.argv[2])
+    module, threads, device = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     if module not in _MODULES:
         raise SystemExit(f"{module} holds no cases: name one of {', '.join(_MODULES)}")
     torch.set_num_threads(threads)
+    torch.set_default_device(device)
     worker = Worker(importlib.import_module(module).CASES)
     # libraries print to stdout: keep the channel for answers
     channel, sys.stdout = sys.stdout, sys.stderr

@@ -93,7 +93,7 @@ def _start(runner: Runner, threads: int) -> subprocess.Popen[str]:
         environment["COBRA_BACKEND"] = runner.backend
     if runner.isa:
         environment["COBRA_ISA"] = runner.isa
-    command = [sys.executable, "-m", "cobra.bench.timing.worker", runner.cases, str(threads)]
+    command = [sys.executable, "-m", "cobra.bench.timing.worker", runner.cases, str(threads), runner.device]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, encoding="utf-8"
     )
