@@ -3,11 +3,13 @@
 PYTHON ?= python3
 PRESET ?= full
 SEEDS ?= 1
+# what runs on a GPU's machine: this project's environment, or a Python that has torch and most of the rest already
+GPU_PYTHON ?= .venv/bin/python
 OUT ?= runs/$(if $(filter smoke,$(PRESET)),smoke,tiny)$(if $(filter-out 1,$(SEEDS)),-seeds)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-native check format clean
+.PHONY: help demo test test-slow test-native test-gpu bench-gpu check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +32,17 @@ test-slow: .venv/installed  ## slow, export and fault-injection tests
 
 test-native:  ## the C++ kernels under sanitizers, then for aarch64 under an emulator (LEVEL=avx2 for one ISA level alone)
 	tests/native/run.sh $(LEVEL)
+
+# With GPU_PYTHON nothing is installed; what that Python lacks lies in a folder on PYTHONPATH.
+on_gpu := PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(GPU_PYTHON)
+gpu_needs := $(if $(filter .venv/bin/python,$(GPU_PYTHON)),.venv/installed)
+
+test-gpu: $(gpu_needs)  ## the Triton kernels and what is marked gpu, on a GPU (GPU_PYTHON=python3 to install nothing)
+	$(on_gpu) -m pytest -p no:cacheprovider -m 'not slow' tests/kernels/test_triton*.py
+	$(on_gpu) -m pytest -p no:cacheprovider -m gpu tests
+
+bench-gpu: $(gpu_needs)  ## speed on a GPU, to docs/benchmarks/ and the GPU's name
+	GPU_PYTHON="$(GPU_PYTHON)" docs/benchmarks/gpu.sh
 
 check: .venv/installed  ## formatting, lint and types
 	$(BIN)/ruff format --check

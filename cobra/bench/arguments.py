@@ -37,6 +37,13 @@ def add_benches(subjects: Any) -> None:
     _add_models(prefill)
     _add_lengths(prefill, "--lengths", _LENGTHS, "tokens of a prompt", 1)
     prefill.set_defaults(bench=_prefill)
+    train = subjects.add_parser(
+        "train", help="tokens a second of training, and its share of the machine's rate"
+    )
+    _add_models(train)
+    _add_lengths(train, "--lengths", (512,), "tokens of text a picture", 2)
+    train.add_argument("--batch", type=whole(1), default=1, help="pictures of a step (default: 1)")
+    train.set_defaults(bench=_train)
     kernels = subjects.add_parser("kernels", help="our kernels beside their peers and the machine's ceilings")
     _add_run(kernels)
     kernels.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -139,6 +146,10 @@ def _decode(options: argparse.Namespace) -> None:
 
 def _prefill(options: argparse.Namespace) -> None:
     _run(options, "prefill", sorted(set(options.lengths)), "length")
+
+
+def _train(options: argparse.Namespace) -> None:
+    _run(options, "train", sorted(set(options.lengths)), "length", batch=options.batch)
 
 
 def _run(

@@ -12,6 +12,8 @@ from cobra.config.build import build_on_meta
 
 OURS, TRANSFORMERS, LLAMA = "torch", "transformers", "llama.cpp"
 RUNTIMES = (OURS, TRANSFORMERS, LLAMA)
+# cases of whole models, which see a picture
+SEEING = ("e2e", "train")
 _CASES = {
     OURS: "cobra.bench.torch_cases",
     TRANSFORMERS: "cobra.bench.transformers_cases",
@@ -56,7 +58,7 @@ class Point:
     """What every engine is measured at.
 
     Attributes:
-        case: e2e, decode or prefill.
+        case: e2e, decode, prefill or train.
         length: tokens before the first that is timed; of a prompt, its tokens.
         arguments: of the case.
     """
@@ -107,7 +109,7 @@ class Engine:
     def measurement(self, point: Point, batch: int) -> Measurement:
         """It at a point, among the engines of a batch."""
         tree: dict[str, Any] = {"lm": self.subject.lm}
-        if point.case == "e2e":
+        if point.case in SEEING:
             tree = {"vlm": self.subject.vlm}
         if self.runtime == LLAMA:
             tree = {}

@@ -1,15 +1,16 @@
-"""`cobra bench e2e|decode|prefill`: every engine at every point, as far as the memory allows."""
+"""`cobra bench e2e|decode|prefill|train`: every engine at every point, as far as the memory allows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cobra.bench.ceilings import bandwidth
-from cobra.bench.engines import LLAMA, Engine, Point, Settings, engines
+from cobra.bench.ceilings import bandwidth, product_rate
+from cobra.bench.engines import LLAMA, OURS, SEEING, Engine, Point, Settings, engines
 from cobra.bench.room import available, batches, needed
 from cobra.bench.run import Plan, run
 from cobra.bench.subjects import Subject
+from cobra.bench.timing.case import dtype_of
 from cobra.bench.timing.interleave import Group
 
 
@@ -19,11 +20,11 @@ def bench_models(
     """Measure the subjects at points of one case, and write the reports to `out`, named after it."""
     case = points[0].case
     alone = [subject.name for subject in subjects if subject.vlm is None]
-    if case == "e2e" and alone:
+    if case in SEEING and alone:
         raise ValueError(
             f"{', '.join(alone)}: a language model alone sees no picture; name a config, or use `decode`"
         )
-    if case != "e2e":
+    if case not in SEEING:
         subjects = [replace(subject, vlm=None) for subject in subjects]
     groups, missing = _groups(engines(subjects, settings), points, settings)
     about = {
@@ -31,6 +32,7 @@ def bench_models(
         "device": settings.device,
         "real_prefill": bool(points[0].arguments.get("real")),
         "new_tokens": points[0].arguments.get("new_tokens"),
+        "batch": points[0].arguments.get("batch", 1),
     }
     run(Plan(case, groups, about, missing), settings.threads, repeats, out)
 
@@ -44,7 +46,7 @@ def _groups(
     # each engine, where it is measured, and the most memory that takes
     fitting: list[tuple[Engine, list[Point], float]] = []
     for engine in chosen:
-        sizes = {point.length: needed(engine, point.length) for point in points}
+        sizes = {point.length: _size(engine, point, settings) for point in points}
         reasons = {
             p.length: engine.missing or _refusal(engine, p.case, sizes[p.length], room) for p in points
         }
@@ -70,13 +72,24 @@ def _batch(
         parts = [engine.measurement(point, number) for engine, where in members if point in where]
         ends = [engine.runner for engine, _ in members] if point is points[-1] else []
         ceilings = {"bandwidth": bandwidth(settings.read_mebibytes, settings.device)}
+        if point.case == "train":
+            size = 2048 if settings.device == "cpu" else 8192
+            ceilings = {"product_rate": product_rate(size, settings.device, settings.dtype)}
         groups.append(Group(f"{point.case} {point.length or ''}", parts, ceilings, ends))
     return groups
+
+
+def _size(engine: Engine, point: Point, settings: Settings) -> float:
+    size = needed(engine, point.length)
+    # fp32 weights, gradients and AdamW's two states; activations are not foreseen
+    return size * 16 / dtype_of(settings.dtype).itemsize if point.case == "train" else size
 
 
 def _refusal(engine: Engine, case: str, size: float, room: float) -> str:
     if engine.runtime == LLAMA and case == "e2e":
         return "llama-bench measures language models alone: use `decode` and `prefill`"
+    if engine.runtime != OURS and case == "train":
+        return "only our own models are trained here: leave --runtime at torch"
     if size > room:
         return f"needs {size / 1e9:.1f} GB of memory, {max(room, 0) / 1e9:.1f} GB are free"
     return ""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cobra.bench.ceilings import bandwidth, product_rate
+from cobra.bench.room import check_device
 from cobra.bench.run import Plan, run
 from cobra.bench.timing.interleave import Group
 from cobra.bench.timing.sample import Measurement, Runner
@@ -91,8 +92,9 @@ def bench_kernels(
         device: cpu or cuda.
 
     Raises:
-        ValueError: where no operator has one.
+        ValueError: where no operator has one, or the device is not on this machine.
     """
+    check_device(device)
     levels = [] if library.unavailable() else library.levels()
     groups = plan(quick, levels, peers) if device == "cpu" else gpu_plan(quick, peers)
     chosen = [group for group in groups if not words or any(word in group.title for word in words)]

@@ -111,7 +111,7 @@ def _draw_one_length(report: Report, axes: Axes) -> None:
 def _title(report: Report) -> str:
     if report["kind"] == "decode":
         return "decoding after a context (dashed: reading at the rate of torch's sum)"
-    return "reading a prompt"
+    return "a step of training" if report["kind"] == "train" else "reading a prompt"
 
 
 def _draw_operators(report: Report, axes: Axes) -> None:
@@ -169,7 +169,9 @@ def _draw_lengths(report: Report, axes: Axes) -> None:
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.set(
-        xlabel="tokens of context" if report["kind"] == "decode" else "tokens of the prompt",
+        xlabel={"decode": "tokens of context", "train": "tokens of text"}.get(
+            report["kind"], "tokens of the prompt"
+        ),
         ylabel="tokens a second",
         title=_title(report),
     )

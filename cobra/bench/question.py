@@ -49,11 +49,11 @@ class Question:
         places = torch.full_like(text[:, :1], IMAGE_ID).expand(1, self.image_tokens)
         self.ids: Tensor = torch.cat([places, text], 1)
 
-    def pictures(self) -> Pictures:
-        """From the bytes of the picture to the encoder's pixels, a batch of one."""
+    def pictures(self, count: int = 1) -> Pictures:
+        """From the bytes of the picture to the encoder's pixels, a batch of as many."""
         picture = self.transform(load_rgb(self.picture))
         # the ids were made for it
-        return Pictures.stack([picture], checked=True).map(lambda pixels: pixels.to(self.device))
+        return Pictures.stack([picture] * count, checked=True).map(lambda pixels: pixels.to(self.device))
 
 
 def _picture_bytes() -> bytes:

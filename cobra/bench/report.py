@@ -16,6 +16,7 @@ _TITLES = {
     "e2e": "One picture, one question, 256 tokens",
     "decode": "Decoding after a context",
     "prefill": "Reading a prompt",
+    "train": "A step of training",
     "kernels": "Operators",
 }
 
@@ -93,6 +94,8 @@ def _what(report: Report) -> list[str]:
     if report["kind"] == "kernels":
         return ["**Quick sizes: the values mean nothing**"] if settings["quick"] else []
     true = "**Random weights of true size**: they show speed, not answers"
+    if report["kind"] == "train":
+        return [true, f"autocast {settings['dtype']} over fp32 weights, AdamW, batch {settings['batch']}"]
     return [true, f"activations {settings['dtype']}, batch 1, greedy"]
 
 

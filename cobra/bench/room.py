@@ -45,9 +45,14 @@ def available(device: str) -> float:
     Raises:
         ValueError: where the device is not on this machine.
     """
+    check_device(device)
+    return 0.9 * (float(torch.cuda.mem_get_info()[0]) if device == "cuda" else _free())
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not on this machine, with a ValueError."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch sees no GPU on this machine")
-    return 0.9 * (float(torch.cuda.mem_get_info()[0]) if device == "cuda" else _free())
 
 
 def batches(sizes: Sequence[float], room: float) -> list[list[int]]:

@@ -22,7 +22,7 @@ class Plan:
     """What is to be measured.
 
     Attributes:
-        kind: of the report: e2e, decode, prefill or kernels.
+        kind: of the report: e2e, decode, prefill, train or kernels.
         groups: one after the other.
         settings: of them all, for the report; `device` is one.
         missing: entries of what cannot be measured, with the reason.
@@ -43,19 +43,11 @@ def run(plan: Plan, threads: int, repeats: int, out: Path) -> None:
             the clock.
         repeats: of everything, in turn with the others of its group.
         out: made if missing.
-
-    Raises:
-        ValueError: where its device is not on this machine.
     """
     console = Console()
     load = os.getloadavg()
     with Workers(threads) as workers:
         about = workers.about(MACHINE)
-        if plan.settings["device"] != "cpu" and about["gpu"] is None:
-            raise ValueError(
-                f"there is no {plan.settings['device']} device here, or torch {about['torch']} is built "
-                "without it: measure on --device cpu"
-            )
         entries = [
             entry
             for group, bar in with_progress(plan.groups, console)

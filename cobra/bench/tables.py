@@ -49,9 +49,13 @@ first new token; *tok/s*: new tokens over the total, as the papers count; *of bo
 bytes of a step (weights and state) over the read bandwidth measured in between; *second question*: to its
 first token, picture and first answer already read; *peak*: of the whole process."""
 _PREFILL_LEGEND = "Columns: tokens of the prompt."
+_TRAIN_LEGEND = """\
+Columns: tokens of text a picture; those of the picture count, too. %: operations of the model (those that are
+repeated for checkpointing do not count) as a share of the rate of a matrix product measured in between."""
 _DECODE_LEGEND = """\
 Columns: tokens of context, {context}; %: share of the bound, which is the read bandwidth measured in between
 over the bytes of a step (weights, and the state at that context)."""
+_LEGENDS = {"prefill": _PREFILL_LEGEND, "train": _TRAIN_LEGEND}
 
 _OPERATOR_LEGEND = """\
 Columns: who runs it, our kernels at the machine's best level first. Cells: a call, in ms or µs; `linear_…` go
@@ -99,8 +103,8 @@ def length_table(report: Report) -> str:
 
 
 def _length_legend(report: Report) -> str:
-    if report["kind"] == "prefill":
-        return _PREFILL_LEGEND
+    if report["kind"] in _LEGENDS:
+        return _LEGENDS[report["kind"]]
     real = report["settings"]["real_prefill"]
     context = "read for real" if real else "random keys, values and states in its place"
     return _DECODE_LEGEND.format(context=context)

@@ -15,6 +15,7 @@ from cobra.bench.systems.contexts import state_at, state_bytes_of_step
 from cobra.bench.systems.flops import tensors_read
 from cobra.bench.timing.case import Case, Stopwatch, dtype_of
 from cobra.bench.timing.sample import Sample
+from cobra.bench.training import train
 from cobra.models.generate import decode as decoding
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.state import State
@@ -169,4 +170,4 @@ def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-CASES: dict[str, Callable[..., Case]] = {case.__name__: case for case in (e2e, decode, prefill)}
+CASES: dict[str, Callable[..., Case]] = {case.__name__: case for case in (e2e, decode, prefill, train)}

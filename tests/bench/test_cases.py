@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from cobra.bench import llama_cases, op_cases, torch_cases
 from cobra.bench.op_bench import OURS, gpu_plan, plan
+from cobra.bench.question import Question
 from cobra.bench.subjects import Subject
 from cobra.bench.systems.contexts import state_at
+from cobra.bench.systems.measure import CONTEXTS, measure
 from cobra.bench.timing.interleave import Group
+from cobra.bench.training import training_flops
 from cobra.config.build import build_on_meta
 from cobra.kernels import cpu
 from cobra.kernels.cpu.replay import Replay
@@ -164,3 +168,28 @@ def test_gradients_are_those_of_every_input() -> None:
     case = op_cases.rms_norm(3, 8, "bfloat16", backward=True)
     result: Any = case.run()
     assert [tuple(gradient.shape) for gradient in result] == [(3, 8), (8,)]
+
+
+def test_a_step_of_training_costs_what_torch_counts(demo: Subject) -> None:
+    """Matrix products of forward and backward, on a transformer, whose mixing torch counts, too."""
+    tree = copy.deepcopy(demo.vlm)
+    assert tree is not None
+    tree["init_args"]["lm"] = TINY.lm
+    model: Any = build_on_meta(tree).train()
+    model.vision.requires_grad_(False)
+    question = Question(model.vision.transform, model.num_image_tokens, "meta")
+    length, head = 2000, 2 * 512 * 32
+    ids = torch.cat([question.ids[:, : question.image_tokens], question.ids[:, -1:].expand(1, length)], 1)
+    # labels that are looked up are not on the meta device: all, but for the last
+    targets = torch.zeros(length - 1, dtype=torch.long, device="meta")
+
+    def step() -> None:
+        hidden = model(ids, question.pictures())[0, -length:-1]
+        torch.nn.functional.cross_entropy(model.lm.head(hidden), targets).backward()
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    system = measure("", tree)
+    # the formula's attention is that of the context that it was measured at
+    extra = 3 * (system.image_tokens + length) * 2 * 4 * (question.image_tokens + length - CONTEXTS[0]) * 32
+    assert training_flops(system, length, head) + extra == pytest.approx(counter.get_total_flops(), rel=0.05)

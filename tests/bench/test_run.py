@@ -13,6 +13,7 @@ from cobra.bench import ceilings, model_bench, op_bench, op_cases, subjects, tor
 from cobra.bench import run as running
 from cobra.bench.arguments import add_benches
 from cobra.bench.compare import comparison
+from cobra.bench.rates import share
 from cobra.bench.report import read_json
 from cobra.bench.subjects import Subject
 from cobra.bench.timing.machine import about
@@ -107,8 +108,20 @@ def test_both_precisions_of_a_state_are_in_one_report(tmp_path: Path, bench: Any
 
 
 def test_a_language_model_alone_sees_no_picture(tmp_path: Path, bench: Any) -> None:
-    with pytest.raises(ValueError, match="mamba2-130m: a language model alone sees no picture"):
-        bench("e2e", "--models", "mamba2-130m", "--out", str(tmp_path))
+    for case in ("e2e", "train"):
+        with pytest.raises(ValueError, match="mamba2-130m: a language model alone sees no picture"):
+            bench(case, "--models", "mamba2-130m", "--out", str(tmp_path))
+
+
+def test_training_is_measured_by_its_share_of_a_product(tmp_path: Path, bench: Any) -> None:
+    words = ["--models", "cobra_tiny", "--lengths", "4", "8", "--batch", "2", "--quant", "none", "int8"]
+    bench("train", *words, "--out", str(tmp_path))
+    entries = read_json(tmp_path / "train.json")["measurements"]
+    assert all("packed weights do not learn" in packed["missing"] for packed in entries[1::2])
+    for entry in entries[::2]:
+        assert entry["tokens"] == 2 * (16 + entry["length"])
+        assert 0 < share(entry, "cpu") < 1
+    assert "AdamW, batch 2" in (tmp_path / "train.md").read_text()
 
 
 def test_operators_write_reports_that_can_be_compared(
@@ -140,7 +153,7 @@ def test_words_that_name_no_operator_are_answered_with_those_that_there_are(
 def test_a_gpu_that_is_not_here_is_refused(tmp_path: Path, bench: Any) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(ValueError, match=r"no cuda device here.*--device cpu"):
+    with pytest.raises(ValueError, match="--device cuda: torch sees no GPU"):
         bench("kernels", "--quick", "--device", "cuda", "--out", str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
 
