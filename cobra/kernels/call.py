@@ -37,6 +37,11 @@ class Call:
         value = self._values[self._names.index(argument)]
         return None if value is None else value.shape
 
+    def dtypes(self, *arguments: str) -> list[torch.dtype]:
+        """Dtypes of the tensors among these arguments, without those that are absent."""
+        values = [self._values[self._names.index(argument)] for argument in arguments]
+        return [value.dtype for value in values if value is not None]
+
 
 @dataclass(frozen=True)
 class Limit:

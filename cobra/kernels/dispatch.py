@@ -67,6 +67,7 @@ class Backend:
         unavailable: why it cannot run on this machine, or None if it can.
         find: the function that runs an op, or None if it has none. Asked only if it can run.
         by_name: device types on which it runs only if it is asked for.
+        failure: why it cannot be loaded, or None if it can; loads it. Asked only where it may run.
         exports: whether it is plain PyTorch, which an exported graph may hold.
 
     Attributes:
@@ -79,6 +80,7 @@ class Backend:
     unavailable: Callable[[], str | None]
     find: Callable[[str], Function | None]
     by_name: tuple[str, ...] = ()
+    failure: Callable[[], str | None] = lambda: None
     exports: bool = False
     ops: dict[str, Implementation] = field(default_factory=dict, init=False)
 
@@ -107,6 +109,10 @@ class Backend:
             return f"takes {', '.join(map(str, self.dtypes))}, not {dtype}"
         if (reason := self.unavailable()) is not None:
             return reason
+        if device.type in self.by_name and asked is None:
+            return f"is not taken on {device.type} by itself: COBRA_BACKEND={self.name} asks for it"
+        if (reason := self.failure()) is not None:
+            return reason
         if op not in self.ops:
             # all at once: torch.compile does not see what is added later
             for name in OPS:
@@ -114,14 +120,28 @@ class Backend:
                     self.ops[name] = Implementation(function, limits_of(function))
         if op not in self.ops:
             return f"has no {op}"
-        if device.type in self.by_name and asked is None:
-            return f"is not taken on {device.type} by itself: COBRA_BACKEND={self.name} asks for it"
         return None
 
 
 _NATIVE = (torch.float32, torch.bfloat16)
 _GPU = (torch.float16, *_NATIVE)
 _FLOATS = (*_GPU, torch.float64)
+
+
+def adapters(
+    name: str, unavailable: Callable[[], str | None], load: Callable[[], mamba_ssm.Upstream]
+) -> Backend:
+    """A backend of the adapters to mamba_ssm's functions, which `load` loads where it is asked for."""
+    find = in_folder("cobra.kernels.mamba_ssm")
+
+    def find_adapted(op: str) -> Function | None:
+        adapter = find(op)
+        return None if adapter is None else mamba_ssm.adapted(adapter, load())
+
+    return Backend(
+        name, ("cuda",), _GPU, unavailable, find_adapted, by_name=("cuda",), failure=lambda: load().failure
+    )
+
 
 # Fastest first: the first that does not refuse is taken.
 BACKENDS: tuple[Backend, ...] = (
@@ -135,15 +155,8 @@ BACKENDS: tuple[Backend, ...] = (
         in_folder("cobra.kernels.triton"),
         by_name=("cpu",),
     ),
-    Backend(
-        "mamba_ssm",
-        ("cuda",),
-        _GPU,
-        mamba_ssm.unavailable,
-        in_folder("cobra.kernels.mamba_ssm"),
-        by_name=("cuda",),
-    ),
-    Backend("hub", ("cuda",), _GPU, hub.unavailable, in_folder("cobra.kernels.hub"), by_name=("cuda",)),
+    adapters("mamba_ssm", mamba_ssm.unavailable, mamba_ssm.load),
+    adapters("hub", hub.unavailable, hub.load),
     # what is parallel in the reference already is not written again
     Backend(
         "torch",

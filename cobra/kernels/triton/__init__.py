@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from cobra.kernels.registration import Operators
 
-# Triton's own variable, read when a kernel is defined: then it runs on the CPU, one program after the other
+# Triton's own variable, read when a kernel is defined: kernels then run on the CPU, program after program.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 # an AMD GPU is a cuda device to torch
 DEVICES = ("cuda", "xpu", "cpu") if INTERPRETED else ("cuda", "xpu")
