@@ -20,6 +20,7 @@ class Batch:
         pictures: all pictures, in reading order over the batch; the ids have room for exactly these.
         mask: (B, T) bool, False on padding.
         labels: (B, T) token ids, IGNORE_ID where there is no loss; only in training.
+        places: (K,) of the tokens before a label, as `CobraVLM.loss` takes them; only in training.
         cells: (B, cells, attributes) class of every cell; only for sources that have them.
         records: where the examples came from; only in evaluation.
         empty: ids of the records that have no label; only in training.
@@ -38,8 +39,11 @@ class Batch:
         cells: Tensor | None = None,
         records: list[Record] | None = None,
         empty: list[str] | None = None,
+        places: Tensor | None = None,
     ) -> None:
         self.ids, self.pictures, self.mask, self.labels = ids, pictures, mask, labels
+        # found where the labels are still on the host
+        self.places = places
         self.cells, self.records, self.empty = cells, records or [], empty or []
 
     def to(self, device: torch.device | str) -> "Batch":

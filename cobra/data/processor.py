@@ -13,7 +13,7 @@ from cobra.data.chat import IMAGE_TEXT, Chat, Segment
 from cobra.data.image import load_rgb
 from cobra.data.record import Record
 from cobra.models.vision.pictures import Layout, Picture, Pictures
-from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM
+from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM, label_places
 
 
 @dataclass
@@ -124,6 +124,7 @@ class Processor:
             cells=torch.stack([torch.as_tensor(c) for c in cells]).long() if cells else None,
             records=[e.record for e in examples] if left else [],
             empty=[] if left else empty,
+            places=None if left else label_places(labels),
         )
 
     def _tokens(

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint
 
 from cobra.models.component import Component
 from cobra.models.generate import decode
@@ -21,6 +22,8 @@ from cobra.models.vision.pictures import ONE_TILE, Pictures, Pixels, check_room
 IMAGE_ID = -200
 # Marks positions that carry no loss.
 IGNORE_ID = -100
+# logits that exist at a time in training: half a gigabyte in fp32, beside as much of their gradient
+_LOGITS = 2**27
 
 
 class CobraVLM(Component):
@@ -101,15 +104,30 @@ class CobraVLM(Component):
         patches = weight.new_zeros(1, self.vision.num_patches, self.vision.embed_dim)
         return 0 * self.projector.arrange(self.projector(patches), (ONE_TILE,)).sum()
 
-    def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, hidden: Tensor, labels: Tensor, places: Tensor | None = None) -> Tensor:
         """Mean cross-entropy of the next token, over labels (B, T) that are not IGNORE_ID; 0 without any.
 
         The head runs only where there is a label: on a prompt of image tokens it would be most of the work.
+        Where that is much it runs in pieces, and again in the backward pass, so that never all logits exist.
+
+        Args:
+            hidden: (B, T, D).
+            labels: (B, T).
+            places: `label_places(labels)`, where it is known: labels on a device have to be waited for.
         """
-        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_ID)
-        labelled = targets != IGNORE_ID
-        total = F.cross_entropy(self.lm.head(hidden[labelled]).float(), targets[labelled], reduction="sum")
-        return total / labelled.sum().clamp(min=1)
+        places = label_places(labels) if places is None else places
+        rows = hidden.flatten(0, 1).index_select(0, places)  # (K, D)
+        targets = labels.flatten().index_select(0, places + 1)
+        size = max(1, _LOGITS // self.lm.vocab_size)
+        if len(places) <= size:
+            total = self._cross_entropy(rows, targets)
+        else:
+            pieces = zip(rows.split(size), targets.split(size), strict=True)
+            total = sum(checkpoint(self._cross_entropy, *piece, use_reentrant=False) for piece in pieces)
+        return total / max(1, len(places))
+
+    def _cross_entropy(self, rows: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(self.lm.head(rows).float(), targets, reduction="sum")
 
     @torch.inference_mode()
     def stream(
@@ -161,6 +179,11 @@ class CobraVLM(Component):
     def parts(self) -> dict[str, nn.Module]:
         """The parts by name, in data order; a training stage names those that it trains."""
         return {"vision": self.vision, "projector": self.projector, "lm": self.lm}
+
+
+def label_places(labels: Tensor) -> Tensor:
+    """Where (K,), in the rows of labels (B, T) laid end to end, the next token has a label."""
+    return (F.pad(labels[:, 1:], (0, 1), value=IGNORE_ID) != IGNORE_ID).flatten().nonzero().squeeze(1)
 
 
 def _last(hidden: Tensor, mask: Tensor | None) -> Tensor:

@@ -81,6 +81,33 @@ def test_loss_counts_labelled_positions_only() -> None:
     torch.testing.assert_close(model.loss(hidden, labels), expected)
 
 
+@pytest.mark.parametrize("lm", ["mamba2", "llama"])
+def test_a_loss_in_pieces_has_the_same_value_and_gradients(lm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(lm=lm)
+    labels = torch.randint(0, 400, (3, 20)).masked_fill(torch.rand(3, 20) < 0.4, IGNORE_ID)
+    hidden = torch.randn(3, 20, model.lm.d_model, requires_grad=True)
+    kept: list[int] = []
+
+    def loss_and_gradients() -> list[torch.Tensor]:
+        kept.clear()
+        inputs = [hidden, *model.lm.parameters()]
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            loss = model.loss(hidden, labels)
+        return [loss, *(g for g in torch.autograd.grad(loss, inputs, allow_unused=True) if g is not None)]
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel() if tensor.shape[-1:] == (model.lm.vocab_size,) else 0)
+        return tensor
+
+    whole = loss_and_gradients()
+    assert max(kept) > 20 * model.lm.vocab_size
+    monkeypatch.setattr("cobra.models.vlm._LOGITS", 7 * model.lm.vocab_size + 1)
+    pieces = loss_and_gradients()
+    assert max(kept) == 0
+    assert len(pieces) == len(whole) > 2
+    torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("left", [True, False])
 @pytest.mark.parametrize("lm", sorted(LMS))
 def test_a_ragged_batch_answers_like_its_single_prompts(lm: str, left: bool) -> None:

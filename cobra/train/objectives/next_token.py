@@ -16,4 +16,4 @@ class NextToken(Objective):
     def forward(self, model: CobraVLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss of the batch's labels."""
         hidden = model(batch.ids, batch.pictures)
-        return model.loss(hidden, batch.labels), {}
+        return model.loss(hidden, batch.labels, batch.places), {}
