@@ -27,6 +27,7 @@ from cobra.train.muon_adamw import MuonAdamW
 from cobra.train.objectives.base import Objective
 from cobra.train.param_groups import decayed_names, group_parameters, hidden_matrices
 from cobra.train.recipe import check_groups, check_recipe, describe, go_on
+from cobra.train.recompute import recompute
 from cobra.train.sharding import data_parallel, shard, start_moments, whole, zero
 from cobra.train.stages import Plan, Stage
 from cobra.train.supervision import Supervision
@@ -47,6 +48,10 @@ class CobraModule(L.LightningModule):
         betas: AdamW's momentum coefficients.
         muon: parts (vision, projector, lm) in which Muon steps the matrices between hidden states, AdamW the
             rest; it takes the same rates. For training from nothing on few devices: it needs whole matrices.
+        recompute: parts (vision, lm) whose blocks keep only their inputs for the backward pass and compute
+            the rest again (activation checkpointing): all of a part's with 1, every n-th with n. Gradients
+            stay the same; memory is saved, for up to a third more time. `cobra models --training` says how
+            much.
         max_new_tokens: longest answer in validation, test and predict.
         weights: what parts (vision, projector, lm) start training from: a folder, a file of weights, another
             run's last.ckpt or a hub repository, in any layout that `cobra convert` reads. With --ckpt_path
@@ -60,6 +65,7 @@ class CobraModule(L.LightningModule):
         model: Callable[[], CobraVLM],
         betas: tuple[float, float] = (0.9, 0.999),
         muon: list[str] | None = None,
+        recompute: dict[str, int] | None = None,
         max_new_tokens: int = 16,
         weights: dict[str, str] | None = None,
     ) -> None:
@@ -68,6 +74,7 @@ class CobraModule(L.LightningModule):
         self.build = model
         self.betas = betas
         self.muon = muon or []
+        self.recompute = recompute or {}
         self.max_new_tokens = max_new_tokens
         self.weights = weights or {}
         # in the place of `weights`, where a checkpoint will follow: for copies that it does not hold
@@ -91,6 +98,8 @@ class CobraModule(L.LightningModule):
         try:
             mesh = None if self.device_mesh is None else data_parallel(self.device_mesh)
             self.model, objectives = self._start()
+            # behind the objectives, whose copies of the model nothing is asked of
+            recompute(self.model, self.recompute)
         except (ValueError, OSError) as error:
             raise ModelError(str(error)) from error
         self.objectives = nn.ModuleList(objectives)

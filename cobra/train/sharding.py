@@ -46,7 +46,7 @@ def shard(module: nn.Module, mesh: DeviceMesh, *steps: str) -> None:
             outside of them, too.
     """
     for lm in [child for child in module.modules() if isinstance(child, LanguageModel)]:
-        for block in _blocks(lm):
+        for block in lm.units():
             fully_shard(block, mesh=mesh)
     fully_shard(module, mesh=mesh)
     setattr(module, _GATHER, _gather)
@@ -121,12 +121,6 @@ def gathered_state(module: nn.Module) -> dict[str, Tensor]:
     for name, tensor in module.state_dict(keep_vars=True).items():
         names.setdefault(id(tensor), name)
     return {name: state[name] for name in names.values() if name in state}
-
-
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """What the outermost lists in a module hold: the blocks of a language model."""
-    for child in module.children():
-        yield from child if isinstance(child, nn.ModuleList) else _blocks(child)
 
 
 def _gather(blocks: list[FSDPModule]) -> None:

@@ -57,11 +57,12 @@ def run(
     model: Callable[[], CobraVLM] | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
     resume: Path | None = None,
+    recompute: dict[str, int] | None = None,
     **options: object,
 ) -> CobraModule:
     lm = partial(MambaLM, 512, 16, 1)
     model = model or partial(CobraVLM, small_vit, PROJECTORS["pixel_unshuffle"], lm)
-    module = CobraModule(stages, model, betas, muon)
+    module = CobraModule(stages, model, betas, muon, recompute)
     data = DataModule(stages, "cobra:data/shapes/tokenizer", train={"noise": Noise}, val={"noise": Noise})
     trainer = L.Trainer(
         default_root_dir=tmp_path, max_epochs=1, accelerator="cpu",

@@ -24,6 +24,7 @@ from cobra.train.data import DataModule
 from cobra.train.divergence import check_state
 from cobra.train.module import CobraModule, ModelError
 from cobra.train.muon_adamw import MuonAdamW
+from cobra.train.recompute import recompute
 from cobra.train.save_result import SaveResult
 from cobra.train.sharding import is_sharded, shard, whole, zero
 from cobra.train.write_answers import WriteAnswers
@@ -87,7 +88,8 @@ def train_and_test(lm: str, folder: Path, devices: int, resume: Path | None = No
             stages, TOKENIZER, train={"noise": Noise}, val={"seven": Seven}, test={"seven": Seven},
             eval_batch_size=3,
         )  # fmt: skip
-        return CobraModule(stages, partial(vlm, lm), max_new_tokens=4), data
+        again = {"lm": 1} if devices > 1 else {}
+        return CobraModule(stages, partial(vlm, lm), recompute=again, max_new_tokens=4), data
 
     last = folder / "checkpoints/last.ckpt"
     steps = ModelCheckpoint(folder / "checkpoints", "at{step}", every_n_train_steps=2, save_top_k=-1)
@@ -140,6 +142,7 @@ def answer_and_train(lm: str) -> None:
     plain = vlm(lm)
     model = vlm(lm)
     model.load_state_dict(plain.state_dict())
+    recompute(model, {"lm": 1})
     shard(model, init_device_mesh("cpu", (2,)))
     ids = torch.randint(1, 400, (2, 20))
     ids[:, :16] = IMAGE_ID

@@ -1,11 +1,11 @@
 """The contract of a language backbone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cobra.kernels.ops import advance
 from cobra.models.component import Component
@@ -51,6 +51,10 @@ class LanguageModel(Component, ABC):
     @abstractmethod
     def layouts(self) -> list[Layout]:
         """The buffers of each layer of its state."""
+
+    def units(self) -> Sequence[nn.Module]:
+        """The blocks that it applies one after the other, by which it is sharded and recomputed."""
+        return []
 
     def tables(self, length: int, device: torch.device) -> Mapping[Any, Tensor]:
         """What its steps look up by position, for `length` positions; see `State`."""

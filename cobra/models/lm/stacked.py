@@ -118,7 +118,7 @@ class StackedLM(LanguageModel):
     @property
     def blocks(self) -> list[Block]:
         """In the order in which they are applied."""
-        return [block for block in cast(Iterable[Block], self.layers) for _ in range(self.passes)]
+        return [block for block in self.units() for _ in range(self.passes)]
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (B, T) to embeddings (B, T, D)."""
@@ -148,6 +148,10 @@ class StackedLM(LanguageModel):
         """See `LanguageModel.layouts`."""
         return [block.layout for block in self.blocks]
 
+    def units(self) -> list[Block]:
+        """See `LanguageModel.units`."""
+        return list(cast(Iterable[Block], self.layers))
+
     def tables(self, length: int, device: torch.device) -> dict[Rotary, Tensor]:
         """See `LanguageModel.tables`."""
         # elsewhere each layer would wait for the lengths, which a step then looks up once
@@ -156,7 +160,7 @@ class StackedLM(LanguageModel):
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, with the mixers that were built."""
-        built = [[mixer for _, mixer in block.branches()] for block in cast(Iterable[Block], self.layers)]
+        built = [[mixer for _, mixer in block.branches()] for block in self.units()]
         parts = {"mixers": [mixer for mixer, *_ in built], "mlp": (*built[0], None)[1]}
         return {name: parts.get(name, value) for name, value in self.init_args.items()}
 

@@ -82,6 +82,10 @@ class TransformerLM(LanguageModel):
         """See `LanguageModel.layouts`."""
         return [self.layout] * self.n_layers
 
+    def units(self) -> list[nn.Module]:
+        """See `LanguageModel.units`."""
+        return list(self.causal_lm.base_model.layers)
+
     def tables(self, length: int, device: torch.device) -> dict[str, Tensor]:
         """See `LanguageModel.tables`; empty where a step goes through transformers' own modules."""
         on_cpu = device.type == next(self.parameters()).device.type == "cpu"

@@ -1,10 +1,10 @@
 """The contract of a vision encoder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from cobra.models.component import Component
 from cobra.models.vision.pictures import Picture, Pixels
@@ -27,6 +27,10 @@ class VisionEncoder(Component, ABC):
     @abstractmethod
     def forward(self, pixels: Pixels) -> Tensor:
         """Pixels of B tiles to patches (B, N, embed_dim)."""
+
+    def units(self) -> Sequence[nn.Module]:
+        """The blocks that it applies one after the other, by which it is recomputed in training."""
+        return []
 
     def unused_parameters(self) -> dict[str, int]:
         """Name and size of each parameter of the published tower that its features do not depend on.

@@ -34,6 +34,10 @@ class FusedEncoder(VisionEncoder):
         """Tuple of pixels, each of B tiles, to patches (B, N, sum of widths)."""
         return torch.cat([encoder(p) for encoder, p in zip(self.encoders, pixels, strict=True)], dim=-1)
 
+    def units(self) -> list[nn.Module]:
+        """Those of all encoders."""
+        return [unit for encoder in cast(Iterable[VisionEncoder], self.encoders) for unit in encoder.units()]
+
     def unused_parameters(self) -> dict[str, int]:
         """Those of all encoders."""
         return {

@@ -48,6 +48,10 @@ class SmallViT(VisionEncoder):
             x = block(x)
         return self.norm(x)
 
+    def units(self) -> list[nn.Module]:
+        """See `VisionEncoder.units`."""
+        return list(self.blocks)
+
 
 class ConvDown(nn.Module):
     """A 3×3 convolution that halves the resolution, normalized over channels."""

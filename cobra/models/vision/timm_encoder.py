@@ -10,7 +10,7 @@ import cobra.torchvision_shim  # noqa: F401  (before timm)
 
 import timm  # isort: skip
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.pictures import Pixels
@@ -85,6 +85,10 @@ class TimmEncoder(VisionEncoder):
             intermediates_only=True,
         )
         return patches[:, self.dropped :]
+
+    def units(self) -> list[nn.Module]:
+        """The tower's blocks that the features depend on."""
+        return list(self.tower.blocks[: self.layer + 1])
 
     def unused_parameters(self) -> dict[str, int]:
         """The last block, the final norm and the pooling head."""
