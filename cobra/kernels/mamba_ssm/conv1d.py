@@ -50,7 +50,7 @@ def causal_conv1d(
     before = None if initial_state is None else initial_state.to(x.dtype).transpose(1, 2)  # (B, K - 1, C)
     in_rows = x.shape[2] % _VECTOR == 0
     y = causal_conv1d_fn(
-        _aligned(x).transpose(1, 2) if in_rows else x.transpose(1, 2).contiguous(),  # (B, C, L)
+        _aligned(x).transpose(1, 2) if in_rows else _dense(x.transpose(1, 2)),  # (B, C, L)
         weight,
         bias=bias,
         seq_idx=numbered(seq_idx),
@@ -70,7 +70,11 @@ def _aligned(x: Tensor) -> Tensor:
     apart = row >= x.shape[2] and channel == 1
     if apart and all(offset % _VECTOR == 0 for offset in (batch, row, x.storage_offset())):
         return x
-    # not .contiguous(), which keeps any stride of a dimension of one
+    return _dense(x)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """A contiguous copy, whose strides are so, too, where a dimension is 1: `contiguous` keeps any there."""
     return x.clone(memory_format=torch.contiguous_format)
 
 
