@@ -41,7 +41,7 @@ def explain(device: torch.device, dtype: torch.dtype) -> list[Explanation]:
 
 
 def print_kernels(device: str, dtype: str) -> None:
-    """Print operator × backend, with the one that runs marked and the reason why another does not."""
+    """Print which backend runs each op, its limits, those that run the rest, and why others do not."""
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
         raise ValueError(f"--dtype {dtype!r} is not a torch dtype: try float32, bfloat16, float16 or float64")
@@ -49,7 +49,56 @@ def print_kernels(device: str, dtype: str) -> None:
         place = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"--device {device!r} is not a torch device: {error}") from error
-    table = Table("operator", "backend", "runs", "reason", title=f"kernels on {device} in {dtype}")
-    for row in explain(place, kind):
-        table.add_row(row.op, row.backend, "yes" if row.chosen else "", row.reason)
-    Console().print(table)
+    rows = explain(place, kind)
+    # reasons hold brackets, which rich would read
+    console = Console(markup=False, highlight=False)
+    is_here = "" if _is_here(place) else f"; no {place.type} device is here: what would run"
+    console.print(_table(rows, f"kernels on {device} in {dtype}{is_here}"))
+    reasons = _reasons(rows)
+    width = max((len(name) for name, _ in reasons), default=0)
+    for name, reason in reasons:
+        line = Table.grid(padding=(0, 1))
+        line.add_column(width=width)
+        line.add_row(name, reason)
+        console.print(line)
+
+
+def _is_here(device: torch.device) -> bool:
+    """Whether this machine has a device of this type."""
+    if device.type in ("cpu", "meta"):
+        return True
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator is not None and accelerator.type == device.type
+
+
+def _table(rows: list[Explanation], title: str) -> Table:
+    """A row an op: the backend that runs it, those that take what is beyond its limits, and these."""
+    table = Table("operator", "runs", "else", "its limits", title=title, title_justify="left")
+    for op, of_op in _grouped(rows).items():
+        running = [row for row in of_op if row.reason.startswith("ok")]
+        running.sort(key=lambda row: not row.chosen)
+        first = running[0] if running else None
+        limits = "" if first is None else first.reason.removeprefix("ok").removeprefix("; ")
+        others = ", ".join(row.backend for row in running[1:])
+        table.add_row(op, "nothing" if first is None else first.backend, others, limits)
+    return table
+
+
+def _reasons(rows: list[Explanation]) -> list[tuple[str, str]]:
+    """Backends that do not run some ops, each with the reason and, if it is not that of all, the ops."""
+    ops_of: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if not row.reason.startswith("ok"):
+            reason = row.reason.replace(f"has no {row.op}", "has no")
+            ops_of.setdefault((row.backend, reason), []).append(row.op)
+    return [
+        (backend, reason if len(ops) == len(OPS) else f"{reason} {', '.join(ops)}")
+        for (backend, reason), ops in ops_of.items()
+    ]
+
+
+def _grouped(rows: list[Explanation]) -> dict[str, list[Explanation]]:
+    grouped: dict[str, list[Explanation]] = {}
+    for row in rows:
+        grouped.setdefault(row.op, []).append(row)
+    return grouped
