@@ -1,5 +1,6 @@
 """The one door to a Triton kernel: on the tensors' own device, and a failure to compile says how to go on."""
 
+from subprocess import CalledProcessError
 from typing import Any
 
 import torch
@@ -8,9 +9,9 @@ from torch import Tensor
 import triton
 from cobra.kernels.triton import INTERPRETED
 from triton.compiler.errors import CompilationError
-from triton.runtime.errors import OutOfResources, PTXASError
 
-_FAILURES = (CompilationError, OutOfResources, PTXASError)
+# of what is shown of Triton's own message, in characters
+_LONGEST = 500
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
@@ -23,7 +24,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         options: its constants by name, num_warps, num_stages.
 
     Raises:
-        RuntimeError: if Triton cannot compile it.
+        RuntimeError: if Triton cannot compile or start it, with the reason and the way back.
     """
     if 0 in grid:
         return
@@ -36,19 +37,37 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         else:
             with torch.accelerator.device_index(device.index):
                 kernel[grid](*arguments, **options)
-    except _FAILURES as error:
-        raise RuntimeError(
-            f"Triton {triton.__version__} cannot compile {kernel.__name__} for {_shown(arguments, options)}: "
-            f"{error}; COBRA_BACKEND=torch computes without Triton"
-        ) from error
+    # Triton fails in its own ways, and in those of the compilers and the driver that it calls
+    except Exception as error:
+        raise _failure(f"run {kernel.__name__} for {_shown(arguments, options)}", error) from error
 
 
 def architecture() -> int:
-    """Of an NVIDIA GPU, 90 for compute capability 9.0; 0 for all others and for the interpreter."""
+    """Of an NVIDIA GPU, 90 for compute capability 9.0; 0 for all others and for the interpreter.
+
+    Raises:
+        RuntimeError: if Triton cannot reach the GPU, with the reason and the way back.
+    """
     if INTERPRETED:
         return 0
-    arch = triton.runtime.driver.active.get_current_target().arch
+    try:
+        arch = triton.runtime.driver.active.get_current_target().arch
+    except Exception as error:
+        raise _failure("reach the GPU", error) from error
     return arch if isinstance(arch, int) else 0
+
+
+def _failure(what: str, error: Exception) -> RuntimeError:
+    """What is raised where Triton cannot do `what`: one line, and how to go on."""
+    # an error in a kernel comes behind lines of its source
+    text = error.error_message if isinstance(error, CompilationError) else None
+    reason = " ".join((text or str(error)).split())[:_LONGEST]
+    remedy = "COBRA_BACKEND=torch computes without Triton"
+    if isinstance(error, CalledProcessError):
+        remedy = f"install what its compiler misses (above; often python3-dev), or {remedy}"
+    return RuntimeError(
+        f"Triton {triton.__version__} cannot {what}: {type(error).__name__}: {reason}; {remedy}"
+    )
 
 
 def _shown(arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
