@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import pytest
 import torch
@@ -108,16 +107,8 @@ def both(case: Case, inputs: Inputs) -> tuple[dict[str, Tensor], dict[str, Tenso
     op, spec = getattr(ops, case.op), case.spec
     if case.op == "selective_scan":
         # of whose final state upstream has no gradient
-        op, spec = without_state_gradient(op), without_state_gradient(spec)
+        op, spec = upstream.without_state_gradient(op), upstream.without_state_gradient(spec)
     return run(op, case, given), run(spec, case, exact)
-
-
-def without_state_gradient(scan: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
-    def detached(**inputs: Any) -> tuple[Tensor, Tensor]:
-        y, state = scan(**inputs)
-        return y, state.detach()
-
-    return detached
 
 
 @pytest.mark.parametrize("op", FULL)

@@ -9,17 +9,23 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cobra.kernels import ops
 from cobra.kernels.call import Function
 from cobra.kernels.mamba_ssm import Upstream
 from cobra.kernels.reference import conv1d, norms, selective_scan, ssd
 from cobra.kernels.reference.time_step import time_step
+from tests.kernels.cases import Case, floating, run
+from tests.kernels.sequence_inputs import Inputs
 
+# what upstream itself computed, made by `freeze_upstream.py`
+OUTPUTS = Path(__file__).with_name("upstream_outputs.safetensors")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 # what was called, with all arguments by name
 CALLS: list[tuple[str, dict[str, Any]]] = []
@@ -322,3 +328,27 @@ FUNCTIONS: list[Callable[..., Any]] = [
     rmsnorm_fn,
 ]
 UPSTREAM = Upstream({function.__name__: function for function in FUNCTIONS})
+
+
+def without_state_gradient(scan: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
+    """A scan whose final state asks for no gradient: upstream has none for Mamba-1."""
+
+    def detached(**inputs: Any) -> tuple[Tensor, Tensor]:
+        y, state = scan(**inputs)
+        return y, state.detach()
+
+    return detached
+
+
+def outputs(name: str, inputs: Inputs) -> dict[str, Tensor]:
+    """Results, changed states and gradients of an op on the backend in use."""
+    op = name.split()[0]
+    given = {n: m.clone() if isinstance(m, Tensor) else m for n, m in inputs.items()}
+    function = getattr(ops, op)
+    if op == "selective_scan":
+        function = without_state_gradient(function)
+    if op.endswith("update"):
+        return run(function, Case(op, lambda _: inputs, ("state",)), given)
+    for n in floating(given):
+        given[n].requires_grad_()
+    return run(function, Case(op, lambda _: inputs), given)
