@@ -202,6 +202,9 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _models_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "systems", nargs="*", metavar="SYSTEM", help="those to show, e.g. cobra_2.8b (default: all)"
+    )
     parser.add_argument("--markdown", action="store_true", help="print docs/models.md instead of a table")
     parser.add_argument(
         "--configs", type=path, default=Path("configs"), help="folder of the yamls (default: configs)"
@@ -209,12 +212,32 @@ def _models_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--notes", type=path, default=Path("docs/models.yaml"), help="sources (default: docs/models.yaml)"
     )
+    training = parser.add_argument_group(
+        "training", "Memory of a training step on each device, counted without data: a minute for all systems."
+    )
+    training.add_argument("--training", action="store_true", help="show this instead of sizes and costs")
+    training.add_argument("--devices", type=whole(1), help="of a run (default: 8)")
+    training.add_argument("--batch-size", type=whole(1), help="sequences a device (default: each stage's)")
+    training.add_argument("--max-length", type=whole(1), help="tokens a sequence (default: the config's)")
+    training.add_argument("--memory", type=float, metavar="GB", help="of a device (default: 80)")
 
 
 def _models(options: argparse.Namespace) -> None:
+    counted = {
+        name: value
+        for name in ("devices", "batch_size", "max_length", "memory")
+        if (value := getattr(options, name)) is not None
+    }
+    if options.training:
+        from cobra.train.show_memory import print_memory
+
+        print_memory(options.configs, options.systems, **counted)
+        return
+    if counted:
+        raise ValueError(f"{', '.join(counted)}: these are of a training step: add --training")
     from cobra.bench.systems.show import print_systems
 
-    print_systems(options.configs, options.notes, options.markdown)
+    print_systems(options.configs, options.notes, options.markdown, options.systems)
 
 
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
@@ -263,7 +286,7 @@ def _bench(options: argparse.Namespace) -> None:
 VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("generate", "answer a question about a picture", _generate_arguments, _generate),
     ("chat", "talk about pictures in the terminal or through a pipe", _answer_arguments, _chat),
-    ("models", "show every system: sizes, FLOPs, bytes", _models_arguments, _models),
+    ("models", "show every system: sizes, FLOPs, bytes, memory in training", _models_arguments, _models),
     ("convert", "turn a published checkpoint into a model folder, or back", _convert_arguments, _convert),
     ("data", "write a data set to disk, or check one", _data_arguments, _data),
     ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),

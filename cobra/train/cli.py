@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import warnings
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,6 +34,7 @@ from cobra.config.text_file import read_text
 from cobra.train.checkpoint_files import protect_checkpoints
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
+from cobra.train.fully_sharded import NAME as SHARDED
 from cobra.train.lengths import check_lengths, trial
 from cobra.train.list_elements import merge_elements
 from cobra.train.module import CobraModule
@@ -154,13 +156,18 @@ class CobraCLI(LightningCLI):
         on_cpu = ("cpu",) if torch.accelerator.is_available() else ("cpu", "auto")
         if config["accelerator"] in on_cpu and "," in str(config["devices"]):
             # Lightning takes a number alone there, which has no devices to name
-            kwargs["devices"] = len(str(config["devices"]).strip("[], ").split(","))
+            kwargs["devices"] = _count(config)
+        if config["strategy"] == SHARDED and _count(config) * config["num_nodes"] == 1:
+            # there is nobody to share with
+            kwargs["strategy"] = "auto"
         trainer = super().instantiate_trainer(**kwargs)
         protect_checkpoints(trainer)
         # how many devices `0,1`, `auto` or -1 are is Lightning's to say
         if config["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
             # parts that a stage freezes, and the encoder in a batch of text, take no part in a step
             trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
+            # else gradients are there twice
+            trainer.strategy._ddp_kwargs["gradient_as_bucket_view"] = True
         return trainer
 
     def before_instantiate_classes(self) -> None:
@@ -205,6 +212,16 @@ class CobraCLI(LightningCLI):
             last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False
         )
         return [regular, StopWhenTerminated(last), SaveResult(last, self.folder.model)]
+
+
+def _count(trainer: Mapping[str, Any]) -> int:
+    """Devices of a run on this machine."""
+    devices, on_cpu = str(trainer["devices"]), trainer["accelerator"] == "cpu"
+    if "," in devices or "[" in devices:
+        return len(devices.strip("[], ").split(","))
+    if devices in ("auto", "-1"):
+        return 1 if on_cpu or not torch.accelerator.is_available() else torch.accelerator.device_count()
+    return int(devices)
 
 
 def main(program: str = "cobra") -> None:

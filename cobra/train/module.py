@@ -192,6 +192,11 @@ class CobraModule(L.LightningModule):
                 self.log("answer_tokens", (batch.labels != IGNORE_ID).sum().float(), batch_size=1)
         return loss if self.device_mesh is None else loss + zero(self)
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Free the gradients behind the step: Lightning would keep them through the next forward pass."""
+        super().optimizer_step(*args, **kwargs)
+        self.trainer.optimizers[0].zero_grad()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what model it is of; where weights are not finite, keep the checkpoint that is there."""
         on_any_device = partial(self.trainer.strategy.reduce_boolean_decision, all=False)

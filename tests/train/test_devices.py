@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from cobra.cli import lightning
+from cobra.train.fully_sharded import FullySharded
 from tests.test_cli import ROOT, instantiate
 from tests.train.test_resume import OVERRIDES, STAGES
 
@@ -37,7 +38,8 @@ def test_devices_are_what_lightning_takes_them_for(
     assert trainer.device_ids == ids
     if len(ids) > 1:
         assert isinstance(trainer.strategy, DDPStrategy)
-        assert trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
+        expected = {"find_unused_parameters": True, "gradient_as_bucket_view": True}
+        assert trainer.strategy._ddp_kwargs == expected
     else:
         assert isinstance(trainer.strategy, SingleDeviceStrategy)
 
@@ -58,14 +60,31 @@ def test_the_readmes_sharded_command_shards_among_all_devices(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     readme = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    line = next(line for line in readme.splitlines() if "ModelParallelStrategy" in line)
+    line = next(line for line in readme.splitlines() if "strategy sharded" in line)
     program, *args = shlex.split(line)
     monkeypatch.chdir(ROOT)
     on_cpu = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path)]
     strategy = instantiate(monkeypatch, *args, *on_cpu).trainer.strategy
     assert program == "cobra"
-    assert isinstance(strategy, ModelParallelStrategy)
-    assert (strategy.num_processes, strategy._data_parallel_size, strategy._tensor_parallel_size) == (8, 8, 1)
+    assert isinstance(strategy, FullySharded)
+    assert strategy.num_processes == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "strategy"),
+    [
+        (["--trainer.devices", "2"], FullySharded),
+        (["--trainer.devices", "1"], SingleDeviceStrategy),
+        (["--trainer.devices", "auto"], SingleDeviceStrategy),
+        (["--trainer.devices", "2", "--trainer.strategy", "auto"], DDPStrategy),
+    ],
+)
+def test_a_large_config_is_sharded_where_there_are_several_devices(
+    options: list[str], strategy: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = ["-c", str(ROOT / "configs/cobra_2.8b.yaml"), "--trainer.default_root_dir", str(tmp_path)]
+    trainer = instantiate(monkeypatch, "fit", *config, "--trainer.accelerator", "cpu", *options).trainer
+    assert type(trainer.strategy) is strategy
 
 
 def test_a_command_that_trains_can_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:

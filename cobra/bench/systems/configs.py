@@ -1,6 +1,6 @@
 """The models that a folder of yamls describes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,17 @@ def read_systems(folder: Path) -> dict[str, dict[str, Any]]:
             assert over is not None
             systems[f"{path.stem}/{variant.stem}"] = over.as_dict()["model"]
     return systems
+
+
+def chosen(systems: Mapping[str, Any], names: Sequence[str]) -> Sequence[str]:
+    """These names, which systems must have.
+
+    Raises:
+        ValueError: naming those that there are.
+    """
+    if unknown := [name for name in names if name not in systems]:
+        raise ValueError(f"no yaml describes {', '.join(unknown)}: name some of {', '.join(systems)}")
+    return names
 
 
 def _lay(path: Path, base: Namespace | None) -> Namespace | None:

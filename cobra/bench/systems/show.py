@@ -1,12 +1,12 @@
 """`cobra models`: the systems as tables in the terminal, or as the page docs/models.md."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from cobra.bench.systems.configs import read_systems
+from cobra.bench.systems.configs import chosen, read_systems
 from cobra.bench.systems.measure import System, measure
 from cobra.bench.systems.notes import Note, read_notes
 from cobra.bench.tables import table
@@ -64,15 +64,17 @@ The numbers are measured on the models that the yamls build, on the meta device:
 _WIDTH = 200
 
 
-def print_systems(configs: Path, notes: Path, markdown: bool) -> None:
+def print_systems(configs: Path, notes: Path, markdown: bool, names: Sequence[str] = ()) -> None:
     """Measure every system in a folder of yamls and print it.
 
     Args:
         configs: the folder.
         notes: what is known of the systems beside their configuration.
         markdown: print the page instead of the tables.
+        names: those that are shown; none are all.
     """
-    systems = [measure(name, tree) for name, tree in read_systems(configs).items()]
+    trees = read_systems(configs)
+    systems = [measure(name, trees[name]) for name in chosen(trees, names) or trees]
     known = read_notes(notes)
     if markdown:
         print(document(systems, known), end="")

@@ -1,0 +1,140 @@
+"""`cobra models --training`: what a device's memory must hold in each stage of the configured runs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from cobra.bench.systems.configs import chosen, read_systems
+from cobra.config.class_paths import check_class_paths, refuse_functions
+from cobra.config.text_file import read_text
+from cobra.train.data import DataModule
+from cobra.train.fully_sharded import NAME as SHARDED
+from cobra.train.memory import Step, steps
+from cobra.train.stages import Stage
+
+# of a device's memory, what the driver, communication and gaps between tensors take
+_RESERVE = 5e9
+_MAX_LENGTH = signature(DataModule).parameters["max_length"].default
+_COLUMNS = ("system", "stage", "batch", "weights", "gradients", "moments", "kept", "recomputed", "work")
+_WIDTH = 150
+_NOTE = """\
+GB on a device, counted in a step on tensors without data; weights, gradients and moments with all of them on one.
+kept: activations between the forward and the backward pass, without `recompute` and (recomputed) with the config's, or
+of all blocks of the language model where it has none. work: what else exists at the peak, without what FSDP2 gathers.
+DDP and FSDP2 are the totals as the config recomputes, * what its trainer.strategy does; 5 GB more must be there for the
+driver and communication. All sequences are as long as data.max_length, with one picture; all of the text is answers."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What of a run's yaml its memory depends on."""
+
+    tree: dict[str, Any]
+    stages: Sequence[Stage]
+    recompute: dict[str, int]
+    muon: list[str]
+    precision: str
+    max_length: int
+    is_sharded: bool
+
+
+def print_memory(
+    configs: Path,
+    names: Sequence[str],
+    devices: int = 8,
+    batch_size: int | None = None,
+    max_length: int | None = None,
+    memory: float = 80.0,
+) -> None:
+    """Count the memory of a training step and print it, a row for each stage.
+
+    Args:
+        configs: the folder of the yamls.
+        names: those that are shown; none are all but variants.
+        devices: of the run.
+        batch_size: sequences on each device; those of the stages if left out.
+        max_length: tokens of a sequence; the config's if left out.
+        memory: of a device, in GB.
+
+    Raises:
+        ValueError: where there is no config of a name, or a sequence has no room for its picture.
+    """
+    ways = {"alone": Step.replicated} if devices == 1 else {"DDP": Step.replicated, "FSDP2": Step.sharded}
+    table = Table(title=f"training on {devices} × {memory:g} GB", title_justify="left")
+    for column in (*_COLUMNS, *ways, "fits"):
+        table.add_column(column, justify="left" if column in ("system", "stage", "fits") else "right")
+    for name, run in _runs(configs, names):
+        for stage, step, kept in _counted(run, batch_size, max_length):
+            totals = {way: total(step, devices).total for way, total in ways.items()}
+            own = devices > 1 and ("FSDP2" if run.is_sharded else "DDP")
+            fits = [way for way, total in totals.items() if total <= memory * 1e9 - _RESERVE]
+            table.add_row(
+                name, stage.name, f"{batch_size or stage.batch_size} × {max_length or run.max_length}",
+                *map(_giga, (step.alone.weights, step.alone.gradients, step.alone.optimizer, *kept, step.alone.work)),
+                *(_giga(total) + "*" * (way == own) for way, total in totals.items()), ", ".join(fits) or "no",
+            )  # fmt: skip
+    console = Console()
+    if not console.is_terminal:  # a file or a pager, whose lines may be long
+        console.width = max(console.width, _WIDTH)
+    console.print(table)
+    console.print(_NOTE)
+
+
+def _counted(
+    run: Run, batch_size: int | None, max_length: int | None
+) -> Iterator[tuple[Stage, Step, tuple[int, int]]]:
+    """Each stage, its step as the config has it, and the activations kept without and with recomputing."""
+    settings = (run.muon, run.precision, max_length or run.max_length, batch_size)
+    plain, again = (
+        steps(run.tree, run.stages, every, *settings) for every in ({}, run.recompute or {"lm": 1})
+    )
+    for (stage, without), (_, recomputed) in zip(list(plain), list(again), strict=True):
+        kept = without.alone.activations, recomputed.alone.activations
+        yield stage, recomputed if run.recompute else without, kept
+
+
+def _runs(configs: Path, names: Sequence[str]) -> Iterator[tuple[str, Run]]:
+    """The runs of some names, or of all configs."""
+    systems = read_systems(configs)
+    for name in chosen(systems, names) or [name for name in systems if "/" not in name]:
+        base, _, variant = name.partition("/")
+        yamls = [configs / f"{base}.yaml", *([configs / "variants" / f"{name}.yaml"] if variant else [])]
+        yield name, _read(yamls, systems[name])
+
+
+def _read(yamls: Sequence[Path], tree: dict[str, Any]) -> Run:
+    """What yamls laid over each other say; defaults are those of the commands."""
+    laid: dict[str, Any] = {}
+    for path in yamls:
+        for key, value in (yaml.safe_load(read_text(path)) or {}).items():
+            laid[key] = {**laid.get(key, {}), **value} if isinstance(value, dict) else value
+    check_class_paths(laid)
+    refuse_functions(laid)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--stages", type=tuple[Stage, ...], default=())
+    try:
+        parsed = parser.parse_object({"stages": laid.get("stages") or ()})
+        stages = parser.instantiate_classes(parsed).stages
+    except ArgumentError as error:
+        raise ValueError(f"{yamls[-1]} does not describe a run: {error}") from error
+    model, trainer = laid["model"], laid.get("trainer", {})
+    return Run(
+        tree,
+        stages,
+        model.get("recompute") or {},
+        model.get("muon") or [],
+        str(trainer.get("precision") or "32-true"),
+        laid.get("data", {}).get("max_length", _MAX_LENGTH),
+        is_sharded=trainer.get("strategy") == SHARDED,
+    )
+
+
+def _giga(size: int) -> str:
+    return f"{size / 1e9:.1f}"
