@@ -42,6 +42,10 @@ def norm(tokens: int, width: int, **more: Any) -> dict[str, Any]:
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("rms_norm", norm(2777, 2560)),
     ("add_rms_norm", norm(2777, 2560, residual=empty(1, 2777, 2560, dtype=FP32))),
+    ("add_rms_norm", norm(2777, 5120, residual=empty(1, 2777, 5120, dtype=FP32))),
+    ("add_rms_norm", norm(2777, 16384, residual=empty(1, 2777, 16384, dtype=FP32))),
+    ("rms_norm_gated", norm(2777, 5120, z=empty(1, 2777, 5120))),
+    ("rms_norm_gated", norm(2777, 16384, z=empty(1, 2777, 16384), group_size=4096)),
 ]
 
 

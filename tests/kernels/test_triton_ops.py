@@ -17,8 +17,16 @@ pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(tri
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LENGTHS = (0, 1, 63, 64, 65, 129)
+# to which a token is a row like any other
+NORMS = ("rms_norm", "add_rms_norm", "rms_norm_gated")
 BACKEND = next(backend for backend in BACKENDS if backend.name == "triton")
 WRITTEN = [case for case in SEQUENCES + STEPS if triton.unavailable() is None and BACKEND.find(case.op)]
+
+
+def lengths(case: Case) -> tuple[int, ...]:
+    if case not in SEQUENCES:
+        return (1,)
+    return (0, 1, 9) if case.op in NORMS else LENGTHS
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +57,7 @@ def both(case: Case, inputs: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]
 
 @pytest.mark.parametrize(
     ("case", "length"),
-    [(case, length) for case in WRITTEN for length in (LENGTHS if case in SEQUENCES else (1,))],
+    [(case, length) for case in WRITTEN for length in lengths(case)],
     ids=str,
 )
 def test_values_and_gradients_are_the_references(case: Case, length: int) -> None:
@@ -59,6 +67,6 @@ def test_values_and_gradients_are_the_references(case: Case, length: int) -> Non
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("case", WRITTEN, ids=str)
 def test_half_precision_is_computed_in_fp32(case: Case, dtype: torch.dtype) -> None:
-    actual, expected = both(case, each(case.make(65), lambda x: x.to(dtype)))
+    actual, expected = both(case, each(case.make(9 if case.op in NORMS else 65), lambda x: x.to(dtype)))
     assert actual["y"].dtype == dtype
     assert_near(actual, expected, 1.5e-2)

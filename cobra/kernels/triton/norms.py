@@ -6,110 +6,99 @@ import torch
 from torch import Tensor
 
 import triton
-import triton.language as tl
 from cobra.kernels.reference.precision import residual_dtype
 from cobra.kernels.triton import OPERATORS
 from cobra.kernels.triton.launch import launch
-from cobra.kernels.triton.tensors import as_rows
-
-
-@triton.jit
-def rms_norm_kernel(x, residual, weight, y, total, x_stride, residual_stride, width, eps,
-                    ADDS: tl.constexpr, KEEPS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """A row a program: y, and the sum that is normed."""
-    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
-    inside = column < width
-    value = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)
-    if ADDS:
-        value += tl.load(residual + row * residual_stride + column, mask=inside, other=0.0).to(tl.float32)
-    if KEEPS:
-        tl.store(total + row * width + column, value, mask=inside)
-    scale = 1.0 / tl.sqrt(tl.sum(value * value, 0) / width + eps)
-    w = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(y + row * width + column, value * scale * w, mask=inside)
-
-
-@triton.jit
-def rms_norm_backward_kernel(dy, dtotal, total, weight, dx, dweight, dy_stride, dtotal_stride, total_stride,
-                             rows, width, eps, per_program, NORMED: tl.constexpr, KEPT: tl.constexpr,
-                             BLOCK: tl.constexpr):  # fmt: skip
-    """Some rows a program: dx of each, and a row of the weight's gradient."""
-    program, column = tl.program_id(0), tl.arange(0, BLOCK)
-    inside = column < width
-    w = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    sums = tl.zeros((BLOCK,), tl.float32)
-    for row in range(program * per_program, tl.minimum((program + 1) * per_program, rows)):
-        at = tl.cast(row, tl.int64)
-        gradient = tl.zeros((BLOCK,), tl.float32)
-        if NORMED:
-            value = tl.load(total + at * total_stride + column, mask=inside, other=0.0).to(tl.float32)
-            scale = 1.0 / tl.sqrt(tl.sum(value * value, 0) / width + eps)
-            g = tl.load(dy + at * dy_stride + column, mask=inside, other=0.0).to(tl.float32)
-            normed = value * scale
-            sums += g * normed
-            gradient = scale * (g * w - normed * (tl.sum(g * w * normed, 0) / width))
-        if KEPT:
-            gradient += tl.load(dtotal + at * dtotal_stride + column, mask=inside, other=0.0).to(tl.float32)
-        tl.store(dx + at * width + column, gradient, mask=inside)
-    tl.store(dweight + program.to(tl.int64) * width + column, sums, mask=inside)
-
+from cobra.kernels.triton.norm_kernels import (
+    add_layer_norm_kernel,
+    rms_norm_backward_kernel,
+    rms_norm_kernel,
+    row_sums_kernel,
+)
+from cobra.kernels.triton.tensors import as_rows, like_first
 
 # programs of a backward pass at most, each with a row of sums: a few for each multiprocessor
 _PROGRAMS = 512
+# channels that a program holds in the backward pass; of wider groups it takes parts
+_WIDEST = 8192
+_PART = 2048
 
 
 def _run_norm(
-    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, y: Tensor, total: Tensor | None
+    x: Tensor,
+    other: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    y: Tensor,
+    total: Tensor | None = None,
+    *,
+    gate_size: int | None = None,
 ) -> None:
-    rows, width = as_rows(x), x.shape[-1]
-    added = None if residual is None else as_rows(residual)
-    strides = rows.stride(0), 0 if added is None else added.stride(0)
-    block = triton.next_power_of_2(width)
+    """Norm of x plus `other`, or, where groups have `gate_size` channels, of x under the gate `other`."""
+    rows, width, gates = as_rows(x), x.shape[-1], gate_size is not None
+    size, beside = gate_size or width, None if other is None else as_rows(other)
+    block = triton.next_power_of_2(size)
     launch(
-        rms_norm_kernel, (len(rows),), rows, added, weight.contiguous(), y, total, *strides, width, eps,
-        ADDS=added is not None, KEEPS=total is not None, BLOCK=block, num_warps=_warps(block),
+        rms_norm_kernel, (len(rows), width // size if size else 0), rows, beside, weight.contiguous(), y, total,
+        rows.stride(0), 0 if beside is None else beside.stride(0), width, size, eps,
+        ADDS=beside is not None and not gates, GATES=gates, KEEPS=total is not None, BLOCK=block,
+        num_warps=_warps(block, 16),
     )  # fmt: skip
 
 
 def _run_norm_backward(
-    dy: Tensor | None, dtotal: Tensor | None, total: Tensor, weight: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    rows, width, dx = as_rows(total), total.shape[-1], total.new_empty(total.shape)
-    of_y, of_total = (None if d is None else as_rows(d) for d in (dy, dtotal))
+    dy: Tensor,
+    dtotal: Tensor | None,
+    x: Tensor,
+    z: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    group_size: int | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Gradients of what is normed, x or x under the gate z, of z and of the weight."""
+    width, weight = x.shape[-1], weight.contiguous()
+    dx, dz = x.new_empty(x.shape), None if z is None else z.new_empty(z.shape)
+    of_y, of_total, rows, gate = (None if m is None else as_rows(m) for m in (dy, dtotal, x, z))
+    strides = [0 if m is None else m.stride(0) for m in (of_y, of_total, rows, gate)]
+    size = group_size or width
+    groups = width // size if size else 0
+    whole = size <= _WIDEST
+    block, sums = triton.next_power_of_2(size) if whole else _PART, None
+    if not whole:
+        sums = x.new_empty(len(rows), groups, 2, dtype=torch.float32)
+        launch(
+            row_sums_kernel, (len(rows), groups), of_y, rows, gate, weight, sums,
+            strides[0], *strides[2:], size, eps, GATES=z is not None, BLOCK=block, num_warps=_warps(block, 8),
+        )  # fmt: skip
     per_program = max(1, -(-len(rows) // _PROGRAMS))
     programs = -(-len(rows) // per_program)
-    sums = weight.new_empty(programs, width, dtype=torch.float32)
-    strides = [0 if d is None else d.stride(0) for d in (of_y, of_total, rows)]
-    block = triton.next_power_of_2(width)
+    dweight = weight.new_empty(programs, width, dtype=torch.float32)
     launch(
-        rms_norm_backward_kernel, (programs,), of_y, of_total, rows, weight.contiguous(), dx, sums, *strides,
-        len(rows), width, eps, per_program,
-        NORMED=dy is not None, KEPT=dtotal is not None, BLOCK=block, num_warps=_warps(block),
+        rms_norm_backward_kernel, (programs, groups * -(-size // block)), of_y, of_total, rows, gate, weight,
+        sums, dx, dz, dweight, *strides, len(rows), width, size, eps, per_program,
+        KEPT=dtotal is not None, GATES=z is not None, WHOLE=whole, BLOCK=block, num_warps=_warps(block, 8),
     )  # fmt: skip
-    return dx, sums.sum(0)
+    return dx, dz, dweight.sum(0)
 
 
-def _warps(block: int) -> int:
-    """Warps for a row of so many elements: 8 to 16 elements a thread."""
-    return min(max(block // 512, 1), 16)
+def _warps(block: int, per_thread: int) -> int:
+    """Warps for so many channels, so many a thread; 16 at most, so that a thread may have 128 registers."""
+    return min(max(block // (32 * per_thread), 1), 16)
 
 
-def _like_first(x: Tensor, *_: Any) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@OPERATORS.register(_like_first)
+@OPERATORS.register(like_first)
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension, in x's dtype."""
     y = x.new_empty(x.shape)
-    _run_norm(x, None, weight, eps, y, None)
+    _run_norm(x, None, weight, eps, y)
     return y
 
 
 @OPERATORS.gradient(rms_norm, "y", of=("x", "weight"))
 def rms_norm_backward(dy: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Gradients of x and the weight."""
-    return _run_norm_backward(dy, None, x, weight, eps)
+    dx, _, dweight = _run_norm_backward(dy, None, x, None, weight, eps)
+    return dx, dweight
 
 
 def _sum_fake(x: Tensor, residual: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -132,4 +121,49 @@ def add_rms_norm_backward(
     dy: Tensor | None, dtotal: Tensor | None, total: Tensor, weight: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """Gradients of either term and the weight."""
-    return _run_norm_backward(dy, dtotal, total, weight, eps)
+    if dy is None:
+        dx = total.new_zeros(total.shape) if dtotal is None else total.new_empty(total.shape).copy_(dtotal)
+        return dx, torch.zeros_like(weight)
+    dx, _, dweight = _run_norm_backward(dy, dtotal, total, None, weight, eps)
+    return dx, dweight
+
+
+@OPERATORS.register(like_first)
+def rms_norm_gated(x: Tensor, z: Tensor, weight: Tensor, eps: float, group_size: int | None) -> Tensor:
+    """RMSNorm(x silu(z)) weight, each group of channels by itself."""
+    y = x.new_empty(x.shape)
+    _run_norm(x, z, weight, eps, y, gate_size=group_size or x.shape[-1])
+    return y
+
+
+@OPERATORS.gradient(rms_norm_gated, "y", of=("x", "z", "weight"))
+def rms_norm_gated_backward(
+    dy: Tensor, x: Tensor, z: Tensor, weight: Tensor, eps: float, group_size: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, z and the weight."""
+    dx, dz, dweight = _run_norm_backward(dy, None, x, z, weight, eps, group_size)
+    assert dz is not None
+    return dx, dz, dweight
+
+
+@OPERATORS.register(_sum_fake)
+def add_layer_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    parallel: Tensor | None,
+    residual_in_fp32: bool,
+) -> tuple[Tensor, Tensor]:
+    """LayerNorm(x + parallel + residual) in x's dtype, and that sum in the residual's."""
+    y, total = _sum_fake(x, residual, residual_in_fp32)
+    rows, beside, before = (None if m is None else as_rows(m) for m in (x, parallel, residual))
+    strides = [0 if m is None else m.stride(0) for m in (rows, beside, before)]
+    block = triton.next_power_of_2(x.shape[-1])
+    launch(
+        add_layer_norm_kernel, (rows.shape[0],), rows, beside, before, weight.contiguous(), bias.contiguous(),
+        y, total, *strides, x.shape[-1], eps,
+        PARALLEL=parallel is not None, ADDS=residual is not None, BLOCK=block, num_warps=_warps(block, 16),
+    )  # fmt: skip
+    return y, total

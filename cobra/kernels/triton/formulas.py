@@ -1,0 +1,23 @@
+"""Functions of numbers for the kernels, in fp32."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def sigmoid(x):
+    return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def silu(x):
+    return x * sigmoid(x)
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)), x itself above 20. The quotient is 1, but for what rounding 1 + exp(x) loses."""
+    e = tl.exp(tl.where(x > 20.0, 0.0, x))
+    u = 1.0 + e
+    small = tl.where(u == 1.0, e, tl.log(u) * (e / tl.where(u == 1.0, 1.0, u - 1.0)))
+    return tl.where(x > 20.0, x, small)
