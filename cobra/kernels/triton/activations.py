@@ -14,6 +14,7 @@ _BLOCK = 1024
 
 @triton.jit
 def silu_mul_kernel(gate, up, y, gate_stride, up_stride, width, BLOCK: tl.constexpr):
+    """A part of a row a program."""
     row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < width
     g = tl.load(gate + row * gate_stride + column, mask=inside, other=0.0).to(tl.float32)

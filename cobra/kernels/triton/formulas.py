@@ -6,11 +6,13 @@ import triton.language as tl
 
 @triton.jit
 def sigmoid(x):
+    """1 / (1 + exp(-x))."""
     return 1.0 / (1.0 + tl.exp(-x))
 
 
 @triton.jit
 def silu(x):
+    """x sigmoid(x)."""
     return x * sigmoid(x)
 
 

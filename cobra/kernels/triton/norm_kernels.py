@@ -1,4 +1,4 @@
-"""Kernels of the norms. A group of channels of a row is normed by itself: all of them, if there is one group."""
+"""Kernels of the norms. Each group of channels of a row is normed by itself; a plain norm has one group."""
 
 import triton
 import triton.language as tl
@@ -48,8 +48,8 @@ def row_sums_kernel(dy, x, z, weight, sums, dy_stride, x_stride, z_stride, size,
 
 @triton.jit
 def rms_norm_backward_kernel(dy, dtotal, x, z, weight, sums, dx, dz, dweight,
-                             dy_stride, dtotal_stride, x_stride, z_stride, rows, width, size, eps, per_program,
-                             KEPT: tl.constexpr, GATES: tl.constexpr, WHOLE: tl.constexpr,
+                             dy_stride, dtotal_stride, x_stride, z_stride, rows, width, size, eps,
+                             per_program, KEPT: tl.constexpr, GATES: tl.constexpr, WHOLE: tl.constexpr,
                              BLOCK: tl.constexpr):  # fmt: skip
     """Some rows a program, of a group or, unless WHOLE, of a part of one: dx and dz, and a row of dweight."""
     program, parts = tl.program_id(0), tl.cdiv(size, BLOCK)

@@ -15,7 +15,7 @@ from cobra.kernels.triton.norm_kernels import (
     rms_norm_kernel,
     row_sums_kernel,
 )
-from cobra.kernels.triton.tensors import as_rows, like_first
+from cobra.kernels.triton.tensors import as_rows, like_first, row_strides
 
 # programs of a backward pass at most, each with a row of sums: a few for each multiprocessor
 _PROGRAMS = 512
@@ -36,11 +36,11 @@ def _run_norm(
 ) -> None:
     """Norm of x plus `other`, or, where groups have `gate_size` channels, of x under the gate `other`."""
     rows, width, gates = as_rows(x), x.shape[-1], gate_size is not None
-    size, beside = gate_size or width, None if other is None else as_rows(other)
-    block = triton.next_power_of_2(size)
+    size, beside = gate_size or width, as_rows(other)
+    block, grid = triton.next_power_of_2(size), (len(rows), width // size if size else 0)
     launch(
-        rms_norm_kernel, (len(rows), width // size if size else 0), rows, beside, weight.contiguous(), y, total,
-        rows.stride(0), 0 if beside is None else beside.stride(0), width, size, eps,
+        rms_norm_kernel, grid, rows, beside, weight.contiguous(), y, total,
+        *row_strides(rows, beside), width, size, eps,
         ADDS=beside is not None and not gates, GATES=gates, KEEPS=total is not None, BLOCK=block,
         num_warps=_warps(block, 16),
     )  # fmt: skip
@@ -58,8 +58,7 @@ def _run_norm_backward(
     """Gradients of what is normed, x or x under the gate z, of z and of the weight."""
     width, weight = x.shape[-1], weight.contiguous()
     dx, dz = x.new_empty(x.shape), None if z is None else z.new_empty(z.shape)
-    of_y, of_total, rows, gate = (None if m is None else as_rows(m) for m in (dy, dtotal, x, z))
-    strides = [0 if m is None else m.stride(0) for m in (of_y, of_total, rows, gate)]
+    of_y, of_total, rows, gate = as_rows(dy), as_rows(dtotal), as_rows(x), as_rows(z)
     size = group_size or width
     groups = width // size if size else 0
     whole = size <= _WIDEST
@@ -68,15 +67,16 @@ def _run_norm_backward(
         sums = x.new_empty(len(rows), groups, 2, dtype=torch.float32)
         launch(
             row_sums_kernel, (len(rows), groups), of_y, rows, gate, weight, sums,
-            strides[0], *strides[2:], size, eps, GATES=z is not None, BLOCK=block, num_warps=_warps(block, 8),
+            *row_strides(of_y, rows, gate), size, eps,
+            GATES=z is not None, BLOCK=block, num_warps=_warps(block, 8),
         )  # fmt: skip
     per_program = max(1, -(-len(rows) // _PROGRAMS))
     programs = -(-len(rows) // per_program)
     dweight = weight.new_empty(programs, width, dtype=torch.float32)
     launch(
         rms_norm_backward_kernel, (programs, groups * -(-size // block)), of_y, of_total, rows, gate, weight,
-        sums, dx, dz, dweight, *strides, len(rows), width, size, eps, per_program,
-        KEPT=dtotal is not None, GATES=z is not None, WHOLE=whole, BLOCK=block, num_warps=_warps(block, 8),
+        sums, dx, dz, dweight, *row_strides(of_y, of_total, rows, gate), len(rows), width, size, eps,
+        per_program, KEPT=dtotal is not None, GATES=z is not None, WHOLE=whole, BLOCK=block, num_warps=_warps(block, 8),
     )  # fmt: skip
     return dx, dz, dweight.sum(0)
 
@@ -158,12 +158,11 @@ def add_layer_norm(
 ) -> tuple[Tensor, Tensor]:
     """LayerNorm(x + parallel + residual) in x's dtype, and that sum in the residual's."""
     y, total = _sum_fake(x, residual, residual_in_fp32)
-    rows, beside, before = (None if m is None else as_rows(m) for m in (x, parallel, residual))
-    strides = [0 if m is None else m.stride(0) for m in (rows, beside, before)]
+    rows, beside, before = as_rows(x), as_rows(parallel), as_rows(residual)
     block = triton.next_power_of_2(x.shape[-1])
     launch(
-        add_layer_norm_kernel, (rows.shape[0],), rows, beside, before, weight.contiguous(), bias.contiguous(),
-        y, total, *strides, x.shape[-1], eps,
+        add_layer_norm_kernel, (len(rows),), rows, beside, before, weight.contiguous(), bias.contiguous(),
+        y, total, *row_strides(rows, beside, before), x.shape[-1], eps,
         PARALLEL=parallel is not None, ADDS=residual is not None, BLOCK=block, num_warps=_warps(block, 16),
     )  # fmt: skip
     return y, total

@@ -1,14 +1,25 @@
 """Tensors as the Triton kernels address them."""
 
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor
 
 
-def as_rows(x: Tensor) -> Tensor:
+@overload
+def as_rows(x: Tensor) -> Tensor: ...
+@overload
+def as_rows(x: None) -> None: ...
+def as_rows(x: Tensor | None) -> Tensor | None:
     """(..., D) as (R, D) whose rows are contiguous, without a copy where the strides allow."""
+    if x is None:
+        return None
     rows = x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
     return rows if rows.stride(-1) == 1 or rows.shape[-1] <= 1 else rows.contiguous()
+
+
+def row_strides(*rows: Tensor | None) -> list[int]:
+    """From one row to the next, of each; 0 of what is absent."""
+    return [0 if x is None else x.stride(0) for x in rows]
 
 
 def like_first(x: Tensor, *_: Any) -> Tensor:
