@@ -2,6 +2,10 @@
 
 import triton
 import triton.language as tl
+from cobra.kernels.triton import INTERPRETED
+
+# it has no products of bf16
+_INTERPRETED = tl.constexpr(INTERPRETED)
 
 
 @triton.jit
@@ -23,3 +27,11 @@ def softplus(x):
     u = 1.0 + e
     small = tl.where(u == 1.0, e, tl.log(u) * (e / tl.where(u == 1.0, 1.0, u - 1.0)))
     return tl.where(x > 20.0, x, small)
+
+
+@triton.jit
+def product(a, b, total):
+    """a b + total, on tensor cores if both are of one half precision, else in fp32."""
+    if _INTERPRETED or a.dtype.primitive_bitwidth != 16 or a.dtype != b.dtype:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, total, input_precision="ieee")

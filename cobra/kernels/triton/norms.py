@@ -37,7 +37,7 @@ def _run_norm(
     """Norm of x plus `other`, or, where groups have `gate_size` channels, of x under the gate `other`."""
     rows, width, gates = as_rows(x), x.shape[-1], gate_size is not None
     size, beside = gate_size or width, as_rows(other)
-    block, grid = triton.next_power_of_2(size), (len(rows), width // size if size else 0)
+    block, grid = triton.next_power_of_2(max(size, 1)), (len(rows), width // size if size else 0)
     launch(
         rms_norm_kernel, grid, rows, beside, weight.contiguous(), y, total,
         *row_strides(rows, beside), width, size, eps,
@@ -62,7 +62,7 @@ def _run_norm_backward(
     size = group_size or width
     groups = width // size if size else 0
     whole = size <= _WIDEST
-    block, sums = triton.next_power_of_2(size) if whole else _PART, None
+    block, sums = triton.next_power_of_2(max(size, 1)) if whole else _PART, None
     if not whole:
         sums = x.new_empty(len(rows), groups, 2, dtype=torch.float32)
         launch(
@@ -76,7 +76,8 @@ def _run_norm_backward(
     launch(
         rms_norm_backward_kernel, (programs, groups * -(-size // block)), of_y, of_total, rows, gate, weight,
         sums, dx, dz, dweight, *row_strides(of_y, of_total, rows, gate), len(rows), width, size, eps,
-        per_program, KEPT=dtotal is not None, GATES=z is not None, WHOLE=whole, BLOCK=block, num_warps=_warps(block, 8),
+        per_program, KEPT=dtotal is not None, GATES=z is not None, WHOLE=whole, BLOCK=block,
+        num_warps=_warps(block, 8),
     )  # fmt: skip
     return dx, dz, dweight.sum(0)
 
@@ -159,7 +160,7 @@ def add_layer_norm(
     """LayerNorm(x + parallel + residual) in x's dtype, and that sum in the residual's."""
     y, total = _sum_fake(x, residual, residual_in_fp32)
     rows, beside, before = as_rows(x), as_rows(parallel), as_rows(residual)
-    block = triton.next_power_of_2(x.shape[-1])
+    block = triton.next_power_of_2(max(x.shape[-1], 1))
     launch(
         add_layer_norm_kernel, (len(rows),), rows, beside, before, weight.contiguous(), bias.contiguous(),
         y, total, *row_strides(rows, beside, before), x.shape[-1], eps,
