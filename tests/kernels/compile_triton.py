@@ -34,8 +34,77 @@ def empty(*shape: int, dtype: torch.dtype = BF16, gradient: bool = True) -> Tens
     return torch.empty(shape, dtype=dtype, device="meta", requires_grad=gradient)
 
 
+def still(*shape: int, dtype: torch.dtype = BF16) -> Tensor:
+    return empty(*shape, dtype=dtype, gradient=False)
+
+
 def norm(tokens: int, width: int, **more: Any) -> dict[str, Any]:
     return {"x": empty(1, tokens, width), "weight": empty(width, dtype=FP32), **more}
+
+
+def step(batch: int, channels: int, rank: int, d_state: int) -> dict[str, Any]:
+    """Of Mamba-1."""
+    return {
+        "xz": still(batch, 2 * channels),
+        "conv_state": still(batch, channels, 3),
+        "ssm_state": still(batch, channels, d_state, dtype=FP32),
+        "conv_weight": still(channels, 4),
+        "conv_bias": still(channels),
+        "x_proj_weight": still(rank + 2 * d_state, channels),
+        "dt_proj_weight": still(channels, rank),
+        "dt_proj_bias": still(channels, dtype=FP32),
+        "A_log": still(channels, d_state, dtype=FP32),
+        "D": still(channels, dtype=FP32),
+    }
+
+
+def step2(batch: int, heads: int, head_dim: int, d_state: int, groups: int) -> dict[str, Any]:
+    """Of Mamba-2."""
+    channels = heads * head_dim + 2 * groups * d_state
+    return {
+        "zxbcdt": still(batch, heads * head_dim + channels + heads),
+        "conv_state": still(batch, channels, 3),
+        "ssm_state": still(batch, heads, head_dim, d_state, dtype=FP32),
+        "conv_weight": still(channels, 4),
+        "conv_bias": still(channels),
+        **{name: still(heads, dtype=FP32) for name in ("dt_bias", "A_log", "D")},
+        "norm_weight": still(heads * head_dim),
+        "n_groups": groups,
+    }
+
+
+def update(*state: int) -> dict[str, Any]:
+    batch, *heads, d_state = state
+    dt = still(batch, heads[0])
+    return {
+        "state": still(*state, dtype=FP32),
+        "x": still(batch, *heads),
+        "dt": dt,
+        "A": still(heads[0], *([d_state] if len(heads) == 1 else []), dtype=FP32),
+        "B": still(batch, 1, d_state),
+        "C": still(batch, 1, d_state),
+        "dt_bias": still(heads[0], dtype=FP32),
+        "dt_softplus": True,
+    }
+
+
+def attend(heads: int, groups: int, head_dim: int, dtype: torch.dtype = BF16) -> dict[str, Any]:
+    past = still(1, groups, 4096, head_dim, dtype=dtype)
+    return {
+        "q": still(1, heads, head_dim, dtype=dtype),
+        "keys": past,
+        "values": past,
+        "lengths": torch.empty(1, dtype=torch.int64, device="meta"),
+    }
+
+
+def attend_step(heads: int, groups: int, head_dim: int, dtype: torch.dtype = BF16) -> dict[str, Any]:
+    new = still(1, groups, head_dim, dtype=dtype)
+    return attend(heads, groups, head_dim, dtype) | {
+        "k": new,
+        "v": new,
+        "rotation": still(4096, head_dim, dtype=FP32),
+    }
 
 
 # an op and its arguments, without gradients where it has none
@@ -46,6 +115,25 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("add_rms_norm", norm(2777, 16384, residual=empty(1, 2777, 16384, dtype=FP32))),
     ("rms_norm_gated", norm(2777, 5120, z=empty(1, 2777, 5120))),
     ("rms_norm_gated", norm(2777, 16384, z=empty(1, 2777, 16384), group_size=4096)),
+    # Mamba-2 2.7B, alone and in a batch, and with eight groups; Mamba 2.8B
+    ("mamba2_step", step2(1, 80, 64, 128, 1)),
+    ("mamba2_step", step2(16, 80, 64, 128, 8)),
+    ("mamba_step", step(1, 5120, 160, 16)),
+    ("mamba_step", step(16, 5120, 160, 16)),
+    ("selective_state_update", update(1, 80, 64, 128)),
+    ("selective_state_update", update(1, 5120, 16)),
+    # MobileLLaMA 1.4B and Llama 3 8B
+    ("attention_step", attend_step(16, 16, 128)),
+    ("attention_step", attend_step(32, 8, 128)),
+    ("decode_attention", attend(16, 16, 128)),
+    ("decode_attention", attend(32, 8, 128)),
+    ("advance", {"lengths": torch.empty(16, dtype=torch.int64, device="meta")}),
+    ("silu_mul", {"gate": still(1, 5632), "up": still(1, 5632)}),
+    ("gelu_tanh", {"x": still(1, 10240)}),
+    (
+        "add_layer_norm",
+        {"x": still(1, 2560), "residual": still(1, 2560), "weight": still(2560), "bias": still(2560)},
+    ),
 ]
 
 

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(tri
 
 # bytes of shared memory a block at most (CUDA C++ Programming Guide, technical specifications)
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-# kernels whose time goes into products of matrices
-PRODUCTS: tuple[str, ...] = ()
+# kernels that multiply matrices, at least where heads share keys
+PRODUCTS = {"mamba_project_kernel", "attention_kernel"}
 
 
 def compiled(arch: int) -> list[dict[str, Any]]:
@@ -35,4 +35,4 @@ def test_kernels_fit_a_gpu(arch: int) -> None:
     for kernel in kernels:
         assert kernel["shared"] <= SHARED_MEMORY[arch], kernel
         assert kernel["spilled"] <= 32, kernel
-        assert bool(kernel["products"]) == (kernel["name"] in PRODUCTS), kernel
+    assert {kernel["name"] for kernel in kernels if kernel["products"]} == PRODUCTS

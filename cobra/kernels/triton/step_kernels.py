@@ -1,5 +1,5 @@
-"""Kernels of one token of decoding. What one program writes no other of the same launch reads, and a tile of
-a state has an element for each thread at least, so that none is loaded by one thread and stored by another."""
+"""Kernels of one token of decoding. What one program writes no other of the same launch reads. A tile of a
+state has an element for each thread at least, so that none is loaded by one thread and stored by another."""
 
 import triton
 import triton.language as tl

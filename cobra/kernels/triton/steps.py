@@ -1,4 +1,4 @@
-"""One token of decoding in Triton, without a gradient: two launches a Mamba-2 mixer, three a Mamba-1 mixer."""
+"""One token of decoding in Triton: two launches a Mamba-2 mixer, three a Mamba-1 mixer; no gradient."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from cobra.kernels.triton.step_kernels import (
     mamba_update_kernel,
     state_update_kernel,
 )
-from cobra.kernels.triton.tensors import as_rows, like_first
+from cobra.kernels.triton.tensors import as_rows, dense, like_first, strides
 
 # elements of a tile of the state: 32 a thread of 4 warps at most, and one at least
 _MOST, _LEAST = 4096, 128
@@ -48,14 +48,13 @@ def selective_state_update(
     y, of_channels = x.new_empty(x.shape), state.dim() == 3
     if of_channels:
         # as heads of one place
-        state, x, z = (None if m is None else m.unsqueeze(2) for m in (state, x, z))
+        state, x, z = state.unsqueeze(2), x.unsqueeze(2), None if z is None else z.unsqueeze(2)
     batch, heads, head_dim, d_state = state.shape
     rows, columns = _rows_of_tile(heads * head_dim, d_state)
     launch(
-        state_update_kernel, (-(-heads * head_dim // rows), batch), state, x, dt, A, B, C, D, z, dt_bias, y,
-        *state.stride(), *x.stride(), *dt.stride(), *(A.stride() if of_channels else (A.stride(0), 0)),
-        *B.stride(), *C.stride(), *((0, 0, 0) if z is None else z.stride()),
-        heads, head_dim, d_state, heads // B.shape[1],
+        state_update_kernel, (-(-heads * head_dim // rows), batch), state, x, dt, A, B, C, *dense(D), z,
+        *dense(dt_bias), y, *state.stride(), *x.stride(), *dt.stride(), A.stride(0), A.stride(-1),
+        *B.stride(), *C.stride(), *strides(z, 3), heads, head_dim, d_state, heads // B.shape[1],
         OF_CHANNELS=of_channels, ONE_GROUP=B.shape[1] == 1, SKIPS=D is not None, GATES=z is not None,
         BIASED=dt_bias is not None, SOFTPLUS=dt_softplus, ROWS=rows, N_BLOCK=columns,
     )  # fmt: skip
@@ -84,7 +83,7 @@ def mamba_step(
     x, y = xz.new_empty(batch, inner, dtype=torch.float32), xz.new_empty(batch, inner)
     # 1. convolve
     launch(
-        mamba_conv_kernel, (-(-inner // 128), batch), xz, conv_state, conv_weight.contiguous(), conv_bias, x,
+        mamba_conv_kernel, (-(-inner // 128), batch), xz, conv_state, *dense(conv_weight, conv_bias), x,
         xz.stride(0), *conv_state.stride(), inner, BIASED=conv_bias is not None, TAPS=taps,
         SLOTS=triton.next_power_of_2(max(taps - 1, 1)), CHANNELS=128,
     )  # fmt: skip
@@ -92,7 +91,7 @@ def mamba_step(
     rows, span = rank + 2 * d_state, -(-inner // _SPLITS)
     sums = xz.new_empty(_SPLITS, batch, rows, dtype=torch.float32)
     launch(
-        mamba_project_kernel, (-(-rows // 16), _SPLITS, -(-batch // 16)), x, x_proj_weight.contiguous(), sums,
+        mamba_project_kernel, (-(-rows // 16), _SPLITS, -(-batch // 16)), x, *dense(x_proj_weight), sums,
         batch, inner, rows, span, ROWS=16, BATCH=16,
         BLOCK=128 if x_proj_weight.itemsize == 2 else 32, num_stages=4,
     )  # fmt: skip
@@ -102,9 +101,9 @@ def mamba_step(
     per_program = max(1, tiles * batch // _PROGRAMS)
     launch(
         mamba_update_kernel, (tiles, -(-batch // per_program)), xz, x, sums, ssm_state,
-        dt_proj_weight.contiguous(), dt_proj_bias, A_log.contiguous(), D, y, xz.stride(0), *ssm_state.stride(),
-        batch, inner, d_state, rank, per_program, SPLITS=_SPLITS,
-        CHANNELS=channels, R_BLOCK=triton.next_power_of_2(rank), N_BLOCK=columns,
+        *dense(dt_proj_weight, dt_proj_bias, A_log, D), y, xz.stride(0), *ssm_state.stride(),
+        batch, inner, d_state, rank, per_program, SPLITS=_SPLITS, CHANNELS=channels,
+        R_BLOCK=triton.next_power_of_2(rank), N_BLOCK=columns,
     )  # fmt: skip
     return y
 
@@ -134,15 +133,15 @@ def mamba2_step(
     # 1. convolve, and update the state
     launch(
         mamba2_update_kernel, (heads * -(-head_dim // places), batch), zxbcdt, conv_state, ssm_state,
-        conv_weight.contiguous(), conv_bias, dt_bias, A_log, D, before,
-        zxbcdt.stride(0), *conv_state.stride(), *ssm_state.stride(), heads, head_dim, d_state, n_groups,
-        BIASED=conv_bias is not None, TAPS=taps, P_BLOCK=places, N_BLOCK=columns,
+        *dense(conv_weight, conv_bias, dt_bias, A_log, D), before, zxbcdt.stride(0), *conv_state.stride(),
+        *ssm_state.stride(), heads, head_dim, d_state, n_groups, BIASED=conv_bias is not None,
+        TAPS=taps, P_BLOCK=places, N_BLOCK=columns,
     )  # fmt: skip
     # 2. gate and norm; all have read the convolution's state now, so that it can change
     block = triton.next_power_of_2(inner // n_groups)
     launch(
-        mamba2_norm_kernel, (n_groups + -(-channels // 512), batch), before, zxbcdt, conv_state, norm_weight, y,
-        zxbcdt.stride(0), *conv_state.stride(), inner, channels, n_groups, eps,
+        mamba2_norm_kernel, (n_groups + -(-channels // 512), batch), before, zxbcdt, conv_state,
+        norm_weight.contiguous(), y, zxbcdt.stride(0), *conv_state.stride(), inner, channels, n_groups, eps,
         TAPS=taps, SLOTS=triton.next_power_of_2(max(taps - 1, 1)), BLOCK=block, CHANNELS=512,
         num_warps=min(max(block // 512, 4), 16),
     )  # fmt: skip

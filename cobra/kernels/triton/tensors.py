@@ -22,6 +22,16 @@ def row_strides(*rows: Tensor | None) -> list[int]:
     return [0 if x is None else x.stride(0) for x in rows]
 
 
+def strides(x: Tensor | None, rank: int) -> tuple[int, ...]:
+    """Those of x, in all of its dimensions; zeros if it is absent."""
+    return (0,) * rank if x is None else x.stride()
+
+
+def dense(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Parameters as the kernels read them, each without gaps."""
+    return [None if x is None else x.contiguous() for x in tensors]
+
+
 def like_first(x: Tensor, *_: Any) -> Tensor:
     """An empty result of the shape and dtype of the first argument."""
     return x.new_empty(x.shape)

@@ -1,0 +1,110 @@
+"""Mixer steps in Triton: in a row, in states that lie anywhere, and of many rows."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from cobra.kernels import triton
+from cobra.kernels.dispatch import use_backend
+from cobra.kernels.ops import mamba2_step, mamba_step, selective_state_update
+from tests.kernels import step_inputs
+from tests.kernels.cases import Case, assert_near, floating
+from tests.kernels.sequence_inputs import Inputs, normal
+from tests.kernels.test_steps import Mixer1, Mixer2
+from tests.kernels.test_triton_ops import DEVICE, both, placed, poisoned  # noqa: F401  (a fixture)
+
+pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
+
+
+@pytest.mark.parametrize("mixer", [Mixer1(torch.float32), Mixer2(2, torch.float32)], ids=["mamba", "mamba2"])
+def test_steps_in_a_row_are_the_references_prefill(mixer: Mixer1 | Mixer2) -> None:
+    tokens = mixer.projected(6)
+    with use_backend("reference"):
+        whole, last_conv, last_state = mixer.prefill(tokens)
+        _, conv, state = mixer.prefill(tokens[:, :1])
+    for name, value in placed(vars(mixer)).items():
+        setattr(mixer, name, value)
+    conv, state = conv.to(DEVICE), state.to(DEVICE)
+    for t in range(1, 6):
+        y = mixer.step(tokens[:, t].to(DEVICE), conv, state).cpu()
+        torch.testing.assert_close(y, whole[:, t], rtol=2e-5, atol=2e-5)
+    torch.testing.assert_close(conv.cpu(), last_conv)
+    torch.testing.assert_close(state.cpu(), last_state, rtol=2e-5, atol=2e-5)
+
+
+def wide_step2(head_dim: int) -> Inputs:
+    """Heads wider than a tile of the state, in one group, behind a convolution of two taps without a bias."""
+    inner, channels = 2 * head_dim, 2 * head_dim + 2 * 64
+    return {
+        "zxbcdt": normal(2, inner + channels + 2),
+        "conv_state": normal(2, channels, 1),
+        "ssm_state": normal(2, 2, head_dim, 64),
+        "conv_weight": normal(channels, 2),
+        "conv_bias": None,
+        "dt_bias": normal(2),
+        "A_log": normal(2, seed=1),
+        "D": normal(2),
+        "norm_weight": normal(inner),
+        "n_groups": 1,
+    }
+
+
+STEP2 = Case("mamba2_step", step_inputs.step2, ("conv_state", "ssm_state"))
+
+
+@pytest.mark.parametrize("head_dim", [80, 96])
+def test_heads_of_any_width_step(head_dim: int) -> None:
+    assert_near(*both(STEP2, wide_step2(head_dim)), 2e-5)
+
+
+def turned(x: Tensor) -> Tensor:
+    """x in memory that is turned round, with gaps: no two neighbours lie side by side."""
+    room = x.new_full((*x.shape[::-1], 2), torch.nan)
+    view = room[..., 0].permute(*reversed(range(x.dim())))
+    return view.copy_(x)
+
+
+@pytest.mark.parametrize("make", [step_inputs.step, step_inputs.step2], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_changes_states_and_reads_arguments_wherever_they_lie(
+    make: Callable[[int], Inputs], dtype: torch.dtype
+) -> None:
+    op = mamba_step if make is step_inputs.step else mamba2_step
+    inputs = placed(make(1))
+    inputs |= {name: inputs[name].to(dtype) for name in ("conv_state", "ssm_state")}
+    dense = inputs | {name: inputs[name].clone() for name in ("conv_state", "ssm_state")}
+    scattered = inputs | {name: turned(inputs[name]) for name in floating(inputs)}
+    torch.testing.assert_close(op(**dense), op(**scattered))
+    for name in ("conv_state", "ssm_state"):
+        assert scattered[name].dtype == dtype
+        torch.testing.assert_close(dense[name], scattered[name])
+        # what lies between is left alone
+        assert scattered[name]._base is not None
+        assert scattered[name]._base[..., 1].isnan().all()
+
+
+@pytest.mark.parametrize("make", [step_inputs.head_update, step_inputs.channel_update], ids=str)
+def test_an_update_reads_arguments_wherever_they_lie(make: Callable[[int], Inputs]) -> None:
+    inputs = placed(make(1))
+    dense = inputs | {"state": inputs["state"].clone()}
+    scattered = inputs | {name: turned(inputs[name]) for name in floating(inputs)}
+    torch.testing.assert_close(selective_state_update(**dense), selective_state_update(**scattered))
+    torch.testing.assert_close(dense["state"], scattered["state"])
+
+
+def test_a_program_of_several_rows_steps_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than a tile of the projection has."""
+    from cobra.kernels.triton import steps
+
+    some = step_inputs.step()
+    rows = {name: normal(17, *some[name].shape[1:]) for name in ("xz", "conv_state", "ssm_state")}
+    many = placed(some | rows)
+    alone = [many | {name: many[name][row : row + 1].clone() for name in rows} for row in (0, 16)]
+    expected = [mamba_step(**inputs) for inputs in alone]
+    monkeypatch.setattr(steps, "_PROGRAMS", 30)
+    y = mamba_step(**many)
+    for row, inputs, result in zip((0, 16), alone, expected, strict=True):
+        torch.testing.assert_close(y[row : row + 1], result)
+        torch.testing.assert_close(many["ssm_state"][row : row + 1], inputs["ssm_state"])
