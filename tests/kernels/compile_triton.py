@@ -105,6 +105,27 @@ def attend_step(heads: int, groups: int, head_dim: int, dtype: torch.dtype = BF1
         "v": new,
         "rotation": still(4096, head_dim, dtype=FP32),
     }
+def linears(rows: int, width: int, count: int, bias: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those of a projection of a published model, in all formats."""
+    x = {"x": empty(rows, width, gradient=False)}
+    if bias:
+        x["bias"] = empty(count, gradient=False)
+    yield "linear_bf16", {**x, "weight": empty(count, width, gradient=False)}
+    words = empty(count, width // 4, dtype=torch.int32, gradient=False)
+    yield "linear_w8", {**x, "packed": words, "scales": empty(count, dtype=FP32, gradient=False)}
+    words, scales = words[:, : width // 8], empty(count, width // 32, gradient=False)
+    yield "linear_w4", {**x, "packed": words, "scales": scales, "group": 32}
+
+
+def embeddings(width: int, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those of a published model's embedding, in all formats."""
+    ids = {"ids": empty(1, 1, dtype=torch.int64, gradient=False), "dtype": BF16}
+    for op, inputs in linears(1, width, count):
+        del inputs["x"]
+        yield (
+            op.replace("linear", "embedding"),
+            {**ids, **inputs, **({} if op[-1] == "6" else {"columns": width})},
+        )
 
 
 # an op and its arguments, without gradients where it has none
@@ -134,6 +155,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         "add_layer_norm",
         {"x": still(1, 2560), "residual": still(1, 2560), "weight": still(2560), "bias": still(2560)},
     ),
+    *(case for rows in (1, 4, 16) for case in linears(rows, 2560, 10576)),
+    *(case for rows in (1, 4, 16, 2777) for case in linears(rows, 5120, 2560)),
+    *linears(1, 2560, 50280, bias=True),
+    *embeddings(2560, 50280),
 ]
 
 

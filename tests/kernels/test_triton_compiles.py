@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(tri
 # bytes of shared memory a block at most (CUDA C++ Programming Guide, technical specifications)
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 # kernels that multiply matrices, at least where heads share keys
-PRODUCTS = {"mamba_project_kernel", "attention_kernel"}
+PRODUCTS = {"attention_kernel", "bf16_rows_kernel", "mamba_project_kernel", "packed_rows_kernel"}
 
 
 def compiled(arch: int) -> list[dict[str, Any]]:
