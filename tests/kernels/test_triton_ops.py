@@ -12,6 +12,7 @@ from torch import Tensor
 from cobra.kernels import ops, triton
 from cobra.kernels.dispatch import BACKENDS, use_backend
 from tests.kernels.cases import SEQUENCES, STEPS, Case, assert_near, each, floating, run
+from tests.kernels.fast_interpreter import patch_once
 
 pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
 
@@ -30,8 +31,9 @@ def lengths(case: Case) -> tuple[int, ...]:
 
 
 @pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Triton or an error, and results that start as NaN."""
+    patch_once(monkeypatch)
     torch.use_deterministic_algorithms(True)
     with use_backend("triton"):
         yield

@@ -35,3 +35,8 @@ def dense(*tensors: Tensor | None) -> list[Tensor | None]:
 def like_first(x: Tensor, *_: Any) -> Tensor:
     """An empty result of the shape and dtype of the first argument."""
     return x.new_empty(x.shape)
+
+
+def row_major(x: Tensor) -> Tensor:
+    """x, whose last dimension is contiguous, without a copy where it is."""
+    return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.contiguous()

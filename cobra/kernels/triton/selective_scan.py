@@ -1,0 +1,223 @@
+"""Mamba-1's scan in Triton, in parallel over chunks of visits where rows and channels alone are too few."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import triton
+from cobra.kernels.call import needs_gradient
+from cobra.kernels.registration import room_for_gradient
+from cobra.kernels.scan_order import for_kernels
+from cobra.kernels.triton import OPERATORS
+from cobra.kernels.triton.launch import launch
+from cobra.kernels.triton.selective_scan_kernels import (
+    backward_kernel,
+    chunk_kernel,
+    pass_kernel,
+    scan_kernel,
+)
+from cobra.kernels.triton.tensors import row_major
+from cobra.kernels.triton.visits import visit_list
+
+# states of a warp, 16 a thread, and its channels at most
+_TILE, _CHANNELS = 512, 64
+# visits between the states that are kept for the backward
+KEPT_EVERY = 32
+# visits that a kernel takes at a time; the backward, whose states and decays of a group are in registers
+_GROUP, _GROUP_BACK = 4, 2
+# warps that keep a GPU busy without chunks, which compute each decay once more, and those that chunks make
+_ENOUGH, _WANTED = 512, 2048
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a call is cut up: the numbers that all of its kernels take.
+
+    Attributes:
+        blocks: of channels.
+        chunk: visits of a chunk.
+        chunks: of a row.
+        height: of the grid whose columns are visited, or None.
+        channels: of a group.
+        constants: that choose the kernels' code.
+    """
+
+    batch: int
+    length: int
+    width: int
+    blocks: int
+    chunk: int
+    chunks: int
+    height: int | None
+    channels: int
+    constants: dict[str, int]
+
+    def launch(self, kernel: Any, *arguments: Any, **constants: Any) -> None:
+        """Run a kernel on every chunk."""
+        grid = self.blocks, self.chunks, self.batch
+        numbers = self.length, self.height, self.chunk, self.width, self.channels
+        launch(kernel, grid, *arguments, *numbers, num_warps=1, **constants, **self.constants)
+
+    def launch_pass(self, ends: Tensor, totals: Tensor, A: Tensor, first: Tensor | None, adjoint: bool) -> None:
+        """Pass the states, or their gradients, on from chunk to chunk."""
+        constants = {name: self.constants[name] for name in ("N", "BLOCK_D", "BLOCK_N")}
+        launch(
+            pass_kernel, (self.blocks, self.batch), A, first, ends, totals, self.chunks, self.width, self.channels,
+            ADJOINT=adjoint, num_warps=1, **constants,
+        )  # fmt: skip
+
+
+def _plan(u: Tensor, B: Tensor, softplus: bool, scan_order: str, grid: Sequence[int] | None) -> _Plan:
+    (batch, length, width), (groups, d_state) = u.shape, B.shape[2:]
+    channels, block_n = width // groups, triton.next_power_of_2(d_state)
+    block_d = min(max(1, _TILE // block_n), _CHANNELS, triton.next_power_of_2(channels))
+    blocks = groups * -(-channels // block_d)
+    warps, chunk = max(1, batch * blocks), length
+    if warps < _ENOUGH:
+        chunk = -(-length // max(1, _WANTED // warps))
+    chunk = max(1, -(-chunk // KEPT_EVERY)) * KEPT_EVERY
+    reverse, height = for_kernels(scan_order, grid)
+    constants = {"SOFTPLUS": softplus, "REVERSED": reverse, "N": d_state, "BLOCK_D": block_d, "BLOCK_N": block_n}
+    # the empty row has a chunk, too, which passes its state on
+    chunks = max(1, -(-length // chunk))
+    columns = height if scan_order.startswith("columns") else None
+    return _Plan(batch, length, width, blocks, chunk, chunks, columns, channels, constants)
+
+
+def selective_scan(*inputs: Any) -> tuple[Tensor, Tensor]:
+    """y (B, L, D) and the final state (B, D, N); states are kept where a gradient will be asked for."""
+    y, final_state, _ = _selective_scan(*inputs, needs_gradient(*inputs))  # type: ignore[call-arg]
+    return y, final_state
+
+
+def _fake(u: Tensor, delta: Tensor, A: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    batch, length, _ = u.shape
+    final = u.new_empty(batch, *A.shape, dtype=torch.float32)
+    shape = (batch, -(-length // KEPT_EVERY), *A.shape) if rest[-1] else (0,)
+    return u.new_empty(u.shape), final, u.new_empty(shape, dtype=torch.float32)
+
+
+@OPERATORS.register(_fake)
+def _selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    mask: Tensor | None,
+    scan_order: str,
+    grid: Sequence[int] | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Also the states that the backward starts from if they are to be kept."""
+    y, final, kept = _fake(u, delta, A, keep)
+    plan, visits = _plan(u, B, delta_softplus, scan_order, grid), _visits(u, seq_idx, mask, scan_order, grid)
+    A, D, bias, first = (_dense(x) for x in (A, D, delta_bias, initial_state))
+    starts = first
+    if plan.chunks > 1:
+        starts = _between_chunks(plan, (u, delta, None, B, None, None), A, bias, visits, first, adjoint=False)
+    inputs = _addressed(u, delta, z, B, C, None)
+    plan.launch(
+        scan_kernel, A, D, bias, visits, *inputs, starts, y, final, kept if keep else None,
+        GROUP=_GROUP, KEPT_EVERY=KEPT_EVERY,
+    )  # fmt: skip
+    return y, final, kept
+
+
+@OPERATORS.gradient(
+    _selective_scan,
+    "y final_state kept",
+    of=("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state"),
+)
+def selective_scan_backward(
+    dy: Tensor | None,
+    dfinal_state: Tensor | None,
+    kept: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    mask: Tensor | None,
+    scan_order: str,
+    grid: Sequence[int] | None,
+) -> list[Tensor]:
+    """Gradients of u to the bias and of the first state."""
+    plan, visits = _plan(u, B, delta_softplus, scan_order, grid), _visits(u, seq_idx, mask, scan_order, grid)
+    dy = u.new_zeros(u.shape) if dy is None else dy
+    like_A, (A, skip, bias, last) = A, (_dense(x) for x in (A, D, delta_bias, dfinal_state))
+    if plan.chunks > 1:
+        last = _between_chunks(plan, (None, delta, z, None, C, dy), A, bias, visits, last, adjoint=True)
+    du, ddelta, dz = (room_for_gradient(x, u) for x in (u, delta, z))
+    dinitial = room_for_gradient(initial_state, u, torch.float32)
+    d_state, parts = B.shape[3], (plan.batch, plan.chunks)
+    sums = {
+        "BC": u.new_empty(plan.blocks, *u.shape[:2], 2, d_state, dtype=torch.float32),
+        "A": u.new_empty(*parts, *A.shape, dtype=torch.float32),
+        "channels": u.new_empty(*parts, 2, plan.width, dtype=torch.float32),
+    }
+    tile = plan.constants["BLOCK_D"] * plan.constants["BLOCK_N"]
+    scratch = u.new_empty(*parts, plan.blocks, KEPT_EVERY // _GROUP_BACK * tile, dtype=torch.float32)
+    plan.launch(
+        backward_kernel, A, skip, bias, visits, *_addressed(u, delta, z, B, C, dy), kept, last, scratch,
+        du, ddelta, dz, *sums.values(), None if initial_state is None else dinitial,
+        GROUP=_GROUP_BACK, KEPT_EVERY=KEPT_EVERY,
+    )  # fmt: skip
+    # of all blocks of a group (B, L, G, 2, N)
+    dBC = sums["BC"].unflatten(0, (B.shape[2], -1)).sum(1).permute(1, 2, 0, 3, 4)
+    dD, dbias = sums["channels"].sum((0, 1)).unbind()
+    return [
+        du, ddelta, sums["A"].sum((0, 1)).view_as(like_A), dBC[..., 0, :].contiguous(), dBC[..., 1, :].contiguous(),
+        _of(D, dD), dz, _of(delta_bias, dbias), dinitial,
+    ]  # fmt: skip
+
+
+def _between_chunks(
+    plan: _Plan,
+    inputs: tuple[Tensor | None, ...],
+    A: Tensor,
+    bias: Tensor | None,
+    visits: Tensor | None,
+    first: Tensor | None,
+    adjoint: bool,
+) -> Tensor:
+    """The state before each chunk (B, chunks, D, N), or the gradient of that behind it."""
+    ends = A.new_empty(plan.batch, plan.chunks, *A.shape, dtype=torch.float32)
+    totals = A.new_empty(plan.batch, plan.chunks, plan.width, dtype=torch.float32)
+    plan.launch(chunk_kernel, A, bias, visits, *_addressed(*inputs), ends, totals, ADJOINT=adjoint, GROUP=_GROUP)
+    plan.launch_pass(ends, totals, A, first, adjoint)
+    return ends
+
+
+def _visits(u: Tensor, *order: Any) -> Tensor | None:
+    return visit_list(u.shape[1], *order)
+
+
+def _dense(x: Tensor | None) -> Any:
+    return None if x is None else x.contiguous()
+
+
+def _addressed(*inputs: Tensor | None) -> tuple[tuple[Tensor | None, ...], tuple[tuple[int, ...], ...]]:
+    """Inputs of visits, and their strides of row, token and group."""
+    rows = tuple(None if x is None else row_major(x) for x in inputs)
+    return rows, tuple((0, 0, 0) if x is None else (*x.stride()[:-1], 0)[:3] for x in rows)
+
+
+def _of(x: Tensor | None, gradient: Tensor) -> Tensor:
+    """The gradient if there is x; else the empty one that stands for it."""
+    return gradient if x is not None else gradient.new_empty(0)

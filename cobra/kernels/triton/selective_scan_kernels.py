@@ -1,0 +1,295 @@
+"""The kernels of Mamba-1's scan: a warp takes some channels, with all N states of each, through visits in turn.
+
+Its tile of states (BLOCK_D, BLOCK_N) lies in registers, four neighbouring n of a channel in a thread, so that a
+sum over n crosses 4 threads and a sum over channels 8. Visits are taken GROUP at a time; what a group reads is
+asked for before the group ahead of it is computed. Inputs of visits come as (u, delta, z, B, C, dy), each None or
+(B, L, ...) with the strides of its row of the batch, token and group; None is not read.
+"""
+
+import triton
+import triton.language as tl
+from cobra.kernels.triton.visits import flag_and_token
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + exp x), and x above 20; exact where exp x is small, which log(1 + e) alone is not."""
+    e = tl.exp(tl.minimum(x, 20.0))
+    one = 1.0 + e
+    tiny = one == 1.0
+    return tl.where(x > 20.0, x, tl.where(tiny, e, tl.log(one) * (e / tl.where(tiny, 1.0, one - 1.0))))
+
+
+@triton.jit
+def tile_of(width, channels, N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Group of this program's channels, the channels, n, which of both there are, and where states lie in (D, N)."""
+    blocks = tl.cdiv(channels, BLOCK_D)
+    group, within = tl.program_id(0) // blocks, tl.program_id(0) % blocks * BLOCK_D + tl.arange(0, BLOCK_D)
+    d, n = group * channels + within, tl.arange(0, BLOCK_N)
+    return group, d, n, within < channels, n < N, d[:, None] * N + n[None, :]
+
+
+@triton.jit
+def of_row(x, stride, row, group):
+    """An input of one row of the batch, and its stride from token to token."""
+    return None if x is None else (x + row * stride[0] + group * stride[2], stride[1])
+
+
+@triton.jit
+def inputs_of_row(inputs, strides, row, group):
+    """All inputs of one row of the batch."""
+    return (of_row(inputs[0], strides[0], row, group), of_row(inputs[1], strides[1], row, group),
+            of_row(inputs[2], strides[2], row, group), of_row(inputs[3], strides[3], row, group),
+            of_row(inputs[4], strides[4], row, group), of_row(inputs[5], strides[5], row, group))  # fmt: skip
+
+
+@triton.jit
+def read(inputs, visits, first, step, begin, end, order, d, n, inside, real, REVERSED: tl.constexpr,
+         GROUP: tl.constexpr):  # fmt: skip
+    """Of each visit of a group, from the first one on, its flag and token and what it reads, 0 if it is not taken.
+
+    The flag is as in `visits.py`, 0 also outside of begin to end.
+    """
+    u, delta, z, B, C, dy = inputs
+    rows = ()
+    for i in tl.static_range(GROUP):
+        visit = first + i * step
+        flag, t = flag_and_token(visits, visit, (visit >= begin) & (visit < end), order[0], order[1], REVERSED)
+        channels, states = inside & (flag > 0), real & (flag > 0)
+        rows += ((
+            flag,
+            t,
+            None if u is None else tl.load(u[0] + t * u[1] + d, mask=channels, other=0.0),
+            None if delta is None else tl.load(delta[0] + t * delta[1] + d, mask=channels, other=0.0),
+            None if z is None else tl.load(z[0] + t * z[1] + d, mask=channels, other=0.0),
+            None if B is None else tl.load(B[0] + t * B[1] + n, mask=states, other=0.0),
+            None if C is None else tl.load(C[0] + t * C[1] + n, mask=states, other=0.0),
+            None if dy is None else tl.load(dy[0] + t * dy[1] + d, mask=channels, other=0.0),
+        ),)
+    return rows
+
+
+@triton.jit
+def time_step(raw, bias, flag, SOFTPLUS: tl.constexpr):
+    """dt, 0 of a visit that does not take place; and delta + bias, which its gradient needs."""
+    raw = raw.to(tl.float32) + bias
+    return tl.where(flag > 0, softplus(raw) if SOFTPLUS else raw, 0.0), raw
+
+
+@triton.jit
+def restarted(h, flag, visits):
+    """Zeros where a sequence starts; not multiplied by 0, which NaN survives."""
+    return h if visits is None else tl.where(flag == 3, 0.0, h)
+
+
+@triton.jit
+def visited(x, flag, visits):
+    """x, or zeros of a token under the mask."""
+    return x if visits is None else tl.where(flag > 0, x, 0.0)
+
+
+@triton.jit
+def gated(y, z):
+    """y silu(z), or y without a gate."""
+    if z is None:
+        return y
+    z = z.to(tl.float32)
+    return y * (z * tl.sigmoid(z))
+
+
+@triton.jit
+def rates_of(A, at, tile):
+    """A per power of 2."""
+    return tl.load(A + at, mask=tile, other=0.0).to(tl.float32) * LOG2_E
+
+
+@triton.jit
+def per_channel(x, d, inside):
+    """A row of parameters, 0 without them."""
+    return 0.0 if x is None else tl.load(x + d, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["length", "chunk"])
+def chunk_kernel(A, bias, visits, inputs, strides, ends, totals, length, height, chunk, width, channels,
+                 ADJOINT: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr,
+                 BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr):  # fmt: skip
+    """What a chunk adds to the state behind it, and the sum of its time steps: infinite if a sequence starts in it.
+
+    ADJOINT: what it adds to the state's gradient before it.
+    """
+    group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
+    tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
+    inputs, visits = inputs_of_row(inputs, strides, row, group), None if visits is None else visits + row * length
+    rates, offset = rates_of(A, at, tile), per_channel(bias, d, inside)
+    begin = tl.program_id(1) * chunk
+    end = tl.minimum(begin + chunk, length)
+    start, step = end - 1 if ADJOINT else begin, -1 if ADJOINT else 1
+    h = tl.zeros((BLOCK_D, BLOCK_N), tl.float32)
+    total = tl.zeros((BLOCK_D,), tl.float32)
+    ahead = read(inputs, visits, start, step, begin, end, order, d, n, inside, real, REVERSED, GROUP)
+    for first in range(GROUP, end - begin + GROUP, GROUP):
+        rows = ahead
+        ahead = read(inputs, visits, start + first * step, step, begin, end, order, d, n, inside, real, REVERSED, GROUP)
+        for i in tl.static_range(GROUP):
+            flag, token, u, delta, z, B, C, dy = rows[i]
+            dt, _ = time_step(delta, offset, flag, SOFTPLUS)
+            a = tl.exp2(dt[:, None] * rates)
+            if ADJOINT:
+                h += gated(dy.to(tl.float32), z)[:, None] * C.to(tl.float32)[None, :]
+                h = restarted(a * h, flag, visits)
+            else:
+                h = a * restarted(h, flag, visits) + (dt * u.to(tl.float32))[:, None] * B.to(tl.float32)[None, :]
+            total = total + dt if visits is None else tl.where(flag == 3, float("inf"), total + dt)
+    this = row * tl.num_programs(1) + tl.program_id(1)
+    tl.store(ends + this * width * N + at, h, mask=tile)
+    tl.store(totals + this * width + d, total, mask=inside)
+
+
+@triton.jit(do_not_specialize=["chunks"])
+def pass_kernel(A, first, ends, totals, chunks, width, channels, ADJOINT: tl.constexpr, N: tl.constexpr,
+                BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+    """The state before each chunk, or its gradient behind it, in the place of what the chunk adds."""
+    _, d, _, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
+    tile, row = inside[:, None] & real[None, :], tl.cast(tl.program_id(1), tl.int64)
+    rates, h = rates_of(A, at, tile), tl.zeros((BLOCK_D, BLOCK_N), tl.float32)
+    if first is not None:
+        h += tl.load(first + row * width * N + at, mask=tile, other=0.0).to(tl.float32)
+    for i in range(0, chunks):
+        this = row * chunks + (chunks - 1 - i if ADJOINT else i)
+        added = tl.load(ends + this * width * N + at, mask=tile, other=0.0)
+        total = tl.load(totals + this * width + d, mask=inside, other=0.0)[:, None]
+        tl.store(ends + this * width * N + at, h, mask=tile)
+        h = added + tl.where(total == float("inf"), 0.0, tl.exp2(total * rates) * h)
+
+
+@triton.jit(do_not_specialize=["length", "chunk"])
+def scan_kernel(A, D, bias, visits, inputs, strides, starts, y, final, kept, length, height, chunk, width, channels,
+                SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr,
+                BLOCK_N: tl.constexpr, GROUP: tl.constexpr, KEPT_EVERY: tl.constexpr):  # fmt: skip
+    """y of a chunk from the state before it; the state behind the last one, and those that are kept."""
+    group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
+    tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
+    inputs, visits = inputs_of_row(inputs, strides, row, group), None if visits is None else visits + row * length
+    rates, offset, skip = rates_of(A, at, tile), per_channel(bias, d, inside), per_channel(D, d, inside)
+    this = row * tl.num_programs(1) + tl.program_id(1)
+    begin = tl.program_id(1) * chunk
+    end = tl.minimum(begin + chunk, length)
+    h = tl.zeros((BLOCK_D, BLOCK_N), tl.float32)
+    if starts is not None:
+        h += tl.load(starts + this * width * N + at, mask=tile, other=0.0).to(tl.float32)
+    ahead = read(inputs, visits, begin, 1, begin, end, order, d, n, inside, real, REVERSED, GROUP)
+    for first in range(begin, end, GROUP):
+        if kept is not None:
+            if first % KEPT_EVERY == 0:
+                place = row * tl.cdiv(length, KEPT_EVERY) + first // KEPT_EVERY
+                tl.store(kept + place * width * N + at, h, mask=tile)
+        rows = ahead
+        ahead = read(inputs, visits, first + GROUP, 1, begin, end, order, d, n, inside, real, REVERSED, GROUP)
+        for i in tl.static_range(GROUP):
+            flag, token, u, delta, z, B, C, _ = rows[i]
+            u = u.to(tl.float32)
+            dt, _ = time_step(delta, offset, flag, SOFTPLUS)
+            h = tl.exp2(dt[:, None] * rates) * restarted(h, flag, visits)
+            h += (dt * u)[:, None] * B.to(tl.float32)[None, :]
+            out = visited(gated(tl.sum(h * C.to(tl.float32)[None, :], 1) + skip * u, z), flag, visits)
+            tl.store(y + (row * length + token) * width + d, out, mask=inside & (first + i < end))
+    if tl.program_id(1) == tl.num_programs(1) - 1:
+        tl.store(final + row * width * N + at, h, mask=tile)
+
+
+@triton.jit(do_not_specialize=["length", "chunk"])
+def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch, du, ddelta, dz, dBC, dA, dchannels,
+                    dinitial, length, height, chunk, width, channels, SOFTPLUS: tl.constexpr,
+                    REVERSED: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr,
+                    BLOCK_N: tl.constexpr, GROUP: tl.constexpr, KEPT_EVERY: tl.constexpr):  # fmt: skip
+    """All gradients of a chunk, from the end; those of B, C and parameters are this program's part of a sum.
+
+    States are computed again from those that were kept: once to note each group's first one, in `scratch`, and
+    then group by group from the end, whose states and decays stay in registers.
+    """
+    group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
+    tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
+    inputs, visits = inputs_of_row(inputs, strides, row, group), None if visits is None else visits + row * length
+    rates, offset, skip = rates_of(A, at, tile), per_channel(bias, d, inside), per_channel(D, d, inside)
+    this, block = row * tl.num_programs(1) + tl.program_id(1), tl.program_id(0)
+    begin = tl.program_id(1) * chunk
+    end = tl.minimum(begin + chunk, length)
+    blocks = tl.num_programs(0)
+    noted = scratch + (this * blocks + block) * (KEPT_EVERY // GROUP * BLOCK_D * BLOCK_N)
+    noted += tl.arange(0, BLOCK_D)[:, None] * BLOCK_N + n[None, :]
+    dh, rates_sum = tl.zeros((BLOCK_D, BLOCK_N), tl.float32), tl.zeros((BLOCK_D, BLOCK_N), tl.float32)
+    skip_sum, bias_sum = tl.zeros((BLOCK_D,), tl.float32), tl.zeros((BLOCK_D,), tl.float32)
+    if dstates is not None:
+        dh += tl.load(dstates + this * width * N + at, mask=tile, other=0.0).to(tl.float32)
+    for part in range(0, tl.cdiv(end - begin, KEPT_EVERY)):
+        place = tl.cdiv(end, KEPT_EVERY) - 1 - part
+        low = place * KEPT_EVERY
+        high = tl.minimum(low + KEPT_EVERY, end)
+        h = tl.load(kept + (row * tl.cdiv(length, KEPT_EVERY) + place) * width * N + at, mask=tile, other=0.0)
+        groups = tl.cdiv(high - low, GROUP)
+        feeding = (inputs[0], inputs[1], None, inputs[3], None, None)
+        for g in range(0, groups):
+            tl.store(noted + g * (BLOCK_D * BLOCK_N), h)
+            rows = read(feeding, visits, low + g * GROUP, 1, low, high, order, d, n, inside, real, REVERSED, GROUP)
+            for i in tl.static_range(GROUP):
+                flag, token, u, delta, z, B, C, dy = rows[i]
+                dt, _ = time_step(delta, offset, flag, SOFTPLUS)
+                h = tl.exp2(dt[:, None] * rates) * restarted(h, flag, visits)
+                h += (dt * u.to(tl.float32))[:, None] * B.to(tl.float32)[None, :]
+        tl.debug_barrier()
+        for back in range(0, groups):
+            g = groups - 1 - back
+            h = tl.load(noted + g * (BLOCK_D * BLOCK_N))
+            first = low + g * GROUP
+            rows = read(inputs, visits, first, 1, low, high, order, d, n, inside, real, REVERSED, GROUP)
+            states = ()
+            for i in tl.static_range(GROUP):
+                flag, token, u, delta, z, B, C, dy = rows[i]
+                dt, _ = time_step(delta, offset, flag, SOFTPLUS)
+                a, h = tl.exp2(dt[:, None] * rates), restarted(h, flag, visits)
+                states += ((h, a),)
+                h = a * h + (dt * u.to(tl.float32))[:, None] * B.to(tl.float32)[None, :]
+            for i in tl.static_range(GROUP - 1, -1, -1):
+                flag, token, u, delta, z, B, C, dy = rows[i]
+                h, a = states[i]
+                u, dy, B, C = u.to(tl.float32), dy.to(tl.float32), B.to(tl.float32)[None, :], C.to(tl.float32)[None, :]
+                dt, raw = time_step(delta, offset, flag, SOFTPLUS)
+                before = a * h
+                fed = (dt * u)[:, None]
+                h = before + fed * B
+                there = inside & (first + i < high)
+                out = (row * length + token) * width + d
+                if z is not None:
+                    z = z.to(tl.float32)
+                    s = tl.sigmoid(z)
+                    slope = dy * (tl.sum(h * C, 1) + skip * u) * (s * (1.0 + z * (1.0 - s)))
+                    tl.store(dz + out, visited(slope, flag, visits), mask=there)
+                    dy = dy * (z * s)
+                dh += dy[:, None] * C
+                dC, dB = tl.sum(dy[:, None] * h, 0), tl.sum(fed * dh, 0)
+                line = ((block * tl.num_programs(2) + row) * length + token) * (2 * N) + n
+                written = real & (first + i < high)
+                tl.store(dBC + line, visited(dB, flag, visits), mask=written)
+                tl.store(dBC + line + N, visited(dC, flag, visits), mask=written)
+                along = tl.sum(dh * B, 1)
+                decayed = dh * before
+                slope = u * along + tl.sum(decayed * rates, 1) * LN_2
+                if SOFTPLUS:
+                    slope = tl.where(raw > 20.0, slope, slope * tl.sigmoid(raw))
+                slope = tl.where(flag > 0, slope, 0.0)
+                tl.store(ddelta + out, slope, mask=there)
+                tl.store(du + out, visited(dt * along + skip * dy, flag, visits), mask=there)
+                rates_sum += decayed * dt[:, None]
+                skip_sum += dy * u
+                bias_sum += slope
+                dh = restarted(a * dh, flag, visits)
+        tl.debug_barrier()
+    tl.store(dA + this * width * N + at, rates_sum, mask=tile)
+    tl.store(dchannels + this * (2 * width) + d, skip_sum, mask=inside)
+    tl.store(dchannels + this * (2 * width) + width + d, bias_sum, mask=inside)
+    if dinitial is not None:
+        if tl.program_id(1) == 0:
+            tl.store(dinitial + row * width * N + at, dh, mask=tile)
