@@ -128,6 +128,24 @@ def embeddings(width: int, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
         )
 
 
+def ssd(batch: int, tokens: int, heads: int, dtype: torch.dtype = BF16, **more: Any) -> dict[str, Any]:
+    """A layer of Mamba-2: x, B and C slices of what the convolution returns, dt of the projection's."""
+    d_inner = heads * 64
+    x, B, C = empty(batch, tokens, d_inner + 256, dtype=dtype).split([d_inner, 128, 128], dim=-1)
+    return {
+        "x": x.unflatten(2, (heads, 64)),
+        "dt": empty(batch, tokens, 2 * d_inner + 256 + heads, dtype=dtype)[..., -heads:],
+        "A": empty(heads, dtype=FP32),
+        "B": B.unflatten(2, (1, 128)),
+        "C": C.unflatten(2, (1, 128)),
+        "D": empty(heads, dtype=FP32),
+        "dt_bias": empty(heads, dtype=FP32),
+        "dt_softplus": True,
+        "return_final_state": False,
+        **more,
+    }
+
+
 # an op and its arguments, without gradients where it has none
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("rms_norm", norm(2777, 2560)),
@@ -159,6 +177,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *(case for rows in (1, 4, 16, 2777) for case in linears(rows, 5120, 2560)),
     *linears(1, 2560, 50280, bias=True),
     *embeddings(2560, 50280),
+    # mamba2-2.7b, in segments, and 130m in fp32, packed
+    ("ssd_chunk_scan", ssd(1, 2777, 80)),
+    ("ssd_chunk_scan", ssd(1, 2777, 24, dtype=FP32, seq_idx=empty(1, 2777, dtype=torch.int32, gradient=False))),
 ]
 
 

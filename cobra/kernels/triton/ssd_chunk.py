@@ -1,0 +1,257 @@
+"""Chunks of visits as the kernels of Mamba-2's scan see them: where their tokens lie, steps, decays, products."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import triton
+import triton.language as tl
+from cobra.kernels.reference.masks import join_sequences
+from cobra.kernels.reference.ssd import LONGEST_DECAY
+from cobra.kernels.scan_order import for_kernels, unvisit, visit
+from cobra.kernels.triton import INTERPRETED
+
+# decays are powers of 2
+LOG2E = tl.constexpr(1.4426950408889634)
+LONGEST = tl.constexpr(LONGEST_DECAY * 1.4426950408889634)
+
+
+@triton.jit
+def find_place(program, heads, head_dim, segments, P: tl.constexpr):
+    """Row, head, tile of P of its channels and segment of a program: neighbours share a group's B and C."""
+    tiles = tl.cdiv(head_dim, P)
+    head, segment = program // tiles % heads, program // (tiles * heads) % segments
+    return (program // (tiles * heads * segments)).to(tl.int64), head, program % tiles, segment
+
+
+@triton.jit
+def find_tokens(visits, length, height, row, mask, REVERSED: tl.constexpr, COLUMNS: tl.constexpr):
+    """The tokens of visits, and which of them there are and are not masked."""
+    live = visits < length
+    token = find_token(tl.minimum(visits, length - 1), length, height, REVERSED, COLUMNS)
+    if mask is not None:
+        live = live & (tl.load(mask + row * length + token, mask=live, other=0) != 0)
+    return token, live
+
+
+@triton.jit
+def find_token(visits, length, height, REVERSED: tl.constexpr, COLUMNS: tl.constexpr):
+    """The tokens of visits: from the last one on, down the columns of a grid, or as they are."""
+    if REVERSED:
+        visits = length - 1 - visits
+    if COLUMNS:
+        visits = visits % height * (length // height) + visits // height
+    return visits.to(tl.int64)
+
+
+@triton.jit
+def find_sequences(first, token, length, height, row, seq_idx, REVERSED: tl.constexpr, COLUMNS: tl.constexpr,
+                   Q: tl.constexpr):  # fmt: skip
+    """Of Q visits from `first` on their sequences (Q,), the sequence before them and that of the last one;
+    zeros if there is but one sequence."""
+    if seq_idx is None:
+        return tl.zeros((Q,), tl.int32), 0, 0
+    else:
+        at = seq_idx + row * length
+        before = find_token(tl.maximum(first - 1, 0), length, height, REVERSED, COLUMNS)
+        last = find_token(tl.minimum(first + Q, length) - 1, length, height, REVERSED, COLUMNS)
+        return tl.load(at + token), tl.load(at + before), tl.load(at + last)
+
+
+@triton.jit
+def load_rows(pointer, token, token_stride, live, width, TYPE: tl.constexpr, WIDTH: tl.constexpr):
+    """Rows (Q, WIDTH) of tokens; zeros where they are not live, whatever is there, and beyond the width."""
+    column = tl.arange(0, WIDTH)
+    inside = live[:, None] & (column < width)[None, :]
+    rows = pointer + token[:, None] * token_stride + column[None, :]
+    return tl.load(rows, mask=inside, other=0.0).to(TYPE)
+
+
+@triton.jit
+def load_raw(inputs, strides, row, head, token, live):
+    """dt + dt_bias of tokens of a head in fp32, before the softplus."""
+    raw = tl.load(inputs[1] + row * strides[3] + head * strides[5] + token * strides[4], mask=live, other=0.0)
+    raw = raw.to(tl.float32)
+    if inputs[6] is not None:
+        raw += tl.load(inputs[6] + head).to(tl.float32)
+    return raw
+
+
+@triton.jit
+def softplus(raw):
+    """log(1 + exp(raw)), and raw itself above 20."""
+    # by its quotient: log(1 + u) alone loses the digits of a small u
+    u = tl.exp(tl.minimum(raw, 20.0))
+    one = 1.0 + u
+    small = one == 1.0
+    log1p = tl.where(small, u, u * (tl.log(one) / tl.where(small, 1.0, one - 1.0)))
+    return tl.where(raw > 20.0, raw, log1p)
+
+
+@triton.jit
+def write_steps(steps, begin, end, span, inputs, strides, row, head, length, height, SOFTPLUS: tl.constexpr,
+                REVERSED: tl.constexpr, COLUMNS: tl.constexpr, Q: tl.constexpr):  # fmt: skip
+    """The time steps of chunks of a head, 0 where tokens are not live, and two parts of the running sums of the
+    decays in a chunk: three rows of `span` visits, which this program alone reads.
+
+    Differences of a running sum lose no digits: the first part sums multiples of a power of 2, such that
+    fp32 holds a chunk of the longest decays exactly, and the second is small (as in reference/ssd.py).
+
+    In memory and not in registers, where each layout of a matrix would compute its own.
+    """
+    ROWS: tl.constexpr = 512 // Q
+    rate = tl.load(inputs[2] + head).to(tl.float32) * LOG2E
+    for chunk in range(begin, end, ROWS):
+        visits = (chunk + tl.arange(0, ROWS))[:, None] * Q + tl.arange(0, Q)[None, :]
+        token, live = find_tokens(visits, length, height, row, inputs[8], REVERSED, COLUMNS)
+        step = load_raw(inputs, strides, row, head, token, live)
+        if SOFTPLUS:
+            step = softplus(step)
+        step = tl.where(live, step, 0.0)
+        decay = step * rate
+        decay = tl.where(decay < LONGEST, LONGEST, decay)
+        # the longest is below 2^7, and 24 bits hold the sum of Q
+        PARTS: tl.constexpr = (1 << 17) // Q
+        coarse = tl.floor(decay * PARTS + 0.5) / PARTS
+        inside = visits < end * Q
+        tl.store(steps + visits, step, mask=inside)
+        tl.store(steps + span + visits, tl.cumsum(coarse, 1), mask=inside)
+        tl.store(steps + 2 * span + visits, tl.cumsum(decay - coarse, 1), mask=inside)
+    # other threads read it
+    tl.debug_barrier()
+
+
+@triton.jit
+def load_sums(steps, first, span, Q: tl.constexpr):
+    """Both parts of the running sums of a chunk (Q,), and their last ones."""
+    at = steps + span + first
+    visit = tl.arange(0, Q)
+    return tl.load(at + visit), tl.load(at + span + visit), tl.load(at + Q - 1), tl.load(at + span + Q - 1)
+
+
+@triton.jit
+def decays_within(coarse, fine, hears):
+    """What is left at visit i of visit j (Q, Q), and 0 where i does not hear j."""
+    gap = (coarse[:, None] - coarse[None, :]) + (fine[:, None] - fine[None, :])
+    # masked before exp: above the diagonal the gap is positive and would overflow
+    return tl.exp2(tl.where(hears, gap, float("-inf")))
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A call, as its kernels take it.
+
+    Attributes:
+        inputs: x, dt, A, B, C, D, dt_bias, seq_idx and mask, None if absent.
+        sizes: batch, length, heads, head_dim, d_state, heads of a group.
+        arguments: the parameters that all kernels end with.
+        constants: and those known when they are compiled.
+        chunk: visits of a chunk.
+        tile: channels of a head that a program has where each has some of them.
+        kind: the dtype of products.
+    """
+
+    inputs: tuple[Tensor | None, ...]
+    sizes: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    constants: dict[str, Any]
+    chunk: int
+    tile: int
+    kind: torch.dtype
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of a row."""
+        return -(-self.sizes[1] // self.chunk)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of a head."""
+        return -(-self.sizes[3] // self.tile)
+
+    def room_for_steps(self, copies: int) -> Tensor:
+        """What `write_steps` needs for each tile of all heads."""
+        batch, _, heads, *_ = self.sizes
+        A = self.inputs[2]
+        assert A is not None
+        size = (copies, batch, heads, self.tiles, 3, self.chunks * self.chunk)
+        return A.new_empty(size, dtype=torch.float32)
+
+    @property
+    def padded(self) -> int:
+        """Channels of a head, as many as a matrix of products has."""
+        return _pad(self.sizes[3])
+
+
+def describe(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
+    seq_idx: Tensor | None,
+    mask: Tensor | None,
+    scan_order: str,
+    grid: Sequence[int] | None,
+) -> Scan:
+    """The kernels' arguments of a call, strided as it came."""
+    batch, length, heads, head_dim = x.shape
+    groups, d_state = B.shape[2:]
+    reversed_, height = for_kernels(scan_order, grid)
+    if mask is not None and seq_idx is not None:
+        order: Any = (scan_order, grid)
+        seq_idx = unvisit(join_sequences(visit(seq_idx, *order), visit(mask, *order)), *order)
+    x, B, C = map(with_rows, (x, B, C))
+    vectors = [None if v is None else v.contiguous() for v in (D, dt_bias, seq_idx, mask)]
+    inputs = (x, dt, A.contiguous(), B, C, *vectors)
+    strides = (*x.stride()[:3], *dt.stride(), *B.stride()[:3], *C.stride()[:3])
+    per_group = heads // max(groups, 1)
+    kind = torch.promote_types(torch.promote_types(x.dtype, B.dtype), C.dtype)
+    if INTERPRETED and kind == torch.bfloat16:
+        # whose bits the interpreter would multiply as integers
+        kind = torch.float32
+    # products of fp32 are not the tensor cores' by default, and unrolled: small tiles keep them in registers
+    exact = kind == torch.float32
+    wide = d_state > 128
+    constants = {
+        "SOFTPLUS": dt_softplus,
+        "REVERSED": reversed_,
+        "COLUMNS": height > 1,
+        "TYPE": _TYPES[kind],
+        "PRECISION": product_precision(),
+        "Q": 32 if exact or wide else 64,
+        "N": _pad(d_state),
+    }
+    return Scan(
+        inputs,
+        (batch, length, heads, head_dim, d_state, per_group),
+        (inputs, strides, length, height, heads, head_dim, d_state, per_group),
+        constants,
+        constants["Q"],
+        min(_pad(head_dim), 32 if exact or wide else 64),
+        kind,
+    )
+
+
+_TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+
+
+def with_rows(x: Tensor) -> Tensor:
+    """x, its last dimension contiguous."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def product_precision() -> str:
+    """How fp32 is multiplied, as torch.set_float32_matmul_precision says."""
+    return {"highest": "ieee", "high": "tf32x3", "medium": "tf32"}[torch.get_float32_matmul_precision()]
+
+
+def _pad(width: int) -> int:
+    """A width as products have it: a power of 2, 16 at least."""
+    return max(16, triton.next_power_of_2(width))
