@@ -105,6 +105,8 @@ def attend_step(heads: int, groups: int, head_dim: int, dtype: torch.dtype = BF1
         "v": new,
         "rotation": still(4096, head_dim, dtype=FP32),
     }
+
+
 def linears(rows: int, width: int, count: int, bias: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Those of a projection of a published model, in all formats."""
     x = {"x": empty(rows, width, gradient=False)}
@@ -179,7 +181,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *embeddings(2560, 50280),
     # mamba2-2.7b, in segments, and 130m in fp32, packed
     ("ssd_chunk_scan", ssd(1, 2777, 80)),
-    ("ssd_chunk_scan", ssd(1, 2777, 24, dtype=FP32, seq_idx=empty(1, 2777, dtype=torch.int32, gradient=False))),
+    (
+        "ssd_chunk_scan",
+        ssd(1, 2777, 24, dtype=FP32, seq_idx=empty(1, 2777, dtype=torch.int32, gradient=False)),
+    ),
 ]
 
 

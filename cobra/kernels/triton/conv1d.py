@@ -22,7 +22,9 @@ from cobra.kernels.triton.visits import flag_and_token, visit_list
 
 
 @triton.jit
-def window(x, initial, visits, first, rank, c, inside, x_stride, order, K: tl.constexpr, REVERSED: tl.constexpr):
+def window(
+    x, initial, visits, first, rank, c, inside, x_stride, order, K: tl.constexpr, REVERSED: tl.constexpr
+):
     """Inputs of the K taps of visits `rank` (T,), the last tap's first, each (T, C); flags and tokens of the visits.
 
     Zeros for visits that there are not and for inputs of other sequences. `first` is the first of the visits.

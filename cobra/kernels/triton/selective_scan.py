@@ -61,7 +61,9 @@ class _Plan:
         numbers = self.length, self.height, self.chunk, self.width, self.channels
         launch(kernel, grid, *arguments, *numbers, num_warps=1, **constants, **self.constants)
 
-    def launch_pass(self, ends: Tensor, totals: Tensor, A: Tensor, first: Tensor | None, adjoint: bool) -> None:
+    def launch_pass(
+        self, ends: Tensor, totals: Tensor, A: Tensor, first: Tensor | None, adjoint: bool
+    ) -> None:
         """Pass the states, or their gradients, on from chunk to chunk."""
         constants = {name: self.constants[name] for name in ("N", "BLOCK_D", "BLOCK_N")}
         launch(
@@ -80,7 +82,13 @@ def _plan(u: Tensor, B: Tensor, softplus: bool, scan_order: str, grid: Sequence[
         chunk = -(-length // max(1, _WANTED // warps))
     chunk = max(1, -(-chunk // KEPT_EVERY)) * KEPT_EVERY
     reverse, height = for_kernels(scan_order, grid)
-    constants = {"SOFTPLUS": softplus, "REVERSED": reverse, "N": d_state, "BLOCK_D": block_d, "BLOCK_N": block_n}
+    constants = {
+        "SOFTPLUS": softplus,
+        "REVERSED": reverse,
+        "N": d_state,
+        "BLOCK_D": block_d,
+        "BLOCK_N": block_n,
+    }
     # the empty row has a chunk, too, which passes its state on
     chunks = max(1, -(-length // chunk))
     columns = height if scan_order.startswith("columns") else None
@@ -199,7 +207,9 @@ def _between_chunks(
     """The state before each chunk (B, chunks, D, N), or the gradient of that behind it."""
     ends = A.new_empty(plan.batch, plan.chunks, *A.shape, dtype=torch.float32)
     totals = A.new_empty(plan.batch, plan.chunks, plan.width, dtype=torch.float32)
-    plan.launch(chunk_kernel, A, bias, visits, *_addressed(*inputs), ends, totals, ADJOINT=adjoint, GROUP=_GROUP)
+    plan.launch(
+        chunk_kernel, A, bias, visits, *_addressed(*inputs), ends, totals, ADJOINT=adjoint, GROUP=_GROUP
+    )
     plan.launch_pass(ends, totals, A, first, adjoint)
     return ends
 

@@ -57,18 +57,22 @@ def read(inputs, visits, first, step, begin, end, order, d, n, inside, real, REV
     rows = ()
     for i in tl.static_range(GROUP):
         visit = first + i * step
-        flag, t = flag_and_token(visits, visit, (visit >= begin) & (visit < end), order[0], order[1], REVERSED)
+        flag, t = flag_and_token(
+            visits, visit, (visit >= begin) & (visit < end), order[0], order[1], REVERSED
+        )
         channels, states = inside & (flag > 0), real & (flag > 0)
-        rows += ((
-            flag,
-            t,
-            None if u is None else tl.load(u[0] + t * u[1] + d, mask=channels, other=0.0),
-            None if delta is None else tl.load(delta[0] + t * delta[1] + d, mask=channels, other=0.0),
-            None if z is None else tl.load(z[0] + t * z[1] + d, mask=channels, other=0.0),
-            None if B is None else tl.load(B[0] + t * B[1] + n, mask=states, other=0.0),
-            None if C is None else tl.load(C[0] + t * C[1] + n, mask=states, other=0.0),
-            None if dy is None else tl.load(dy[0] + t * dy[1] + d, mask=channels, other=0.0),
-        ),)
+        rows += (
+            (
+                flag,
+                t,
+                None if u is None else tl.load(u[0] + t * u[1] + d, mask=channels, other=0.0),
+                None if delta is None else tl.load(delta[0] + t * delta[1] + d, mask=channels, other=0.0),
+                None if z is None else tl.load(z[0] + t * z[1] + d, mask=channels, other=0.0),
+                None if B is None else tl.load(B[0] + t * B[1] + n, mask=states, other=0.0),
+                None if C is None else tl.load(C[0] + t * C[1] + n, mask=states, other=0.0),
+                None if dy is None else tl.load(dy[0] + t * dy[1] + d, mask=channels, other=0.0),
+            ),
+        )
     return rows
 
 
@@ -122,7 +126,10 @@ def chunk_kernel(A, bias, visits, inputs, strides, ends, totals, length, height,
     """
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
     tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
-    inputs, visits = inputs_of_row(inputs, strides, row, group), None if visits is None else visits + row * length
+    inputs, visits = (
+        inputs_of_row(inputs, strides, row, group),
+        None if visits is None else visits + row * length,
+    )
     rates, offset = rates_of(A, at, tile), per_channel(bias, d, inside)
     begin = tl.program_id(1) * chunk
     end = tl.minimum(begin + chunk, length)
@@ -132,7 +139,9 @@ def chunk_kernel(A, bias, visits, inputs, strides, ends, totals, length, height,
     ahead = read(inputs, visits, start, step, begin, end, order, d, n, inside, real, REVERSED, GROUP)
     for first in range(GROUP, end - begin + GROUP, GROUP):
         rows = ahead
-        ahead = read(inputs, visits, start + first * step, step, begin, end, order, d, n, inside, real, REVERSED, GROUP)
+        ahead = read(
+            inputs, visits, start + first * step, step, begin, end, order, d, n, inside, real, REVERSED, GROUP
+        )
         for i in tl.static_range(GROUP):
             flag, token, u, delta, z, B, C, dy = rows[i]
             dt, _ = time_step(delta, offset, flag, SOFTPLUS)
@@ -141,7 +150,10 @@ def chunk_kernel(A, bias, visits, inputs, strides, ends, totals, length, height,
                 h += gated(dy.to(tl.float32), z)[:, None] * C.to(tl.float32)[None, :]
                 h = restarted(a * h, flag, visits)
             else:
-                h = a * restarted(h, flag, visits) + (dt * u.to(tl.float32))[:, None] * B.to(tl.float32)[None, :]
+                h = (
+                    a * restarted(h, flag, visits)
+                    + (dt * u.to(tl.float32))[:, None] * B.to(tl.float32)[None, :]
+                )
             total = total + dt if visits is None else tl.where(flag == 3, float("inf"), total + dt)
     this = row * tl.num_programs(1) + tl.program_id(1)
     tl.store(ends + this * width * N + at, h, mask=tile)
@@ -172,7 +184,10 @@ def scan_kernel(A, D, bias, visits, inputs, strides, starts, y, final, kept, len
     """y of a chunk from the state before it; the state behind the last one, and those that are kept."""
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
     tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
-    inputs, visits = inputs_of_row(inputs, strides, row, group), None if visits is None else visits + row * length
+    inputs, visits = (
+        inputs_of_row(inputs, strides, row, group),
+        None if visits is None else visits + row * length,
+    )
     rates, offset, skip = rates_of(A, at, tile), per_channel(bias, d, inside), per_channel(D, d, inside)
     this = row * tl.num_programs(1) + tl.program_id(1)
     begin = tl.program_id(1) * chunk
@@ -212,7 +227,10 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
     """
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
     tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
-    inputs, visits = inputs_of_row(inputs, strides, row, group), None if visits is None else visits + row * length
+    inputs, visits = (
+        inputs_of_row(inputs, strides, row, group),
+        None if visits is None else visits + row * length,
+    )
     rates, offset, skip = rates_of(A, at, tile), per_channel(bias, d, inside), per_channel(D, d, inside)
     this, block = row * tl.num_programs(1) + tl.program_id(1), tl.program_id(0)
     begin = tl.program_id(1) * chunk
@@ -233,7 +251,9 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
         feeding = (inputs[0], inputs[1], None, inputs[3], None, None)
         for g in range(0, groups):
             tl.store(noted + g * (BLOCK_D * BLOCK_N), h)
-            rows = read(feeding, visits, low + g * GROUP, 1, low, high, order, d, n, inside, real, REVERSED, GROUP)
+            rows = read(
+                feeding, visits, low + g * GROUP, 1, low, high, order, d, n, inside, real, REVERSED, GROUP
+            )
             for i in tl.static_range(GROUP):
                 flag, token, u, delta, z, B, C, dy = rows[i]
                 dt, _ = time_step(delta, offset, flag, SOFTPLUS)
@@ -255,7 +275,12 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
             for i in tl.static_range(GROUP - 1, -1, -1):
                 flag, token, u, delta, z, B, C, dy = rows[i]
                 h, a = states[i]
-                u, dy, B, C = u.to(tl.float32), dy.to(tl.float32), B.to(tl.float32)[None, :], C.to(tl.float32)[None, :]
+                u, dy, B, C = (
+                    u.to(tl.float32),
+                    dy.to(tl.float32),
+                    B.to(tl.float32)[None, :],
+                    C.to(tl.float32)[None, :],
+                )
                 dt, raw = time_step(delta, offset, flag, SOFTPLUS)
                 before = a * h
                 fed = (dt * u)[:, None]
