@@ -7,31 +7,34 @@ from cobra.kernels.triton.formulas import product, silu, softplus
 
 
 @triton.jit
-def convolved(x, state, weight, bias, channel, inside, state_c, state_k,
-              BIASED: tl.constexpr, TAPS: tl.constexpr):  # fmt: skip
-    """silu of the convolution of a token's channels, in fp32."""
-    total = tl.load(x + channel, mask=inside, other=0.0).to(tl.float32)
-    total *= tl.load(weight + channel * TAPS + TAPS - 1, mask=inside, other=0.0).to(tl.float32)
-    for k in tl.static_range(TAPS - 1):
-        past = tl.load(state + channel * state_c + k * state_k, mask=inside, other=0.0).to(tl.float32)
-        total += past * tl.load(weight + channel * TAPS + k, mask=inside, other=0.0).to(tl.float32)
+def window_of(x, state, channel, inside, state_c, state_k, TAPS: tl.constexpr, SLOTS: tl.constexpr):
+    """The last inputs of some channels (channels, SLOTS) in fp32, the new one behind those of the state."""
+    slot, row, inside = tl.arange(0, SLOTS)[None, :], channel[:, None], inside[:, None]
+    past = tl.load(state + row * state_c + slot * state_k, mask=inside & (slot < TAPS - 1), other=0.0)
+    new = tl.load(x + row + 0 * slot, mask=inside & (slot == TAPS - 1), other=0.0)
+    return past.to(tl.float32) + new.to(tl.float32)
+
+
+@triton.jit
+def convolved(window, weight, bias, channel, inside, BIASED: tl.constexpr, TAPS: tl.constexpr,
+              SLOTS: tl.constexpr):  # fmt: skip
+    """silu of the convolution of a window (channels, SLOTS), in fp32."""
+    slot = tl.arange(0, SLOTS)[None, :]
+    taps = tl.load(weight + channel[:, None] * TAPS + slot, mask=inside[:, None] & (slot < TAPS), other=0.0)
+    total = tl.sum(window * taps.to(tl.float32), 1)
     if BIASED:
         total += tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
     return silu(total)
 
 
 @triton.jit
-def shift(x, state, channel, inside, state_c, state_k, TAPS: tl.constexpr, SLOTS: tl.constexpr):
-    """The state of some channels drops its oldest input and takes x."""
-    if TAPS > 1:
-        slot = tl.arange(0, SLOTS)[None, :]
-        at, inside = state + channel[:, None] * state_c + slot * state_k, inside[:, None]
-        past = tl.load(at + state_k, mask=inside & (slot < TAPS - 2), other=0.0)
-        last = tl.load(x + channel[:, None] + 0 * slot, mask=inside & (slot == TAPS - 2), other=0.0)
-        after = tl.where(slot == TAPS - 2, last.to(past.dtype), past)
-        # until here other threads may read what is written now
-        tl.debug_barrier()
-        tl.store(at, after, mask=inside & (slot < TAPS - 1))
+def keep(window, state, channel, inside, state_c, state_k, TAPS: tl.constexpr, SLOTS: tl.constexpr):
+    """Store a window as the state of its channels, without its oldest input."""
+    slot = tl.arange(0, SLOTS)[None, :]
+    at = state + channel[:, None] * state_c + (slot - 1) * state_k
+    # until here other threads may read what is written now
+    tl.debug_barrier()
+    tl.store(at, window, mask=inside[:, None] & (slot > 0) & (slot < TAPS))
 
 
 @triton.jit
@@ -86,7 +89,7 @@ def state_update_kernel(state, x, dt, A, B, C, D, z, dt_bias, y, state_b, state_
 def mamba2_update_kernel(zxbcdt, conv, ssm, conv_weight, conv_bias, dt_bias, A_log, D, y,
                          zxbcdt_b, conv_b, conv_c, conv_k, ssm_b, ssm_h, ssm_p, ssm_n,
                          heads, head_dim, d_state, groups,
-                         BIASED: tl.constexpr, TAPS: tl.constexpr,
+                         BIASED: tl.constexpr, TAPS: tl.constexpr, SLOTS: tl.constexpr,
                          P_BLOCK: tl.constexpr, N_BLOCK: tl.constexpr):  # fmt: skip
     """Some places of a head a program: they, B and C convolved, and the state updated; conv is only read."""
     parts, batch = tl.cdiv(head_dim, P_BLOCK), tl.program_id(1).to(tl.int64)
@@ -94,19 +97,21 @@ def mamba2_update_kernel(zxbcdt, conv, ssm, conv_weight, conv_bias, dt_bias, A_l
     n, inner, here = tl.arange(0, N_BLOCK), heads * head_dim, place < head_dim
     row, past = zxbcdt + batch * zxbcdt_b, conv + batch * conv_b
     # 1. convolve
+    channel, seen = head * head_dim + place, n < d_state
     first = inner + head // (heads // groups) * d_state + n
-    x = convolved(row + inner, past, conv_weight, conv_bias, head * head_dim + place, here, conv_c, conv_k,
-                  BIASED, TAPS)  # fmt: skip
-    B = convolved(row + inner, past, conv_weight, conv_bias, first, n < d_state, conv_c, conv_k,
-                  BIASED, TAPS)  # fmt: skip
-    C = convolved(row + inner, past, conv_weight, conv_bias, first + groups * d_state, n < d_state, conv_c,
-                  conv_k, BIASED, TAPS)  # fmt: skip
+    second = first + groups * d_state
+    window = window_of(row + inner, past, channel, here, conv_c, conv_k, TAPS, SLOTS)
+    x = convolved(window, conv_weight, conv_bias, channel, here, BIASED, TAPS, SLOTS)
+    window = window_of(row + inner, past, first, seen, conv_c, conv_k, TAPS, SLOTS)
+    B = convolved(window, conv_weight, conv_bias, first, seen, BIASED, TAPS, SLOTS)
+    window = window_of(row + inner, past, second, seen, conv_c, conv_k, TAPS, SLOTS)
+    C = convolved(window, conv_weight, conv_bias, second, seen, BIASED, TAPS, SLOTS)
     # 2. update the state
     dt = tl.load(row + 2 * inner + 2 * groups * d_state + head).to(tl.float32)
     dt = softplus(dt + tl.load(dt_bias + head).to(tl.float32))
     decay = tl.exp(-dt * tl.exp(tl.load(A_log + head).to(tl.float32)))
     at = ssm + batch * ssm_b + head.to(tl.int64) * ssm_h + place[:, None] * ssm_p + n[None, :] * ssm_n
-    both = here[:, None] & (n < d_state)[None, :]
+    both = here[:, None] & seen[None, :]
     total = advanced(at, both, decay, dt * x[:, None], B[None, :], C[None, :])
     total += x * tl.load(D + head).to(tl.float32)
     tl.store(y + batch * inner + head * head_dim + place, total, mask=here)
@@ -130,7 +135,9 @@ def mamba2_norm_kernel(before, zxbcdt, conv, weight, y, zxbcdt_b, conv_b, conv_c
         tl.store(y + batch * inner + column, value * scale * w, mask=inside)
     else:
         channel = (program - groups) * CHANNELS + tl.arange(0, CHANNELS)
-        shift(row + inner, conv + batch * conv_b, channel, channel < channels, conv_c, conv_k, TAPS, SLOTS)
+        here, past = channel < channels, conv + batch * conv_b
+        window = window_of(row + inner, past, channel, here, conv_c, conv_k, TAPS, SLOTS)
+        keep(window, past, channel, here, conv_c, conv_k, TAPS, SLOTS)
 
 
 @triton.jit
@@ -140,9 +147,10 @@ def mamba_conv_kernel(xz, conv, weight, bias, x, xz_b, conv_b, conv_c, conv_k, i
     """Some channels a program, convolved, and their part of conv shifted."""
     channel, batch = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS), tl.program_id(1).to(tl.int64)
     row, past, inside = xz + batch * xz_b, conv + batch * conv_b, channel < inner
-    total = convolved(row, past, weight, bias, channel, inside, conv_c, conv_k, BIASED, TAPS)
+    window = window_of(row, past, channel, inside, conv_c, conv_k, TAPS, SLOTS)
+    total = convolved(window, weight, bias, channel, inside, BIASED, TAPS, SLOTS)
     tl.store(x + batch * inner + channel, total, mask=inside)
-    shift(row, past, channel, inside, conv_c, conv_k, TAPS, SLOTS)
+    keep(window, past, channel, inside, conv_c, conv_k, TAPS, SLOTS)
 
 
 @triton.jit

@@ -85,7 +85,7 @@ def mamba_step(
     launch(
         mamba_conv_kernel, (-(-inner // 128), batch), xz, conv_state, *dense(conv_weight, conv_bias), x,
         xz.stride(0), *conv_state.stride(), inner, BIASED=conv_bias is not None, TAPS=taps,
-        SLOTS=triton.next_power_of_2(max(taps - 1, 1)), CHANNELS=128,
+        SLOTS=triton.next_power_of_2(taps), CHANNELS=128,
     )  # fmt: skip
     # 2. project to dt, B and C
     rows, span = rank + 2 * d_state, -(-inner // _SPLITS)
@@ -135,14 +135,14 @@ def mamba2_step(
         mamba2_update_kernel, (heads * -(-head_dim // places), batch), zxbcdt, conv_state, ssm_state,
         *dense(conv_weight, conv_bias, dt_bias, A_log, D), before, zxbcdt.stride(0), *conv_state.stride(),
         *ssm_state.stride(), heads, head_dim, d_state, n_groups, BIASED=conv_bias is not None,
-        TAPS=taps, P_BLOCK=places, N_BLOCK=columns,
+        TAPS=taps, SLOTS=triton.next_power_of_2(taps), P_BLOCK=places, N_BLOCK=columns,
     )  # fmt: skip
     # 2. gate and norm; all have read the convolution's state now, so that it can change
     block = triton.next_power_of_2(inner // n_groups)
     launch(
         mamba2_norm_kernel, (n_groups + -(-channels // 512), batch), before, zxbcdt, conv_state,
         norm_weight.contiguous(), y, zxbcdt.stride(0), *conv_state.stride(), inner, channels, n_groups, eps,
-        TAPS=taps, SLOTS=triton.next_power_of_2(max(taps - 1, 1)), BLOCK=block, CHANNELS=512,
+        TAPS=taps, SLOTS=triton.next_power_of_2(taps), BLOCK=block, CHANNELS=512,
         num_warps=min(max(block // 512, 4), 16),
     )  # fmt: skip
     return y
