@@ -10,10 +10,10 @@ from cobra.kernels import triton
 from cobra.kernels.dispatch import use_backend
 from cobra.kernels.ops import mamba2_step, mamba_step, selective_state_update
 from tests.kernels import step_inputs
-from tests.kernels.cases import Case, assert_near, floating
+from tests.kernels.cases import STEPS, Case, assert_near, floating
 from tests.kernels.sequence_inputs import Inputs, normal
 from tests.kernels.test_steps import Mixer1, Mixer2
-from tests.kernels.test_triton_ops import DEVICE, both, placed, poisoned  # noqa: F401  (a fixture)
+from tests.kernels.test_triton_ops import DEVICE, WRITTEN, both, placed, poisoned  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
 
@@ -108,3 +108,18 @@ def test_a_program_of_several_rows_steps_each_alone(monkeypatch: pytest.MonkeyPa
     for row, inputs, result in zip((0, 16), alone, expected, strict=True):
         torch.testing.assert_close(y[row : row + 1], result)
         torch.testing.assert_close(many["ssm_state"][row : row + 1], inputs["ssm_state"])
+
+
+@pytest.mark.skipif(not triton.INTERPRETED, reason="a GPU runs programs in an order of its own")
+@pytest.mark.parametrize("case", [case for case in STEPS if case.states and case in WRITTEN], ids=str)
+def test_programs_run_in_any_order(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last first: then a program that reads what another of its launch writes is seen."""
+    from triton.runtime.interpreter import interpreter_builder
+
+    set_place = interpreter_builder.set_grid_idx
+
+    def set_opposite(*place: int) -> None:
+        set_place(*(n - 1 - i for n, i in zip(interpreter_builder.grid_dim, place, strict=True)))
+
+    monkeypatch.setattr(interpreter_builder, "set_grid_idx", set_opposite)
+    assert_near(*both(case, case.make(1)), 2e-5)
