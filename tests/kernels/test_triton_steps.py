@@ -1,6 +1,8 @@
 """Mixer steps in Triton: in a row, in states that lie anywhere, and of many rows."""
 
 from collections.abc import Callable
+from copy import copy
+from typing import TypeVar
 
 import pytest
 import torch
@@ -15,7 +17,15 @@ from tests.kernels.sequence_inputs import Inputs, normal
 from tests.kernels.test_steps import Mixer1, Mixer2
 from tests.kernels.test_triton_ops import DEVICE, WRITTEN, both, placed, poisoned  # noqa: F401  (a fixture)
 
+Mixer = TypeVar("Mixer", bound=Mixer1 | Mixer2)
 pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
+
+
+def on_device(mixer: Mixer) -> Mixer:
+    there = copy(mixer)
+    for name, value in placed(vars(mixer)).items():
+        setattr(there, name, value)
+    return there
 
 
 @pytest.mark.parametrize("mixer", [Mixer1(torch.float32), Mixer2(2, torch.float32)], ids=["mamba", "mamba2"])
@@ -24,9 +34,7 @@ def test_steps_in_a_row_are_the_references_prefill(mixer: Mixer1 | Mixer2) -> No
     with use_backend("reference"):
         whole, last_conv, last_state = mixer.prefill(tokens)
         _, conv, state = mixer.prefill(tokens[:, :1])
-    for name, value in placed(vars(mixer)).items():
-        setattr(mixer, name, value)
-    conv, state = conv.to(DEVICE), state.to(DEVICE)
+    mixer, conv, state = on_device(mixer), conv.to(DEVICE), state.to(DEVICE)
     for t in range(1, 6):
         y = mixer.step(tokens[:, t].to(DEVICE), conv, state).cpu()
         torch.testing.assert_close(y, whole[:, t], rtol=2e-5, atol=2e-5)
@@ -95,19 +103,17 @@ def test_an_update_reads_arguments_wherever_they_lie(make: Callable[[int], Input
 
 
 def test_a_program_of_several_rows_steps_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More rows than a tile of the projection has."""
+    """More rows than a tile of the projection has, which no number of rows a program divides."""
     from cobra.kernels.triton import steps
 
-    some = step_inputs.step()
-    rows = {name: normal(17, *some[name].shape[1:]) for name in ("xz", "conv_state", "ssm_state")}
-    many = placed(some | rows)
-    alone = [many | {name: many[name][row : row + 1].clone() for name in rows} for row in (0, 16)]
-    expected = [mamba_step(**inputs) for inputs in alone]
-    monkeypatch.setattr(steps, "_PROGRAMS", 30)
-    y = mamba_step(**many)
-    for row, inputs, result in zip((0, 16), alone, expected, strict=True):
-        torch.testing.assert_close(y[row : row + 1], result)
-        torch.testing.assert_close(many["ssm_state"][row : row + 1], inputs["ssm_state"])
+    mixer, rows = on_device(Mixer1(torch.float32)), 17
+    token, conv, state = (x.to(DEVICE) for x in (normal(rows, 12), normal(rows, 6, 3), normal(rows, 6, 5)))
+    alone = [(token[i : i + 1], conv[i : i + 1].clone(), state[i : i + 1].clone()) for i in range(rows)]
+    monkeypatch.setattr(steps, "_PROGRAMS", 3)
+    y = mixer.step(token, conv, state)
+    for i in (0, 9, 16):
+        torch.testing.assert_close(y[i : i + 1], mixer.step(*alone[i]))
+        torch.testing.assert_close(state[i : i + 1], alone[i][2])
 
 
 @pytest.mark.skipif(not triton.INTERPRETED, reason="a GPU runs programs in an order of its own")
