@@ -15,7 +15,8 @@ from cobra.kernels.dispatch import BACKENDS, OPS, accepting, refusal, use_backen
 from cobra.kernels.show import print_kernels
 from tests.kernels import upstream
 
-PAGE = Path(__file__).parents[2] / "docs/kernels.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/kernels.md"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 BY_NAME = {backend.name: backend for backend in BACKENDS}
 needs_triton = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
@@ -51,6 +52,18 @@ def test_the_page_says_what_runs(device: str, dtype: str, backend: str) -> None:
 def test_the_page_has_all_devices_and_dtypes() -> None:
     devices = ("cpu", "cuda", "xpu", "mps")
     assert [(device, dtype) for device, dtype, _ in table()] == [(d, t) for d in devices for t in DTYPES]
+
+
+def test_the_readme_says_what_the_page_says() -> None:
+    runs = {(device, dtype): backend for device, dtype, backend in table()}
+    rows = re.findall(
+        r"^\| .*\(`(\w+)`.*\) \| (\w+)(?:; (\w+) in fp64)? \|", (ROOT / "README.md").read_text(), re.M
+    )
+    # one of two vendors names the device of both in front of its own
+    assert [device for device, *_ in rows] == ["cuda", "xpu", "mps"]
+    for device, backend, in_fp64 in rows:
+        assert runs[device, "bf16"] == backend
+        assert runs[device, "fp64"] == (in_fp64 or backend)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def unavailable() -> str | None:
         # not find_spec: this project's root has a folder of that name
         version("kernels")
     except PackageNotFoundError:
-        return "kernels is not installed: pip install 'cobra-vlm[hub]'"
+        return "kernels is not installed: pip install kernels einops"
     return None
 
 
