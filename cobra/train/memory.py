@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from cobra.config.build import build_on_meta
 from cobra.data.batch import Batch
@@ -36,7 +36,7 @@ class Memory:
         weights: parameters and buffers.
         gradients: of what learns.
         optimizer: its moments.
-        activations: kept between the forward and the backward pass.
+        activations: kept between the forward and the backward pass, with the batch.
         work: what exists at the peak besides: logits, a block that runs again, copies of weights in another
             precision, weights and gradients that are gathered from other devices.
     """
@@ -84,8 +84,10 @@ class Step:
         alone, sizes = self.alone, list(zip(*self.blocks, strict=True)) or [(0,), (0,)]
         gathered = alone.weights - sum(sizes[0]) + 3 * max(sizes[0])
         added_up = alone.gradients - sum(sizes[1]) + 2 * max(sizes[1])
-        shares = [-(-size // devices) for size in (alone.weights, alone.gradients, self.trained[1])]
-        return Memory(*shares, alone.activations, alone.work + gathered + added_up)
+        weights, gradients, moments = (
+            -(-size // devices) for size in (alone.weights, alone.gradients, self.trained[1])
+        )
+        return Memory(weights, gradients, moments, alone.activations, alone.work + gathered + added_up)
 
 
 def steps(
@@ -124,8 +126,8 @@ def steps(
             module.learning.thaw(stage.train, [index])
             learnt |= {id(p) for p in module.parameters() if p.requires_grad}
             if module.objectives[index].reads_answers:
-                batch = _batch(model, batch_size or stage.batch_size, max_length)
-                yield stage, _step(module, model, index, groups, learnt, batch, precision)
+                size = batch_size or stage.batch_size, max_length
+                yield stage, _step(module, model, index, groups, learnt, size, precision)
 
 
 def _model(tree: dict[str, Any]) -> CobraVLM:
@@ -134,7 +136,7 @@ def _model(tree: dict[str, Any]) -> CobraVLM:
     # on another device these are left out
     for name in model.vision.unused_parameters():
         owner, _, last = name.rpartition(".")
-        model.vision.get_submodule(owner)._parameters[last] = nn.Parameter(torch.empty(0, device="meta"))
+        model.vision.get_submodule(owner)._parameters[last] = None
     # there are no ids to count
     vars(model)["_check"] = lambda *_: None
     return model
@@ -160,7 +162,7 @@ def _step(
     index: int,
     groups: list[dict[str, Any]],
     learnt: set[int],
-    batch: Batch,
+    size: tuple[int, int],
     precision: str,
 ) -> Step:
     _, autocast = _PRECISIONS[precision]
@@ -170,6 +172,7 @@ def _step(
             live.leave_out(tensor)
         learning = [p for p in module.parameters() if p.requires_grad]
         hooks = [p.register_post_accumulate_grad_hook(lambda p: live.leave_out(p.grad)) for p in learning]
+        batch = _batch(model, *size)
         with torch.autocast("cpu", autocast, enabled=autocast is not None):
             loss, _ = module.objectives[index](model, batch)
         kept = live.now

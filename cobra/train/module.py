@@ -135,22 +135,28 @@ class CobraModule(L.LightningModule):
                 raise ValueError(f"{who} unknown parts {unknown}: {list(model.parts())}")
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW, and Muon where asked, over all that any stage trains; the schedule returns the rate itself.
+        """The optimizer, and a schedule that returns the rate itself."""
+        self.plan: Plan = self.trainer.datamodule.plan()
+        self.recipe = self._recipe()
+        optimizer = self.optimizer()
+        rates: list[Callable[[int], float]] = [
+            partial(self.plan.rate, part=group["part"]) for group in optimizer.param_groups
+        ]
+        schedule = LambdaLR(optimizer, rates)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer(self) -> Optimizer:
+        """AdamW, and Muon where asked, over all that any stage trains.
 
         What is trained in two stages keeps its moments from one to the next.
         """
-        self.plan: Plan = self.trainer.datamodule.plan()
-        self.recipe = self._recipe()
         groups = group_parameters(self, self.decayed, self.hidden)
-        optimizer: Optimizer
         if any(group["muon"] for group in groups):
-            optimizer = MuonAdamW(groups, lr=1.0, betas=self.betas)
-        else:
-            optimizer = AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
-            if self.device_mesh is not None:
-                start_moments(optimizer)
-        schedule = LambdaLR(optimizer, [partial(self.plan.rate, part=group["part"]) for group in groups])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+            return MuonAdamW(groups, lr=1.0, betas=self.betas)
+        optimizer = AdamW(groups, lr=1.0, betas=self.betas, weight_decay=0.0)
+        if self.device_mesh is not None:
+            start_moments(optimizer)
+        return optimizer
 
     def on_train_start(self) -> None:
         """Enter the stage of the first step; at the end of the plan, where none follows, the last."""

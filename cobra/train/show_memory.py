@@ -25,11 +25,12 @@ _MAX_LENGTH = signature(DataModule).parameters["max_length"].default
 _COLUMNS = ("system", "stage", "batch", "weights", "gradients", "moments", "kept", "recomputed", "work")
 _WIDTH = 150
 _NOTE = """\
-GB on a device, counted in a step on tensors without data; weights, gradients and moments with all of them on one.
-kept: activations between the forward and the backward pass, without `recompute` and (recomputed) with the config's, or
-of all blocks of the language model where it has none. work: what else exists at the peak, without what FSDP2 gathers.
-DDP and FSDP2 are the totals as the config recomputes, * what its trainer.strategy does; 5 GB more must be there for the
-driver and communication. All sequences are as long as data.max_length, with one picture; all of the text is answers."""
+GB on a device, counted in a step on tensors without data. Weights, gradients and moments are all of them.
+kept: activations between the forward and the backward pass; recomputed: these with the config's `recompute`, or
+of all blocks of the language model where it has none. work: what else exists at the peak.
+DDP, FSDP2: totals as the config recomputes, with what FSDP2 gathers; * is what its trainer.strategy does. They fit
+where 5 GB are left to the driver and communication.
+All sequences are as long as data.max_length, with one picture; all of the text is answers."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,12 @@ def print_memory(
             totals = {way: total(step, devices).total for way, total in ways.items()}
             own = devices > 1 and ("FSDP2" if run.is_sharded else "DDP")
             fits = [way for way, total in totals.items() if total <= memory * 1e9 - _RESERVE]
+            alone, size = step.alone, (batch_size or stage.batch_size, max_length or run.max_length)
             table.add_row(
-                name, stage.name, f"{batch_size or stage.batch_size} × {max_length or run.max_length}",
-                *map(_giga, (step.alone.weights, step.alone.gradients, step.alone.optimizer, *kept, step.alone.work)),
-                *(_giga(total) + "*" * (way == own) for way, total in totals.items()), ", ".join(fits) or "no",
+                name, stage.name, "{} × {}".format(*size),
+                *map(_giga, (alone.weights, alone.gradients, alone.optimizer, *kept, alone.work)),
+                *(_giga(total) + "*" * (way == own) for way, total in totals.items()),
+                ", ".join(fits) or "no",
             )  # fmt: skip
     console = Console()
     if not console.is_terminal:  # a file or a pager, whose lines may be long
