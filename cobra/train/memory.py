@@ -49,8 +49,10 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """Of all."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.work
+        """The most that exists at a time."""
+        # in its step, behind the rest, the optimizer makes one more number for each that learns
+        passing = max(self.activations + self.work, self.gradients)
+        return self.weights + self.gradients + self.optimizer + passing
 
 
 @dataclass(frozen=True)
@@ -181,11 +183,10 @@ def _step(
         hook.remove()
     gradients = _bytes(p.grad for p in module.parameters() if p.grad is not None)
     module.zero_grad()
-    # in its step the optimizer makes one more number for each that it steps
-    work = max(live.peak - kept, gradients - kept)
+    optimizer = sum(_moments(group, learnt) for group in groups)
     blocks = [[*block.parameters()] for block in model.lm.units()]
     return Step(
-        Memory(_bytes(held), gradients, sum(_moments(group, learnt) for group in groups), kept, work),
+        Memory(_bytes(held), gradients, optimizer, kept, live.peak - kept),
         (_bytes(p for group in groups for p in group["params"]), sum(_moments(group) for group in groups)),
         [(_bytes(block), _bytes(p for p in block if p.requires_grad)) for block in blocks],
     )

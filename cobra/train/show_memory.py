@@ -26,10 +26,10 @@ _COLUMNS = ("system", "stage", "batch", "weights", "gradients", "moments", "kept
 _WIDTH = 150
 _NOTE = """\
 GB on a device, counted in a step on tensors without data. Weights, gradients and moments are all of them.
-kept: activations between the forward and the backward pass; recomputed: these with the config's `recompute`, or
-of all blocks of the language model where it has none. work: what else exists at the peak.
-DDP, FSDP2: totals as the config recomputes, with what FSDP2 gathers; * is what its trainer.strategy does. They fit
-where 5 GB are left to the driver and communication.
+kept: activations between the forward and the backward pass; recomputed: those with the config's `recompute`,
+or of all blocks of the language model where it has none. work: what else exists at the peak.
+DDP, FSDP2: totals as the config recomputes, with what FSDP2 gathers; * is what its trainer.strategy does.
+They fit where 5 GB are left to the driver and communication.
 All sequences are as long as data.max_length, with one picture; all of the text is answers."""
 
 
