@@ -36,27 +36,31 @@ def check_scan_order(scan_order: ScanOrder, grid: Grid | None, length: int) -> N
 
 def for_kernels(scan_order: str, grid: Sequence[int] | None) -> tuple[bool, int]:
     """`reversed` and `grid_height`, as the native kernels take a scan order (cpu/csrc/scan_abi.h)."""
-    by_columns, from_end = SCAN_ORDERS[scan_order]  # type: ignore[index]  # checked
+    by_columns, from_end = _directions(scan_order)
     return from_end, grid[0] if by_columns and grid is not None else 1
 
 
+def _directions(scan_order: str) -> tuple[bool, bool]:
+    return SCAN_ORDERS[scan_order]  # type: ignore[index]  # checked
+
+
 @overload
-def visit(tokens: Tensor, scan_order: ScanOrder, grid: Grid | None = None) -> Tensor: ...
+def visit(tokens: Tensor, scan_order: str, grid: Sequence[int] | None = None) -> Tensor: ...
 @overload
-def visit(tokens: None, scan_order: ScanOrder, grid: Grid | None = None) -> None: ...
-def visit(tokens: Tensor | None, scan_order: ScanOrder, grid: Grid | None = None) -> Tensor | None:
+def visit(tokens: None, scan_order: str, grid: Sequence[int] | None = None) -> None: ...
+def visit(tokens: Tensor | None, scan_order: str, grid: Sequence[int] | None = None) -> Tensor | None:
     """Tokens (B, L, ...) in the order in which the scan order visits them; nothing stays nothing."""
     if tokens is None:
         return None
-    by_columns, from_end = SCAN_ORDERS[scan_order]
+    by_columns, from_end = _directions(scan_order)
     if by_columns and grid is not None:
         tokens = tokens.unflatten(1, grid).transpose(1, 2).flatten(1, 2)
     return tokens.flip(1) if from_end else tokens
 
 
-def unvisit(visits: Tensor, scan_order: ScanOrder, grid: Grid | None = None) -> Tensor:
+def unvisit(visits: Tensor, scan_order: str, grid: Sequence[int] | None = None) -> Tensor:
     """Tokens (B, L, ...) in their own order, from that in which the scan order visits them."""
-    by_columns, from_end = SCAN_ORDERS[scan_order]
+    by_columns, from_end = _directions(scan_order)
     if from_end:
         visits = visits.flip(1)
     if by_columns and grid is not None:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cobra.kernels import ops
 from cobra.kernels.dispatch import use_backend
-from cobra.kernels.reference.ssd import ssd_recurrence
 from tests.kernels import sequence_inputs, step_inputs
 from tests.kernels.sequence_inputs import Inputs
 
@@ -28,8 +27,6 @@ class Case:
     @property
     def spec(self) -> Callable[..., Any]:
         """What the op must do."""
-        if self.op == "ssd_chunk_scan":
-            return ssd_recurrence
         return use_backend("reference")(getattr(ops, self.op))
 
 

@@ -93,9 +93,7 @@ def mix(tokens: Tensor) -> Tensor:
 
 def operators_of(graph: torch.fx.GraphModule) -> set[str]:
     return {
-        str(node.target).split(".")[1]
-        for node in graph.graph.nodes
-        if str(node.target).startswith("cobra_cpu.")
+        str(node.target).split(".")[1] for node in graph.graph.nodes if str(node.target).startswith("cobra_")
     }
 
 

@@ -62,7 +62,7 @@ def test_values_and_gradients_are_the_references(case: Case, length: int, level:
     assert_near(actual, truth(case, length), 2e-5 if length < 1000 else 1e-4)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "torch", "reference"])
 @pytest.mark.parametrize("case", SEQUENCES, ids=str)
 def test_an_empty_batch_gives_empty_results_and_no_gradients(case: Case, backend: str) -> None:
     inputs = case.make(130)
@@ -218,7 +218,7 @@ def test_what_is_not_finite_shows(case: Case, value: float) -> None:
     assert not y[0, 30].isfinite().all()
     assert y[1].isfinite().all()
     before = {None: y[0, :30], "reversed": y[0, 31:]}.get(inputs.get("scan_order"))
-    # the chunks of the reference, too, multiply what is hidden by 0
+    # the chunks of plain PyTorch, too, multiply what is hidden by 0
     assert case.op == "ssd_chunk_scan" or before is None or before.isfinite().all()
 
 

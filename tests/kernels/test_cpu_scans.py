@@ -131,7 +131,7 @@ def test_threads_change_nothing_where_heads_share_a_part(case: Case) -> None:
         assert all(torch.equal(result[name], first) for result in results), name
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
 @pytest.mark.parametrize("length", [1, 65, 129])
 @pytest.mark.parametrize("make", [ssd, ssd_with_all])
 def test_y_needs_no_final_state(make: Callable[..., Inputs], length: int, backend: str) -> None:

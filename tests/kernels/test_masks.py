@@ -14,8 +14,9 @@ from cobra.kernels.dispatch import use_backend
 from cobra.kernels.scan_order import visit
 
 LEVELS = [] if cpu.unavailable() else library.levels()
-# of the native kernels: more than they take at once; of the reference: more than a chunk
-LENGTHS = {"reference": 40} | dict.fromkeys(LEVELS, 300)
+PLAIN = ("reference", "torch")
+# of the native kernels: more than they take at once; of the others: more than two chunks
+LENGTHS = {"reference": 40, "torch": 70} | dict.fromkeys(LEVELS, 300)
 # inputs that have a row for each token
 PER_TOKEN = ("x", "dt", "B", "C", "z", "u", "delta")
 Inputs = dict[str, Any]
@@ -75,7 +76,7 @@ def masks(length: int) -> Tensor:
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    if name == "reference":
+    if name in PLAIN:
         with use_backend(name):
             yield
     else:
@@ -145,7 +146,7 @@ def case(make: Any, length: int, more: bool, rows: Inputs, dtype: torch.dtype) -
 def test_masked_tokens_leave_no_trace(make: Any, more: bool, scan_order: str, name: str) -> None:
     op, length, mask = OPS[make], LENGTHS[name], masks(LENGTHS[name])
     rows = {"scan_order": scan_order, "grid": (10, length // 10)}
-    inputs, order = case(make, length, more, rows, torch.float64 if name == "reference" else torch.float32)
+    inputs, order = case(make, length, more, rows, torch.float64 if name in PLAIN else torch.float32)
     with backend(name):
         dy, dfinal = (normal(*result.shape, seed=5).to(result.dtype) for result in op(**inputs))
         seeds = dy.masked_fill(hidden(mask, dy), torch.nan), dfinal

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.kernels.test_masks import LENGTHS, OPS, PER_TOKEN, backend, case, ssd
+from tests.kernels.test_masks import LENGTHS, OPS, PER_TOKEN, PLAIN, backend, case, ssd
 
 # visits of the token that is not finite: inside a tile of rows, at ends of chunks and of sequences
 PLACES = (0, 5, 8, 31, 32, 35)
@@ -22,14 +22,14 @@ def test_it_reaches_no_earlier_token_and_no_other_sequence(
 ) -> None:
     op, length = OPS[make], LENGTHS[name]
     rows = {"scan_order": scan_order, "grid": (10, length // 10)}
-    inputs, order = case(make, length, packed, rows, torch.float64 if name == "reference" else torch.float32)
+    inputs, order = case(make, length, packed, rows, torch.float64 if name in PLAIN else torch.float32)
     sequence = inputs["seq_idx"][0, order] if packed else torch.zeros(length)
     with backend(name):
         y, final = op(**inputs | rows)
         for at in PLACES:
             # of row 0 alone
             reached = torch.zeros(y.shape[:2], dtype=torch.bool)
-            if make is ssd and name == "reference":
+            if make is ssd and name == "torch":
                 # all from the beginning of its chunk on, as its docstring says
                 reached[0, order[at - at % inputs["chunk_size"] :]] = True
             else:

@@ -12,7 +12,7 @@ from cobra.kernels.ops import causal_conv1d, selective_scan, ssd_chunk_scan
 Mix = Callable[..., tuple[Tensor, Tensor, Tensor]]
 # one is longer than what the native SSD takes as one chunk
 LENGTHS = (3, 140, 1, 9)
-# the native kernels take fp32, the reference fp64 as well
+# the native kernels take fp32, plain PyTorch fp64
 DTYPES = (torch.float64, torch.float32)
 
 

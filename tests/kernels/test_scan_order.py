@@ -23,7 +23,8 @@ CASES = [
 ]
 OTHERS: list[ScanOrder] = ["reversed", "columns", "columns_reversed"]
 LEVELS = [] if cpu.unavailable() else library.levels()
-BACKENDS = ["reference", *LEVELS]
+PLAIN = ["reference", "torch"]
+BACKENDS = [*PLAIN, *LEVELS]
 
 
 def visits(scan_order: ScanOrder, height: int, width: int) -> list[tuple[int, int]]:
@@ -75,8 +76,8 @@ def test_a_route_gives_what_copies_in_its_order_give(
         inputs["seq_idx"] = inputs["seq_idx"][:, tokens.argsort()]
     expected = by_copies(case, with_gradients(each(inputs, Tensor.double)), tokens)
     inputs |= {"scan_order": scan_order, "grid": grid}
-    if backend == "reference":
-        with use_backend("reference"):
+    if backend in PLAIN:
+        with use_backend(backend):
             actual = run(getattr(ops, case.op), case, with_gradients(each(inputs, Tensor.double)))
     else:
         with use_backend("cpu"), library.use_level(backend):

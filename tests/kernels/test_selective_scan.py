@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cobra.kernels.ops import selective_scan
-from cobra.kernels.reference.ssd import ssd_recurrence
+from cobra.kernels.dispatch import use_backend
+from cobra.kernels.ops import selective_scan, ssd_chunk_scan
 
 BATCH, CHANNELS, STATE = 2, 6, 5
 
@@ -51,7 +51,7 @@ def test_one_rate_a_channel_equals_ssd_with_one_channel_a_head(length: int, grou
     inputs, options = make_inputs(length, groups), every_option(length)
     inputs["A"] = inputs["A"][:, :1].expand(CHANNELS, STATE)
     y, state = selective_scan(**inputs, **options)
-    expected, expected_state = ssd_recurrence(
+    expected, expected_state = use_backend("reference")(ssd_chunk_scan)(
         inputs["u"].unsqueeze(-1),
         inputs["delta"],
         inputs["A"][:, 0],

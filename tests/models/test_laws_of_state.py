@@ -19,6 +19,7 @@ from tests.models.builders import LMS, VOCAB
 TOKENS = 19
 SETTINGS: dict[str, tuple[str | None, torch.dtype]] = {
     "reference": ("reference", torch.float32),
+    "torch": ("torch", torch.float32),
     "fastest": (None, torch.float32),
     "bf16": (None, torch.bfloat16),
 }
@@ -28,7 +29,7 @@ SETTINGS: dict[str, tuple[str | None, torch.dtype]] = {
 bf16_too = pytest.mark.parametrize("setting", SETTINGS, indirect=True)
 
 
-@pytest.fixture(params=["reference", "fastest"])
+@pytest.fixture(params=["reference", "torch", "fastest"])
 def setting(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
     backend, dtype = SETTINGS[request.param]
     with use_backend(backend):
@@ -356,8 +357,14 @@ def test_gradients_of_a_state_are_not_cut_off_unasked(lm: LanguageModel, embeds:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("setting", ["fastest"], indirect=True)
-@pytest.mark.parametrize("lm", ["mamba2", "mamba", "mobile_llm", "llama"], indirect=True)
+@pytest.mark.parametrize(
+    ("setting", "lm"),
+    [
+        *(("fastest", lm) for lm in ("mamba2", "mamba", "mobile_llm", "llama")),
+        *(("torch", lm) for lm in ("mamba2", "mamba")),
+    ],
+    indirect=True,
+)
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_a_compiled_graph_keeps_a_state(lm: LanguageModel, embeds: Tensor) -> None:
     """Of pieces of which some tokens are masked, and of steps, without a break."""

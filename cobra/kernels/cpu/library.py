@@ -49,7 +49,9 @@ def unavailable() -> str | None:
 
 @functools.cache
 def _warn_once(reason: str) -> None:
-    warnings.warn(f"the slow reference kernels are used on the CPU: {reason}", RuntimeWarning, stacklevel=2)
+    warnings.warn(
+        f"plain PyTorch, which is slower, is used on the CPU: {reason}", RuntimeWarning, stacklevel=2
+    )
 
 
 @functools.cache

@@ -11,8 +11,11 @@ def blank(x: Tensor, mask: Tensor) -> Tensor: ...
 @overload
 def blank(x: None, mask: Tensor) -> None: ...
 def blank(x: Tensor | None, mask: Tensor) -> Tensor | None:
-    """x (B, L, ...) with zeros under the mask, which whatever is there reaches neither on nor back."""
-    return None if x is None else x.masked_fill(~mask.view(*mask.shape, *[1] * (x.dim() - 2)), 0.0)
+    """x (B, L, ...) with zeros under the mask, which whatever is there reaches neither on nor back.
+
+    The tokens may be in chunks in both, (B, K, Q, ...).
+    """
+    return None if x is None else x.masked_fill(~mask.view(*mask.shape, *[1] * (x.dim() - mask.dim())), 0.0)
 
 
 def join_sequences(seq_idx: Tensor | None, mask: Tensor) -> Tensor | None:
