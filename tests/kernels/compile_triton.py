@@ -148,6 +148,34 @@ def ssd(batch: int, tokens: int, heads: int, dtype: torch.dtype = BF16, **more: 
     }
 
 
+def conv(width: int, channels: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Some channels of a projection of so many."""
+    x = empty(1, 2777, width, dtype=dtype, gradient=False)[..., :channels].detach().requires_grad_()
+    filters = {"weight": empty(channels, 4, dtype=FP32), "bias": empty(channels, dtype=FP32)}
+    return {"x": x, "activation": "silu", **filters}
+
+
+def scan(width: int, rank: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Of a layer of so many channels: gate, B and C are parts of projections."""
+    z = empty(1, 2777, 2 * width, dtype=dtype, gradient=False)[..., width:]
+    _, B, C = empty(1, 2777, 1, rank + 32, dtype=dtype, gradient=False).split((rank, 16, 16), dim=-1)
+    parts = {"z": z, "B": B, "C": C}
+    return {
+        "u": empty(1, 2777, width, dtype=dtype),
+        "delta": empty(1, 2777, width, dtype=dtype),
+        "A": empty(width, 16, dtype=FP32),
+        "D": empty(width, dtype=FP32),
+        "delta_bias": empty(width, dtype=FP32),
+        "delta_softplus": True,
+        **{name: x.detach().requires_grad_() for name, x in parts.items()},
+    }
+
+
+def conv_update(channels: int) -> dict[str, Any]:
+    inputs = {"x": (1, channels), "state": (1, channels, 3), "weight": (channels, 4), "bias": (channels,)}
+    return {name: empty(*shape, gradient=False) for name, shape in inputs.items()} | {"activation": "silu"}
+
+
 # an op and its arguments, without gradients where it has none
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("rms_norm", norm(2777, 2560)),
@@ -180,10 +208,13 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *embeddings(2560, 50280),
     # mamba2-2.7b, in segments, and 130m in fp32, packed
     ("ssd_chunk_scan", ssd(1, 2777, 80)),
-    (
-        "ssd_chunk_scan",
-        ssd(1, 2777, 24, dtype=FP32, seq_idx=empty(1, 2777, dtype=torch.int32, gradient=False)),
-    ),
+    ("ssd_chunk_scan", ssd(1, 2777, 24, dtype=FP32, seq_idx=empty(1, 2777, dtype=torch.int32, gradient=False))),
+    # mamba-2.8b and 130m, and the convolution of mamba2-2.7b
+    ("selective_scan", scan(5120, 160, BF16)),
+    ("selective_scan", scan(1536, 48, FP32)),
+    ("causal_conv1d", conv(10240, 5120, BF16)),
+    ("causal_conv1d", conv(10576, 5376, FP32)),
+    ("causal_conv1d_update", conv_update(5120)),
 ]
 
 

@@ -188,9 +188,10 @@ def conv_update_kernel(x, state, weight, bias, y, x_row, state_row, state_stride
     tl.store(y + row * width + c, out, mask=inside)
 
 
-# channels of a program and visits of its tile: 16 elements a thread of four warps, 8 in the backward, whose
-# sums are as large; tiles that a program of the backward sums over
-_CHANNELS, _VISITS, _VISITS_BACK, _TILES = 128, 16, 8, 8
+# channels of a program and visits of its tile: 16 elements a thread, and 4 in the backward, which keeps K + 1 sums of
+# each; tiles that a program of the backward sums over
+_CHANNELS, _VISITS = 128, 16
+_CHANNELS_BACK, _VISITS_BACK, _TILES = 64, 8, 8
 _TAPS = 8
 
 
@@ -224,13 +225,14 @@ def causal_conv1d(
     x = row_major(x)
     y, final = _fake(x, weight)
     batch, length, width = x.shape
-    block, constants = _constants(width, weight, activation, scan_order)
+    block = min(_CHANNELS, triton.next_power_of_2(width))
     # the empty row has a final state, too
     programs = -(-width // block), max(1, -(-length // _VISITS)), batch
     visits = _visits(x, weight, bias, initial_state, seq_idx, mask, scan_order, grid)
     launch(
         conv_kernel, programs, x, *visits, y, final, *x.stride()[:2], length, _height(scan_order, grid), width,
-        BLOCK_T=_VISITS, num_warps=4, **constants,
+        BLOCK_T=_VISITS, BLOCK_D=block, num_warps=4,
+        **_constants(weight, activation, scan_order),
     )  # fmt: skip
     return y, final
 
@@ -253,7 +255,7 @@ def causal_conv1d_backward(
     x, (batch, length, width), taps = row_major(x), x.shape, weight.shape[1]
     dy = x.new_zeros(x.shape) if dy is None else row_major(dy)
     dfinal = None if dfinal_state is None or taps == 1 else dfinal_state.contiguous()
-    block, constants = _constants(width, weight, activation, scan_order)
+    block = min(_CHANNELS_BACK, triton.next_power_of_2(width))
     programs = -(-width // block), max(1, -(-length // (_TILES * _VISITS_BACK))), batch
     visits = _visits(x, weight, bias, initial_state, seq_idx, mask, scan_order, grid)
     dx, dinitial = x.new_empty(x.shape), room_for_gradient(initial_state, x)
@@ -261,21 +263,18 @@ def causal_conv1d_backward(
     launch(
         conv_backward_kernel, programs, x, *visits, dy, dfinal, dx, dinitial, sums,
         *x.stride()[:2], *dy.stride()[:2], length, _height(scan_order, grid), width,
-        BLOCK_T=_VISITS_BACK, TILES=_TILES, num_warps=4, **constants,
+        BLOCK_T=_VISITS_BACK, TILES=_TILES, BLOCK_D=block, num_warps=4,
+        **_constants(weight, activation, scan_order),
     )  # fmt: skip
     total = sums.sum((0, 1))
     dbias = total.new_empty(0) if bias is None else total[taps].clone()
     return dx, total[:taps].t().contiguous(), dbias, dinitial
 
 
-def _constants(
-    width: int, weight: Tensor, activation: str | None, scan_order: str
-) -> tuple[int, dict[str, Any]]:
-    """Channels of a program, and what chooses the kernels' code."""
-    block = min(_CHANNELS, triton.next_power_of_2(width))
+def _constants(weight: Tensor, activation: str | None, scan_order: str) -> dict[str, Any]:
+    """What chooses the kernels' code."""
     reverse, _ = for_kernels(scan_order, None)
-    silu = activation is not None
-    return block, {"SILU": silu, "REVERSED": reverse, "K": weight.shape[1], "BLOCK_D": block}
+    return {"SILU": activation is not None, "REVERSED": reverse, "K": weight.shape[1]}
 
 
 def _visits(

@@ -28,8 +28,9 @@ _TILE, _CHANNELS = 512, 64
 KEPT_EVERY = 32
 # visits that a kernel takes at a time; the backward, whose states and decays of a group are in registers
 _GROUP, _GROUP_BACK = 4, 2
-# warps that keep a GPU busy without chunks, which compute each decay once more, and those that chunks make
-_ENOUGH, _WANTED = 512, 2048
+# warps that chunks make where rows and channels alone are fewer: 8 on each of an H200's 132 multiprocessors, as many
+# as the backward's registers allow. Half as many are left as they are, because chunks compute each decay once more
+_WARPS = 1024
 
 
 @dataclass(frozen=True)
@@ -72,23 +73,18 @@ class _Plan:
         )  # fmt: skip
 
 
-def _plan(u: Tensor, B: Tensor, softplus: bool, scan_order: str, grid: Sequence[int] | None) -> _Plan:
+def _plan(
+    u: Tensor, B: Tensor, z: Tensor | None, softplus: bool, scan_order: str, grid: Sequence[int] | None
+) -> _Plan:
     (batch, length, width), (groups, d_state) = u.shape, B.shape[2:]
     channels, block_n = width // groups, triton.next_power_of_2(d_state)
     block_d = min(max(1, _TILE // block_n), _CHANNELS, triton.next_power_of_2(channels))
     blocks = groups * -(-channels // block_d)
-    warps, chunk = max(1, batch * blocks), length
-    if warps < _ENOUGH:
-        chunk = -(-length // max(1, _WANTED // warps))
-    chunk = max(1, -(-chunk // KEPT_EVERY)) * KEPT_EVERY
+    parts = max(1, _WARPS // max(1, batch * blocks))
+    chunk = max(1, -(-length // (parts * KEPT_EVERY))) * KEPT_EVERY
     reverse, height = for_kernels(scan_order, grid)
-    constants = {
-        "SOFTPLUS": softplus,
-        "REVERSED": reverse,
-        "N": d_state,
-        "BLOCK_D": block_d,
-        "BLOCK_N": block_n,
-    }
+    tile = {"N": d_state, "BLOCK_D": block_d, "BLOCK_N": block_n}
+    constants = {"SOFTPLUS": softplus, "GATED": z is not None, "REVERSED": reverse, **tile}
     # the empty row has a chunk, too, which passes its state on
     chunks = max(1, -(-length // chunk))
     columns = height if scan_order.startswith("columns") else None
@@ -128,7 +124,10 @@ def _selective_scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Also the states that the backward starts from if they are to be kept."""
     y, final, kept = _fake(u, delta, A, keep)
-    plan, visits = _plan(u, B, delta_softplus, scan_order, grid), _visits(u, seq_idx, mask, scan_order, grid)
+    plan, visits = (
+        _plan(u, B, z, delta_softplus, scan_order, grid),
+        _visits(u, seq_idx, mask, scan_order, grid),
+    )
     A, D, bias, first = (_dense(x) for x in (A, D, delta_bias, initial_state))
     starts = first
     if plan.chunks > 1:
@@ -166,7 +165,10 @@ def selective_scan_backward(
     grid: Sequence[int] | None,
 ) -> list[Tensor]:
     """Gradients of u to the bias and of the first state."""
-    plan, visits = _plan(u, B, delta_softplus, scan_order, grid), _visits(u, seq_idx, mask, scan_order, grid)
+    plan, visits = (
+        _plan(u, B, z, delta_softplus, scan_order, grid),
+        _visits(u, seq_idx, mask, scan_order, grid),
+    )
     dy = u.new_zeros(u.shape) if dy is None else dy
     like_A, (A, skip, bias, last) = A, (_dense(x) for x in (A, D, delta_bias, dfinal_state))
     if plan.chunks > 1:

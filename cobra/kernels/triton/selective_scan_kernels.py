@@ -33,27 +33,14 @@ def tile_of(width, channels, N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl
 
 
 @triton.jit
-def of_row(x, stride, row, group):
-    """An input of one row of the batch, and its stride from token to token."""
-    return None if x is None else (x + row * stride[0] + group * stride[2], stride[1])
+def read(inputs, strides, visits, first, step, begin, end, order, row, group, d, n, inside, real,
+         REVERSED: tl.constexpr, GROUP: tl.constexpr):  # fmt: skip
+    """Of each visit of a group, from the first one on, its flag and token and what it reads.
 
-
-@triton.jit
-def inputs_of_row(inputs, strides, row, group):
-    """All inputs of one row of the batch."""
-    return (of_row(inputs[0], strides[0], row, group), of_row(inputs[1], strides[1], row, group),
-            of_row(inputs[2], strides[2], row, group), of_row(inputs[3], strides[3], row, group),
-            of_row(inputs[4], strides[4], row, group), of_row(inputs[5], strides[5], row, group))  # fmt: skip
-
-
-@triton.jit
-def read(inputs, visits, first, step, begin, end, order, d, n, inside, real, REVERSED: tl.constexpr,
-         GROUP: tl.constexpr):  # fmt: skip
-    """Of each visit of a group, from the first one on, its flag and token and what it reads, 0 if it is not taken.
-
-    The flag is as in `visits.py`, 0 also outside of begin to end.
+    The flag is as in `visits.py`, 0 also outside of begin to end. 0 stands for what is absent or not taken.
     """
     u, delta, z, B, C, dy = inputs
+    us, deltas, zs, Bs, Cs, dys = strides
     rows = ()
     for i in tl.static_range(GROUP):
         visit = first + i * step
@@ -65,12 +52,18 @@ def read(inputs, visits, first, step, begin, end, order, d, n, inside, real, REV
             (
                 flag,
                 t,
-                None if u is None else tl.load(u[0] + t * u[1] + d, mask=channels, other=0.0),
-                None if delta is None else tl.load(delta[0] + t * delta[1] + d, mask=channels, other=0.0),
-                None if z is None else tl.load(z[0] + t * z[1] + d, mask=channels, other=0.0),
-                None if B is None else tl.load(B[0] + t * B[1] + n, mask=states, other=0.0),
-                None if C is None else tl.load(C[0] + t * C[1] + n, mask=states, other=0.0),
-                None if dy is None else tl.load(dy[0] + t * dy[1] + d, mask=channels, other=0.0),
+                0 if u is None else tl.load(u + row * us[0] + t * us[1] + d, mask=channels, other=0.0),
+                0
+                if delta is None
+                else tl.load(delta + row * deltas[0] + t * deltas[1] + d, mask=channels, other=0.0),
+                0 if z is None else tl.load(z + row * zs[0] + t * zs[1] + d, mask=channels, other=0.0),
+                0
+                if B is None
+                else tl.load(B + row * Bs[0] + t * Bs[1] + group * Bs[2] + n, mask=states, other=0.0),
+                0
+                if C is None
+                else tl.load(C + row * Cs[0] + t * Cs[1] + group * Cs[2] + n, mask=states, other=0.0),
+                0 if dy is None else tl.load(dy + row * dys[0] + t * dys[1] + d, mask=channels, other=0.0),
             ),
         )
     return rows
@@ -96,12 +89,12 @@ def visited(x, flag, visits):
 
 
 @triton.jit
-def gated(y, z):
+def gated(y, z, GATED: tl.constexpr):
     """y silu(z), or y without a gate."""
-    if z is None:
-        return y
-    z = z.to(tl.float32)
-    return y * (z * tl.sigmoid(z))
+    if GATED:
+        z = z.to(tl.float32)
+        y = y * (z * tl.sigmoid(z))
+    return y
 
 
 @triton.jit
@@ -118,7 +111,7 @@ def per_channel(x, d, inside):
 
 @triton.jit(do_not_specialize=["length", "chunk"])
 def chunk_kernel(A, bias, visits, inputs, strides, ends, totals, length, height, chunk, width, channels,
-                 ADJOINT: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr,
+                 ADJOINT: tl.constexpr, SOFTPLUS: tl.constexpr, GATED: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr,
                  BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr):  # fmt: skip
     """What a chunk adds to the state behind it, and the sum of its time steps: infinite if a sequence starts in it.
 
@@ -126,28 +119,57 @@ def chunk_kernel(A, bias, visits, inputs, strides, ends, totals, length, height,
     """
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
     tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
-    inputs, visits = (
-        inputs_of_row(inputs, strides, row, group),
-        None if visits is None else visits + row * length,
-    )
+    visits = None if visits is None else visits + row * length
     rates, offset = rates_of(A, at, tile), per_channel(bias, d, inside)
     begin = tl.program_id(1) * chunk
     end = tl.minimum(begin + chunk, length)
     start, step = end - 1 if ADJOINT else begin, -1 if ADJOINT else 1
     h = tl.zeros((BLOCK_D, BLOCK_N), tl.float32)
     total = tl.zeros((BLOCK_D,), tl.float32)
-    ahead = read(inputs, visits, start, step, begin, end, order, d, n, inside, real, REVERSED, GROUP)
+    ahead = read(
+        inputs,
+        strides,
+        visits,
+        start,
+        step,
+        begin,
+        end,
+        order,
+        row,
+        group,
+        d,
+        n,
+        inside,
+        real,
+        REVERSED,
+        GROUP,
+    )
     for first in range(GROUP, end - begin + GROUP, GROUP):
         rows = ahead
         ahead = read(
-            inputs, visits, start + first * step, step, begin, end, order, d, n, inside, real, REVERSED, GROUP
+            inputs,
+            strides,
+            visits,
+            start + first * step,
+            step,
+            begin,
+            end,
+            order,
+            row,
+            group,
+            d,
+            n,
+            inside,
+            real,
+            REVERSED,
+            GROUP,
         )
         for i in tl.static_range(GROUP):
             flag, token, u, delta, z, B, C, dy = rows[i]
             dt, _ = time_step(delta, offset, flag, SOFTPLUS)
             a = tl.exp2(dt[:, None] * rates)
             if ADJOINT:
-                h += gated(dy.to(tl.float32), z)[:, None] * C.to(tl.float32)[None, :]
+                h += gated(dy.to(tl.float32), z, GATED)[:, None] * C.to(tl.float32)[None, :]
                 h = restarted(a * h, flag, visits)
             else:
                 h = (
@@ -179,15 +201,12 @@ def pass_kernel(A, first, ends, totals, chunks, width, channels, ADJOINT: tl.con
 
 @triton.jit(do_not_specialize=["length", "chunk"])
 def scan_kernel(A, D, bias, visits, inputs, strides, starts, y, final, kept, length, height, chunk, width, channels,
-                SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr,
+                SOFTPLUS: tl.constexpr, GATED: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr,
                 BLOCK_N: tl.constexpr, GROUP: tl.constexpr, KEPT_EVERY: tl.constexpr):  # fmt: skip
     """y of a chunk from the state before it; the state behind the last one, and those that are kept."""
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
     tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
-    inputs, visits = (
-        inputs_of_row(inputs, strides, row, group),
-        None if visits is None else visits + row * length,
-    )
+    visits = None if visits is None else visits + row * length
     rates, offset, skip = rates_of(A, at, tile), per_channel(bias, d, inside), per_channel(D, d, inside)
     this = row * tl.num_programs(1) + tl.program_id(1)
     begin = tl.program_id(1) * chunk
@@ -195,21 +214,40 @@ def scan_kernel(A, D, bias, visits, inputs, strides, starts, y, final, kept, len
     h = tl.zeros((BLOCK_D, BLOCK_N), tl.float32)
     if starts is not None:
         h += tl.load(starts + this * width * N + at, mask=tile, other=0.0).to(tl.float32)
-    ahead = read(inputs, visits, begin, 1, begin, end, order, d, n, inside, real, REVERSED, GROUP)
+    ahead = read(
+        inputs, strides, visits, begin, 1, begin, end, order, row, group, d, n, inside, real, REVERSED, GROUP
+    )
     for first in range(begin, end, GROUP):
         if kept is not None:
             if first % KEPT_EVERY == 0:
                 place = row * tl.cdiv(length, KEPT_EVERY) + first // KEPT_EVERY
                 tl.store(kept + place * width * N + at, h, mask=tile)
         rows = ahead
-        ahead = read(inputs, visits, first + GROUP, 1, begin, end, order, d, n, inside, real, REVERSED, GROUP)
+        ahead = read(
+            inputs,
+            strides,
+            visits,
+            first + GROUP,
+            1,
+            begin,
+            end,
+            order,
+            row,
+            group,
+            d,
+            n,
+            inside,
+            real,
+            REVERSED,
+            GROUP,
+        )
         for i in tl.static_range(GROUP):
             flag, token, u, delta, z, B, C, _ = rows[i]
             u = u.to(tl.float32)
             dt, _ = time_step(delta, offset, flag, SOFTPLUS)
             h = tl.exp2(dt[:, None] * rates) * restarted(h, flag, visits)
             h += (dt * u)[:, None] * B.to(tl.float32)[None, :]
-            out = visited(gated(tl.sum(h * C.to(tl.float32)[None, :], 1) + skip * u, z), flag, visits)
+            out = visited(gated(tl.sum(h * C.to(tl.float32)[None, :], 1) + skip * u, z, GATED), flag, visits)
             tl.store(y + (row * length + token) * width + d, out, mask=inside & (first + i < end))
     if tl.program_id(1) == tl.num_programs(1) - 1:
         tl.store(final + row * width * N + at, h, mask=tile)
@@ -218,7 +256,7 @@ def scan_kernel(A, D, bias, visits, inputs, strides, starts, y, final, kept, len
 @triton.jit(do_not_specialize=["length", "chunk"])
 def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch, du, ddelta, dz, dBC, dA, dchannels,
                     dinitial, length, height, chunk, width, channels, SOFTPLUS: tl.constexpr,
-                    REVERSED: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr,
+                    GATED: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr,
                     BLOCK_N: tl.constexpr, GROUP: tl.constexpr, KEPT_EVERY: tl.constexpr):  # fmt: skip
     """All gradients of a chunk, from the end; those of B, C and parameters are this program's part of a sum.
 
@@ -227,10 +265,7 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
     """
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
     tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
-    inputs, visits = (
-        inputs_of_row(inputs, strides, row, group),
-        None if visits is None else visits + row * length,
-    )
+    visits = None if visits is None else visits + row * length
     rates, offset, skip = rates_of(A, at, tile), per_channel(bias, d, inside), per_channel(D, d, inside)
     this, block = row * tl.num_programs(1) + tl.program_id(1), tl.program_id(0)
     begin = tl.program_id(1) * chunk
@@ -252,7 +287,22 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
         for g in range(0, groups):
             tl.store(noted + g * (BLOCK_D * BLOCK_N), h)
             rows = read(
-                feeding, visits, low + g * GROUP, 1, low, high, order, d, n, inside, real, REVERSED, GROUP
+                feeding,
+                strides,
+                visits,
+                low + g * GROUP,
+                1,
+                low,
+                high,
+                order,
+                row,
+                group,
+                d,
+                n,
+                inside,
+                real,
+                REVERSED,
+                GROUP,
             )
             for i in tl.static_range(GROUP):
                 flag, token, u, delta, z, B, C, dy = rows[i]
@@ -264,7 +314,24 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
             g = groups - 1 - back
             h = tl.load(noted + g * (BLOCK_D * BLOCK_N))
             first = low + g * GROUP
-            rows = read(inputs, visits, first, 1, low, high, order, d, n, inside, real, REVERSED, GROUP)
+            rows = read(
+                inputs,
+                strides,
+                visits,
+                first,
+                1,
+                low,
+                high,
+                order,
+                row,
+                group,
+                d,
+                n,
+                inside,
+                real,
+                REVERSED,
+                GROUP,
+            )
             states = ()
             for i in tl.static_range(GROUP):
                 flag, token, u, delta, z, B, C, dy = rows[i]
@@ -287,7 +354,7 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
                 h = before + fed * B
                 there = inside & (first + i < high)
                 out = (row * length + token) * width + d
-                if z is not None:
+                if GATED:
                     z = z.to(tl.float32)
                     s = tl.sigmoid(z)
                     slope = dy * (tl.sum(h * C, 1) + skip * u) * (s * (1.0 + z * (1.0 - s)))
