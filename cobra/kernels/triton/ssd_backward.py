@@ -28,10 +28,7 @@ def ssd_backward_kernel(dx, ddt, dB, dC, sums, dy, kept, dkept, steps, blocks, p
     x_row, x_token, x_head, _, _, _, B_row, B_token, B_group, C_row, C_token, C_group = strides
     chunks, groups = tl.cdiv(length, Q), heads // per_group
     block, group = tl.program_id(0) % blocks, tl.program_id(0) // blocks % groups
-    chunk, row = (
-        tl.program_id(0) // (blocks * groups) % chunks,
-        tl.program_id(0) // (blocks * groups * chunks),
-    )
+    chunk, row = tl.program_id(0) // (blocks * groups) % chunks, tl.program_id(0) // (blocks * groups * chunks)
     row = row.to(tl.int64)
     first, visit, channel, column = chunk * Q, tl.arange(0, Q), tl.arange(0, P), tl.arange(0, N)
     token, live = find_tokens(first + visit, length, height, row, mask, REVERSED, COLUMNS)

@@ -148,9 +148,7 @@ def ssd_sweeps_kernel(kept, dkept, steps, dy, dfinal, initial, dinitial, inputs,
                    d_state, per_group, SOFTPLUS, REVERSED, COLUMNS, TYPE, PRECISION, Q, P, N)  # fmt: skip
 
 
-def run_segments(
-    scan: Scan, steps: Tensor, initial_state: Tensor | None, segments: int, per_segment: int
-) -> tuple[Tensor, Tensor]:
+def run_segments(scan: Scan, steps: Tensor, initial_state: Tensor | None, segments: int, per_segment: int) -> tuple[Tensor, Tensor]:
     """The state that each segment but the last leaves (B, segments - 1, H, P, N), and the decays through them."""
     batch, _, heads, head_dim, d_state, _ = scan.sizes
     like = scan.inputs[2]
@@ -170,9 +168,7 @@ def run_sweeps(
     """States before all chunks (B, chunks, H, P, N) and gradients of those after them, in the dtype of products,
     and the steps that the first tile of each head wrote."""
     batch, _, heads, head_dim, d_state, _ = scan.sizes
-    kept, dkept = (
-        dy.new_empty(batch, scan.chunks, heads, head_dim, d_state, dtype=scan.kind) for _ in range(2)
-    )
+    kept, dkept = (dy.new_empty(batch, scan.chunks, heads, head_dim, d_state, dtype=scan.kind) for _ in range(2))
     steps = scan.room_for_steps(2)
     launch(
         ssd_sweeps_kernel, (2 * batch * heads * scan.tiles,), kept, dkept, steps, dy, dfinal, initial,
