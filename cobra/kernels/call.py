@@ -42,6 +42,10 @@ class Call:
         values = [self._values[self._names.index(argument)] for argument in arguments]
         return [value.dtype for value in values if value is not None]
 
+    def option(self, argument: str) -> Any:
+        """Value of an argument that is no tensor."""
+        return self._values[self._names.index(argument)]
+
 
 @dataclass(frozen=True)
 class Limit:

@@ -46,7 +46,8 @@ def scan_inputs() -> dict[str, Inputs]:
         },
         "ssd_chunk_scan": {
             "x": normal(1, 20, 2, 3, seed=2),
-            "dt": normal(1, 20, 2, seed=2).abs(),
+            "dt": normal(1, 20, 2, seed=2),
+            "dt_softplus": True,
             "A": -normal(2).exp(),
             "B": normal(1, 20, 1, 5, seed=2),
             "C": normal(1, 20, 1, 5, seed=3),

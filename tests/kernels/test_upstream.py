@@ -55,8 +55,7 @@ def conv(length: int) -> Inputs:
 
 
 def ssd(length: int) -> Inputs:
-    # upstream makes negative steps 0 unless it is told not to
-    more = {"dt": normal(BATCH, length, 4) / 4, "scan_order": "reversed", "seq_idx": ids(length)}
+    more = {"scan_order": "reversed", "seq_idx": ids(length)}
     return without(sequence_inputs.ssd_with_all(length), "mask") | more
 
 
@@ -77,7 +76,7 @@ MASK = {"mask": torch.arange(12).remainder(5).ne(1).repeat(BATCH, 1)}
 TOGETHER = {"grid": "scan_order"}
 NEEDED = {
     "causal_conv1d": ("x", "weight"),
-    "ssd_chunk_scan": ("x", "dt", "A", "B", "C"),
+    "ssd_chunk_scan": ("x", "dt", "A", "B", "C", "dt_softplus"),
     "selective_scan": ("u", "delta", "A", "B", "C"),
     "selective_state_update": ("state", "x", "dt", "A", "B", "C"),
 }
@@ -201,6 +200,7 @@ def test_the_convolution_reads_rows_of_a_projection_where_they_lie() -> None:
 
 NORM, SCAN = sequence_inputs.norm(3), sequence_inputs.scan(3)
 UPDATE, CONV, SSD = step_inputs.head_update(), without(conv(3), "seq_idx"), sequence_inputs.ssd(3)
+SSD["dt_softplus"] = True
 ODD = {"x": normal(2, 3, 13), "weight": normal(13, 4)}
 
 
@@ -220,7 +220,8 @@ ODD = {"x": normal(2, 3, 13), "weight": normal(13, 4)}
             "x, state of one dtype only",
         ),
         ("ssd_chunk_scan", SSD | {"B": SSD["B"].bfloat16()}, "x, B, C of one dtype only"),
-        ("ssd_chunk_scan", sequence_inputs.ssd(0), "no empty batch or sequence"),
+        ("ssd_chunk_scan", ssd(0), "no empty batch or sequence"),
+        ("ssd_chunk_scan", without(SSD, "dt_softplus"), "steps through softplus only"),
         ("selective_scan", SCAN | {"delta": SCAN["delta"].bfloat16()}, "u, delta, B, C, z of one dtype"),
         ("selective_scan", sequence_inputs.scan(0), "no empty batch or sequence"),
         (

@@ -3,11 +3,9 @@
 In fp32 these multiply in TF32, and they keep the states between chunks in the dtype of C.
 """
 
-import math
-
 from torch import Tensor
 
-from cobra.kernels.call import Function, limited
+from cobra.kernels.call import Function, Limit, limited
 from cobra.kernels.mamba_ssm.limits import NO_MASK, not_empty, one_dtype
 from cobra.kernels.mamba_ssm.sequences import numbered
 from cobra.kernels.scan_order import Grid, ScanOrder, unvisit, visit
@@ -16,7 +14,11 @@ from cobra.kernels.scan_order import Grid, ScanOrder, unvisit, visit
 _CHUNK_SIZE = 256
 
 
-@limited(NO_MASK, not_empty("x"), one_dtype("x", "B", "C"))
+# it makes negative steps 0, and lets no state grow
+_DECAYS = Limit(lambda call: call.option("dt_softplus"), "takes steps through softplus only")
+
+
+@limited(NO_MASK, _DECAYS, not_empty("x"), one_dtype("x", "B", "C"))
 def ssd_chunk_scan(
     mamba_chunk_scan_combined: Function,
     x: Tensor,
@@ -49,8 +51,6 @@ def ssd_chunk_scan(
         initial_states=initial_state,
         seq_idx=numbered(visit(seq_idx, scan_order, grid)),
         dt_softplus=dt_softplus,
-        # its default makes a negative step 0
-        dt_limit=(-math.inf, math.inf),
         return_final_states=return_final_state,
     )
     y, state = results if return_final_state else (results, x.new_empty(0))
