@@ -31,8 +31,9 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def table() -> list[tuple[str, str, str]]:
     """The device, dtype and backend of each cell of the page's first table."""
-    lines = re.findall(r"^\| (.*) \|$", PAGE.read_text(), re.MULTILINE)
-    rows = [line.split(" | ") for line in lines if line.count("|") == 4]
+    text = PAGE.read_text()
+    lines = text[text.index("| device |") :].split("\n\n")[0].splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if not line.startswith("|--")]
     return [
         (row[0], dtype, cell) for row in rows[1:] for dtype, cell in zip(rows[0][1:], row[1:], strict=True)
     ]

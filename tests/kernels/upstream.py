@@ -225,7 +225,9 @@ def mamba_chunk_scan_combined(
             initial_states = initial_states * (seq_idx[:, 0] == 0).view(-1, 1, 1, 1)
     dt = time_step(dt, dt_bias, dt_softplus, torch.float32).clamp(*dt_limit)  # ssd_chunk_state.py:80
     A = A.clamp(max=0)  # as ssd_chunk_scan.py:142 and ssd_chunk_state.py:248 cut decays at 1
-    y, state = ssd.ssd_recurrence(x, dt, A, B, C, D=D, initial_state=initial_states, seq_idx=seq_idx)
+    y, state = ssd.ssd_chunk_scan(
+        x, dt, A, B, C, D, None, False, initial_states, seq_idx, None, "forward", None, chunk_size, True
+    )
     return (y, state) if return_final_states else y
 
 
