@@ -76,6 +76,8 @@ def test_a_row_without_room_writes_nothing_and_shows() -> None:
     assert y[[0, 2, 3]].isnan().all()
     assert y[1].isfinite().all()
     assert past.abs().sum((1, 3)).nonzero().tolist() == [[1, 3]]
+    none = past[:, :1, :0]
+    assert attention_step(q, q, q, none, none.clone(), lengths, rotation[:0]).isnan().all()
 
 
 def test_lengths_between_other_numbers_grow_alone() -> None:

@@ -40,7 +40,8 @@ def _attend(
     tile = 16384 if together > 1 and half else 8192
     tokens = max(min(tile // (columns * keys.element_size()), 128), 16)
     span = _span(room, batch * groups, tokens)
-    parts = -(-room // span)
+    # one where there is no room at all, which shows
+    parts = max(1, -(-room // span))
     of_parts = 0 if parts == 1 else q.numel() * parts
     mixtures = q.new_empty(of_parts, dtype=torch.float32)
     sums = q.new_empty(2 * (of_parts // head_dim), dtype=torch.float32)
@@ -54,8 +55,8 @@ def _attend(
         # powers of two are taken, not of e
         (head_dim**-0.5 if scale is None else scale) * math.log2(math.e), span,
         0 if rotation is None else rotation.shape[1] // 2, **modes, WHOLE=parts == 1,
-        HALF=half, HEADS=together, P_BLOCK=columns, TOKENS=tokens,
-        num_stages=3,
+        HALF=half,
+        HEADS=together, P_BLOCK=columns, TOKENS=tokens, num_stages=3,
     )  # fmt: skip
     if parts > 1:
         launch(

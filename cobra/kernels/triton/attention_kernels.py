@@ -66,9 +66,10 @@ def attention_kernel(q, keys, values, lengths, k, v, rotation, y, mixtures, sums
     # 2. the new token, which is attended to where it comes from
     if STEPS:
         angles = rotation + past.to(tl.int64) * rotation_t
-        asked = turned(query, q_p, angles, rotation_r, place, ours, half)
+        asked = turned(query, q_p, angles, rotation_r, place, ours & fits, half)
         if past < first + span:
-            key = turned(k + batch * k_b + group * k_g, k_p, angles, rotation_r, place, inside, half)
+            key = turned(k + batch * k_b + group * k_g, k_p, angles, rotation_r, place, inside & fits,
+                         half)  # fmt: skip
             key = key.to(keys.dtype.element_ty)
             value = tl.load(v + batch * v_b + group * v_g + place * v_p, mask=inside, other=0.0)
             value = value.to(values.dtype.element_ty)
