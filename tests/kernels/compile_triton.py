@@ -208,7 +208,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *embeddings(2560, 50280),
     # mamba2-2.7b, in segments, and 130m in fp32, packed
     ("ssd_chunk_scan", ssd(1, 2777, 80)),
-    ("ssd_chunk_scan", ssd(1, 2777, 24, dtype=FP32, seq_idx=empty(1, 2777, dtype=torch.int32, gradient=False))),
+    (
+        "ssd_chunk_scan",
+        ssd(1, 2777, 24, dtype=FP32, seq_idx=empty(1, 2777, dtype=torch.int32, gradient=False)),
+    ),
     # mamba-2.8b and 130m, and the convolution of mamba2-2.7b
     ("selective_scan", scan(5120, 160, BF16)),
     ("selective_scan", scan(1536, 48, FP32)),

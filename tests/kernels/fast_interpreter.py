@@ -6,9 +6,9 @@ import pytest
 
 
 def patch_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the interpreter put its own functions in the place of `triton.language`'s once a function of a kernel.
+    """Let the interpreter patch `triton.language` for a function of a kernel once, not at each call of it.
 
-    It does so at each call of one, 0.1 ms: half the time of the tests. What it puts there it never takes away.
+    That takes 0.1 ms, half the time of the tests; and it is never undone.
     """
     from triton.runtime import interpreter
 

@@ -20,7 +20,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LENGTHS = (0, 1, 63, 64, 65, 129)
 # to which a token is a row like any other
 NORMS = ("rms_norm", "add_rms_norm", "rms_norm_gated")
-# whose chunks and tiles are of 8 to 32 tokens; the interpreter takes a scan's one after the other, at 5 ms each
+# whose tiles and chunks have 8 to 32 tokens; the interpreter takes 5 ms for each of a scan's
 IN_TURN = ("causal_conv1d", "selective_scan")
 BACKEND = next(backend for backend in BACKENDS if backend.name == "triton")
 WRITTEN = [case for case in SEQUENCES + STEPS if triton.unavailable() is None and BACKEND.find(case.op)]
@@ -31,7 +31,7 @@ def lengths(case: Case) -> tuple[int, ...]:
         return (1,)
     if case.op in NORMS:
         return (0, 1, 9)
-    return (0, 1, 31, 33, 65) if case.op in IN_TURN else LENGTHS
+    return (0, 1, 31, 65) if case.op in IN_TURN else LENGTHS
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def test_values_and_gradients_are_the_references(case: Case, length: int) -> Non
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("case", WRITTEN, ids=str)
 def test_half_precision_is_computed_in_fp32(case: Case, dtype: torch.dtype) -> None:
-    length = 9 if case.op in NORMS else 33 if case.op in IN_TURN else 65
+    length = 9 if case.op in NORMS else 17 if case.op in IN_TURN else 65
     actual, expected = both(case, each(case.make(length), lambda x: x.to(dtype)))
     assert actual["y"].dtype == dtype
     assert_near(actual, expected, 1.5e-2)

@@ -1,4 +1,4 @@
-"""Triton's selective scan and convolution where chunks, sequences, orders and widths meet, against the reference."""
+"""Triton's selective scan and convolution where chunks, sequences, orders and dtypes meet."""
 
 from collections.abc import Iterator
 
@@ -47,13 +47,17 @@ CHUNK = 32
 
 def sequences(length: int, *starts: int) -> Tensor:
     """Numbers of sequences that start at tokens (1, L)."""
-    return sum(torch.arange(length) >= start for start in starts)[None].int()  # type: ignore[union-attr, return-value]
+    return torch.stack([torch.arange(length) >= start for start in starts]).sum(0)[None].int()
 
 
 ORDERS: dict[str, Inputs] = {
     "reversed": {"scan_order": "reversed"},
     "columns": {"scan_order": "columns", "grid": (3, 13)},
-    "columns_reversed": {"scan_order": "columns_reversed", "grid": (13, 3), "mask": normal(1, 39, seed=3) > -1},
+    "columns_reversed": {
+        "scan_order": "columns_reversed",
+        "grid": (13, 3),
+        "mask": normal(1, 39, seed=3) > -1,
+    },
 }
 
 
@@ -136,7 +140,11 @@ def test_nothing_under_the_mask_leaves_a_trace(case: Case) -> None:
 
 @pytest.mark.parametrize("taps", [1, 2, 5])
 def test_filters_of_other_widths_convolve(taps: int) -> None:
-    inputs = conv(9) | {"weight": normal(3, taps), "initial_state": normal(1, 3, taps - 1), "activation": "silu"}
+    inputs = conv(9) | {
+        "weight": normal(3, taps),
+        "initial_state": normal(1, 3, taps - 1),
+        "activation": "silu",
+    }
     assert_near(*both(CONV, inputs), 2e-5)
 
 

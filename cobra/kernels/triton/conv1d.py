@@ -1,7 +1,6 @@
-"""The causal depthwise convolution in Triton: a program has some channels of some visits, by number.
+"""The causal depthwise convolution in Triton: a program takes some channels of some visits.
 
-Windows run over visits, so a token under the mask is in none, and what a list of visits says of a token that starts
-a sequence ends those of the tokens before it.
+Windows run over visits, so a token under the mask is in none. They end at a token that starts a sequence.
 """
 
 from collections.abc import Sequence
@@ -14,18 +13,18 @@ import triton
 import triton.language as tl
 from cobra.kernels.call import Call, Limit
 from cobra.kernels.registration import room_for_gradient
-from cobra.kernels.scan_order import for_kernels
 from cobra.kernels.triton import OPERATORS
+from cobra.kernels.triton.formulas import sigmoid, silu
 from cobra.kernels.triton.launch import launch
-from cobra.kernels.triton.tensors import row_major
-from cobra.kernels.triton.visits import flag_and_token, visit_list
+from cobra.kernels.triton.tensors import dense, like_first, row_major
+from cobra.kernels.triton.visits import flag_and_token, visit_list, visit_order
 
 
 @triton.jit
 def window(
     x, initial, visits, first, rank, c, inside, x_stride, order, K: tl.constexpr, REVERSED: tl.constexpr
 ):
-    """Inputs of the K taps of visits `rank` (T,), the last tap's first, each (T, C); flags and tokens of the visits.
+    """Inputs of the taps of visits `rank` (T,), each (T, C), the last tap's first; flags and tokens (T,).
 
     Zeros for visits that there are not and for inputs of other sequences. `first` is the first of the visits.
     """
@@ -39,12 +38,11 @@ def window(
             mark, at = flag_and_token(visits, before, seen & (before >= 0), order[0], order[1], REVERSED)
         taken = (seen & (before >= 0))[:, None] & inside[None, :]
         value = tl.load(x + at[:, None] * x_stride + c[None, :], mask=taken, other=0.0).to(tl.float32)
-        if initial is not None:
-            if first < s:
-                held = (seen & (before < 0))[:, None] & inside[None, :]
-                place = c[None, :] * (K - 1) + (before + K - 1)[:, None]
-                value += tl.load(initial + place, mask=held, other=0.0).to(tl.float32)
-        inputs += (value,)
+        if initial is not None and first < s:
+            held = (seen & (before < 0))[:, None] & inside[None, :]
+            place = c[None, :] * (K - 1) + (before + K - 1)[:, None]
+            value += tl.load(initial + place, mask=held, other=0.0).to(tl.float32)
+        inputs += (value,)  # type: ignore[assignment]
     return inputs, flag, token
 
 
@@ -53,7 +51,7 @@ def filters(weight, c, inside, K: tl.constexpr):
     """The K taps of channels, each (C,), the last one first."""
     taps = ()
     for s in tl.static_range(K):
-        taps += (tl.load(weight + c * K + (K - 1 - s), mask=inside, other=0.0).to(tl.float32),)
+        taps += (tl.load(weight + c * K + (K - 1 - s), mask=inside, other=0.0).to(tl.float32),)  # type: ignore[assignment]
     return taps
 
 
@@ -82,7 +80,7 @@ def conv_kernel(x, weight, bias, initial, visits, counts, y, final, x_row, x_str
     inputs, flag, token = window(x, initial, visits, first, rank, c, inside, x_stride, order, K, REVERSED)
     out = convolved(inputs, filters(weight, c, inside, K), offset, K)
     if SILU:
-        out = out * tl.sigmoid(out)
+        out = silu(out)
     if visits is not None:
         out = tl.where((flag > 0)[:, None], out, 0.0)
     place = (row * length + token)[:, None] * width + c[None, :]
@@ -102,10 +100,10 @@ def conv_kernel(x, weight, bias, initial, visits, counts, y, final, x_row, x_str
 
 
 @triton.jit(do_not_specialize=["length"])
-def conv_backward_kernel(x, weight, bias, initial, visits, counts, dy, dfinal, dx, dinitial, sums, x_row, x_stride,
-                         dy_row, dy_stride, length, height, width, SILU: tl.constexpr, REVERSED: tl.constexpr,
-                         K: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
-                         TILES: tl.constexpr):  # fmt: skip
+def conv_backward_kernel(x, weight, bias, initial, visits, counts, dy, dfinal, dx, dinitial, sums, x_row,
+                         x_stride, dy_row, dy_stride, length, height, width, SILU: tl.constexpr,
+                         REVERSED: tl.constexpr, K: tl.constexpr, BLOCK_T: tl.constexpr,
+                         BLOCK_D: tl.constexpr, TILES: tl.constexpr):  # fmt: skip
     """Gradients of some visits' inputs, and their part of those of the filter and the bias, (K + 1, C)."""
     row, order = tl.cast(tl.program_id(2), tl.int64), (length, height)
     c = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -118,8 +116,8 @@ def conv_backward_kernel(x, weight, bias, initial, visits, counts, dy, dfinal, d
     offset = 0.0 if bias is None else tl.load(bias + c, mask=inside, other=0.0).to(tl.float32)[None, :]
     taps = filters(weight, c, inside, K)
     totals = ()
-    for s in tl.static_range(K + 1):
-        totals += (tl.zeros((BLOCK_T, BLOCK_D), tl.float32),)
+    for _ in tl.static_range(K + 1):
+        totals += (tl.zeros((BLOCK_T, BLOCK_D), tl.float32),)  # type: ignore[assignment]
     begin = tl.program_id(1) * (TILES * BLOCK_T)
     end = tl.minimum(begin + TILES * BLOCK_T, length)
     if initial is not None:
@@ -138,28 +136,26 @@ def conv_backward_kernel(x, weight, bias, initial, visits, counts, dy, dfinal, d
             slope = tl.load(dy + at[:, None] * dy_stride + c[None, :], mask=taken, other=0.0).to(tl.float32)
             if SILU:
                 before = convolved(inputs, taps, offset, K)
-                sigmoid = tl.sigmoid(before)
-                slope = slope * (sigmoid * (1.0 + before * (1.0 - sigmoid)))
+                open_by = sigmoid(before)
+                slope = slope * (open_by * (1.0 + before * (1.0 - open_by)))
             if s == 0:
                 token, old, totals = at, totals, ()
                 for k in tl.static_range(K):
-                    totals += (old[k] + slope * inputs[k],)
-                totals += (old[K] + slope,)
+                    totals += (old[k] + slope * inputs[k],)  # type: ignore[assignment]
+                totals += (old[K] + slope,)  # type: ignore[assignment]
             else:
                 seen = seen & (flag != 3)
             gradient += tl.where(seen[:, None], slope * taps[s][None, :], 0.0)
-        if dfinal is not None:
-            if first + BLOCK_T >= count - K:
-                held = (seen & (rank >= count - (K - 1)))[:, None] & inside[None, :]
-                place = (row * width + c)[None, :] * (K - 1) + (rank - count + K - 1)[:, None]
-                gradient += tl.load(dfinal + place, mask=held, other=0.0).to(tl.float32)
+        if dfinal is not None and first + BLOCK_T >= count - K:
+            held = (seen & (rank >= count - (K - 1)))[:, None] & inside[None, :]
+            place = (row * width + c)[None, :] * (K - 1) + (rank - count + K - 1)[:, None]
+            gradient += tl.load(dfinal + place, mask=held, other=0.0).to(tl.float32)
         place = (row * length + token)[:, None] * width + c[None, :]
         tl.store(dx + place, gradient, mask=((rank >= 0) & (rank < length))[:, None] & inside[None, :])
-        if initial is not None:
-            if first < 0:
-                held = ((rank < 0) & (rank >= 1 - K))[:, None] & inside[None, :]
-                place = (row * width + c)[None, :] * (K - 1) + (rank + K - 1)[:, None]
-                tl.store(dinitial + place, gradient, mask=held)
+        if initial is not None and first < 0:
+            held = ((rank < 0) & (rank >= 1 - K))[:, None] & inside[None, :]
+            place = (row * width + c)[None, :] * (K - 1) + (rank + K - 1)[:, None]
+            tl.store(dinitial + place, gradient, mask=held)
     this = (row * tl.num_programs(1) + tl.program_id(1)) * (K + 1)
     for k in tl.static_range(K):
         tl.store(sums + (this + K - 1 - k) * width + c, tl.sum(totals[k], 0), mask=inside)
@@ -184,12 +180,12 @@ def conv_update_kernel(x, state, weight, bias, y, x_row, state_row, state_stride
         out += held * taps[s]
         value = held
     if SILU:
-        out = out * tl.sigmoid(out)
+        out = silu(out)
     tl.store(y + row * width + c, out, mask=inside)
 
 
-# channels of a program and visits of its tile: 16 elements a thread, and 4 in the backward, which keeps K + 1 sums of
-# each; tiles that a program of the backward sums over
+# channels of a program and visits of its tile, 16 elements a thread, and 4 in the backward, which keeps K + 1
+# sums of each; tiles that a program of the backward sums over
 _CHANNELS, _VISITS = 128, 16
 _CHANNELS_BACK, _VISITS_BACK, _TILES = 64, 8, 8
 _TAPS = 8
@@ -229,10 +225,11 @@ def causal_conv1d(
     # the empty row has a final state, too
     programs = -(-width // block), max(1, -(-length // _VISITS)), batch
     visits = _visits(x, weight, bias, initial_state, seq_idx, mask, scan_order, grid)
+    from_end, height = visit_order(scan_order, grid)
     launch(
-        conv_kernel, programs, x, *visits, y, final, *x.stride()[:2], length, _height(scan_order, grid), width,
-        BLOCK_T=_VISITS, BLOCK_D=block, num_warps=4,
-        **_constants(weight, activation, scan_order),
+        conv_kernel, programs, x, *visits, y, final, *x.stride()[:2], length, height, width,
+        SILU=activation is not None, REVERSED=from_end, K=weight.shape[1], BLOCK_T=_VISITS, BLOCK_D=block,
+        num_warps=4,
     )  # fmt: skip
     return y, final
 
@@ -259,22 +256,17 @@ def causal_conv1d_backward(
     programs = -(-width // block), max(1, -(-length // (_TILES * _VISITS_BACK))), batch
     visits = _visits(x, weight, bias, initial_state, seq_idx, mask, scan_order, grid)
     dx, dinitial = x.new_empty(x.shape), room_for_gradient(initial_state, x)
+    from_end, height = visit_order(scan_order, grid)
     sums = x.new_empty(batch, programs[1], taps + 1, width, dtype=torch.float32)
     launch(
         conv_backward_kernel, programs, x, *visits, dy, dfinal, dx, dinitial, sums,
-        *x.stride()[:2], *dy.stride()[:2], length, _height(scan_order, grid), width,
-        BLOCK_T=_VISITS_BACK, TILES=_TILES, BLOCK_D=block, num_warps=4,
-        **_constants(weight, activation, scan_order),
+        *x.stride()[:2], *dy.stride()[:2], length, height, width,
+        SILU=activation is not None, REVERSED=from_end, K=taps, BLOCK_T=_VISITS_BACK, BLOCK_D=block,
+        TILES=_TILES, num_warps=4,
     )  # fmt: skip
     total = sums.sum((0, 1))
     dbias = total.new_empty(0) if bias is None else total[taps].clone()
     return dx, total[:taps].t().contiguous(), dbias, dinitial
-
-
-def _constants(weight: Tensor, activation: str | None, scan_order: str) -> dict[str, Any]:
-    """What chooses the kernels' code."""
-    reverse, _ = for_kernels(scan_order, None)
-    return {"SILU": activation is not None, "REVERSED": reverse, "K": weight.shape[1]}
 
 
 def _visits(
@@ -287,23 +279,14 @@ def _visits(
     scan_order: str,
     grid: Sequence[int] | None,
 ) -> tuple[Tensor | None, ...]:
-    """What both kernels take behind x: filter, bias and first state, the list of visits and the length of each."""
-    initial = None if initial_state is None or weight.shape[1] == 1 else initial_state.contiguous()
-    visits = visit_list(x.shape[1], seq_idx, mask, scan_order, grid)  # type: ignore[arg-type]
+    """What both kernels take behind x: filter, bias, first state, the visits and how many there are."""
+    first = None if weight.shape[1] == 1 else initial_state
+    visits = visit_list(x.shape[1], seq_idx, mask, scan_order, grid)
     counts = None if mask is None else mask.sum(1)
-    return weight.contiguous(), None if bias is None else bias.contiguous(), initial, visits, counts
+    return *dense(weight, bias, first), visits, counts
 
 
-def _height(scan_order: str, grid: Sequence[int] | None) -> int | None:
-    """Of the grid whose columns are visited."""
-    return grid[0] if grid is not None and scan_order.startswith("columns") else None
-
-
-def _like_first(x: Tensor, *_: Any) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@OPERATORS.register(_like_first, changes=("state",), limits=[taken_taps("weight")])
+@OPERATORS.register(like_first, changes=("state",), limits=[taken_taps("weight")])
 def causal_conv1d_update(
     x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
 ) -> Tensor:
@@ -311,8 +294,8 @@ def causal_conv1d_update(
     (batch, width), y = x.shape, x.new_empty(x.shape)
     x, block = row_major(x), min(_CHANNELS, triton.next_power_of_2(width))
     launch(
-        conv_update_kernel, (-(-width // block), batch), x, state, weight.contiguous(),
-        None if bias is None else bias.contiguous(), y, x.stride(0), *state.stride(), width,
+        conv_update_kernel, (-(-width // block), batch), x, state, *dense(weight, bias), y, x.stride(0),
+        *state.stride(), width,
         SILU=activation is not None, K=weight.shape[1], BLOCK_D=block, num_warps=4,
     )  # fmt: skip
     return y

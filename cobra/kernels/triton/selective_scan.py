@@ -10,7 +10,6 @@ from torch import Tensor
 import triton
 from cobra.kernels.call import needs_gradient
 from cobra.kernels.registration import room_for_gradient
-from cobra.kernels.scan_order import for_kernels
 from cobra.kernels.triton import OPERATORS
 from cobra.kernels.triton.launch import launch
 from cobra.kernels.triton.selective_scan_kernels import (
@@ -19,8 +18,8 @@ from cobra.kernels.triton.selective_scan_kernels import (
     pass_kernel,
     scan_kernel,
 )
-from cobra.kernels.triton.tensors import row_major
-from cobra.kernels.triton.visits import visit_list
+from cobra.kernels.triton.tensors import dense, row_major
+from cobra.kernels.triton.visits import visit_list, visit_order
 
 # states of a warp, 16 a thread, and its channels at most
 _TILE, _CHANNELS = 512, 64
@@ -28,8 +27,9 @@ _TILE, _CHANNELS = 512, 64
 KEPT_EVERY = 32
 # visits that a kernel takes at a time; the backward, whose states and decays of a group are in registers
 _GROUP, _GROUP_BACK = 4, 2
-# warps that chunks make where rows and channels alone are fewer: 8 on each of an H200's 132 multiprocessors, as many
-# as the backward's registers allow. Half as many are left as they are, because chunks compute each decay once more
+# warps that chunks make where rows and channels alone are fewer: 8 on each of an H200's 132 multiprocessors,
+# which is what the backward's registers allow. From half of that on nothing is cut, because chunks take each
+# exponential once more
 _WARPS = 1024
 
 
@@ -63,14 +63,12 @@ class _Plan:
         launch(kernel, grid, *arguments, *numbers, num_warps=1, **constants, **self.constants)
 
     def launch_pass(
-        self, ends: Tensor, totals: Tensor, A: Tensor, first: Tensor | None, adjoint: bool
+        self, A: Tensor, first: Tensor | None, ends: Tensor, totals: Tensor, adjoint: bool
     ) -> None:
         """Pass the states, or their gradients, on from chunk to chunk."""
-        constants = {name: self.constants[name] for name in ("N", "BLOCK_D", "BLOCK_N")}
-        launch(
-            pass_kernel, (self.blocks, self.batch), A, first, ends, totals, self.chunks, self.width, self.channels,
-            ADJOINT=adjoint, num_warps=1, **constants,
-        )  # fmt: skip
+        grid, numbers = (self.blocks, self.batch), (self.chunks, self.width, self.channels)
+        tile = {name: self.constants[name] for name in ("N", "BLOCK_D", "BLOCK_N")}
+        launch(pass_kernel, grid, A, first, ends, totals, *numbers, ADJOINT=adjoint, num_warps=1, **tile)
 
 
 def _plan(
@@ -82,13 +80,12 @@ def _plan(
     blocks = groups * -(-channels // block_d)
     parts = max(1, _WARPS // max(1, batch * blocks))
     chunk = max(1, -(-length // (parts * KEPT_EVERY))) * KEPT_EVERY
-    reverse, height = for_kernels(scan_order, grid)
+    from_end, height = visit_order(scan_order, grid)
     tile = {"N": d_state, "BLOCK_D": block_d, "BLOCK_N": block_n}
-    constants = {"SOFTPLUS": softplus, "GATED": z is not None, "REVERSED": reverse, **tile}
+    constants = {"SOFTPLUS": softplus, "GATED": z is not None, "REVERSED": from_end, **tile}
     # the empty row has a chunk, too, which passes its state on
     chunks = max(1, -(-length // chunk))
-    columns = height if scan_order.startswith("columns") else None
-    return _Plan(batch, length, width, blocks, chunk, chunks, columns, channels, constants)
+    return _Plan(batch, length, width, blocks, chunk, chunks, height, channels, constants)
 
 
 def selective_scan(*inputs: Any) -> tuple[Tensor, Tensor]:
@@ -124,17 +121,16 @@ def _selective_scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Also the states that the backward starts from if they are to be kept."""
     y, final, kept = _fake(u, delta, A, keep)
-    plan, visits = (
-        _plan(u, B, z, delta_softplus, scan_order, grid),
-        _visits(u, seq_idx, mask, scan_order, grid),
-    )
-    A, D, bias, first = (_dense(x) for x in (A, D, delta_bias, initial_state))
-    starts = first
+    plan = _plan(u, B, z, delta_softplus, scan_order, grid)
+    visits = visit_list(plan.length, seq_idx, mask, scan_order, grid)
+    A, (skip, bias, starts) = A.contiguous(), dense(D, delta_bias, initial_state)
     if plan.chunks > 1:
-        starts = _between_chunks(plan, (u, delta, None, B, None, None), A, bias, visits, first, adjoint=False)
+        starts = _between_chunks(
+            plan, A, bias, visits, (u, delta, None, B, None, None), starts, adjoint=False
+        )
     inputs = _addressed(u, delta, z, B, C, None)
     plan.launch(
-        scan_kernel, A, D, bias, visits, *inputs, starts, y, final, kept if keep else None,
+        scan_kernel, A, skip, bias, visits, *inputs, starts, y, final, kept if keep else None,
         GROUP=_GROUP, KEPT_EVERY=KEPT_EVERY,
     )  # fmt: skip
     return y, final, kept
@@ -165,14 +161,12 @@ def selective_scan_backward(
     grid: Sequence[int] | None,
 ) -> list[Tensor]:
     """Gradients of u to the bias and of the first state."""
-    plan, visits = (
-        _plan(u, B, z, delta_softplus, scan_order, grid),
-        _visits(u, seq_idx, mask, scan_order, grid),
-    )
+    plan = _plan(u, B, z, delta_softplus, scan_order, grid)
+    visits = visit_list(plan.length, seq_idx, mask, scan_order, grid)
     dy = u.new_zeros(u.shape) if dy is None else dy
-    like_A, (A, skip, bias, last) = A, (_dense(x) for x in (A, D, delta_bias, dfinal_state))
+    A, (skip, bias, behind) = A.contiguous(), dense(D, delta_bias, dfinal_state)
     if plan.chunks > 1:
-        last = _between_chunks(plan, (None, delta, z, None, C, dy), A, bias, visits, last, adjoint=True)
+        behind = _between_chunks(plan, A, bias, visits, (None, delta, z, None, C, dy), behind, adjoint=True)
     du, ddelta, dz = (room_for_gradient(x, u) for x in (u, delta, z))
     dinitial = room_for_gradient(initial_state, u, torch.float32)
     d_state, parts = B.shape[3], (plan.batch, plan.chunks)
@@ -184,44 +178,33 @@ def selective_scan_backward(
     tile = plan.constants["BLOCK_D"] * plan.constants["BLOCK_N"]
     scratch = u.new_empty(*parts, plan.blocks, KEPT_EVERY // _GROUP_BACK * tile, dtype=torch.float32)
     plan.launch(
-        backward_kernel, A, skip, bias, visits, *_addressed(u, delta, z, B, C, dy), kept, last, scratch,
+        backward_kernel, A, skip, bias, visits, *_addressed(u, delta, z, B, C, dy), kept, behind, scratch,
         du, ddelta, dz, *sums.values(), None if initial_state is None else dinitial,
         GROUP=_GROUP_BACK, KEPT_EVERY=KEPT_EVERY,
     )  # fmt: skip
     # of all blocks of a group (B, L, G, 2, N)
     dBC = sums["BC"].unflatten(0, (B.shape[2], -1)).sum(1).permute(1, 2, 0, 3, 4)
     dD, dbias = sums["channels"].sum((0, 1)).unbind()
-    return [
-        du, ddelta, sums["A"].sum((0, 1)).view_as(like_A), dBC[..., 0, :].contiguous(), dBC[..., 1, :].contiguous(),
-        _of(D, dD), dz, _of(delta_bias, dbias), dinitial,
-    ]  # fmt: skip
+    dB, dC = (x.contiguous() for x in dBC.unbind(3))
+    return [du, ddelta, sums["A"].sum((0, 1)), dB, dC, _of(D, dD), dz, _of(delta_bias, dbias), dinitial]
 
 
 def _between_chunks(
     plan: _Plan,
-    inputs: tuple[Tensor | None, ...],
     A: Tensor,
     bias: Tensor | None,
     visits: Tensor | None,
+    inputs: tuple[Tensor | None, ...],
     first: Tensor | None,
     adjoint: bool,
 ) -> Tensor:
     """The state before each chunk (B, chunks, D, N), or the gradient of that behind it."""
     ends = A.new_empty(plan.batch, plan.chunks, *A.shape, dtype=torch.float32)
     totals = A.new_empty(plan.batch, plan.chunks, plan.width, dtype=torch.float32)
-    plan.launch(
-        chunk_kernel, A, bias, visits, *_addressed(*inputs), ends, totals, ADJOINT=adjoint, GROUP=_GROUP
-    )
-    plan.launch_pass(ends, totals, A, first, adjoint)
+    addressed = _addressed(*inputs)
+    plan.launch(chunk_kernel, A, bias, visits, *addressed, ends, totals, ADJOINT=adjoint, GROUP=_GROUP)
+    plan.launch_pass(A, first, ends, totals, adjoint)
     return ends
-
-
-def _visits(u: Tensor, *order: Any) -> Tensor | None:
-    return visit_list(u.shape[1], *order)
-
-
-def _dense(x: Tensor | None) -> Any:
-    return None if x is None else x.contiguous()
 
 
 def _addressed(*inputs: Tensor | None) -> tuple[tuple[Tensor | None, ...], tuple[tuple[int, ...], ...]]:

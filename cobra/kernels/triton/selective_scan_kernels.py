@@ -1,13 +1,14 @@
-"""The kernels of Mamba-1's scan: a warp takes some channels, with all N states of each, through visits in turn.
+"""The kernels of Mamba-1's scan: a warp takes some channels, all N states of each, through visits in turn.
 
-Its tile of states (BLOCK_D, BLOCK_N) lies in registers, four neighbouring n of a channel in a thread, so that a
-sum over n crosses 4 threads and a sum over channels 8. Visits are taken GROUP at a time; what a group reads is
-asked for before the group ahead of it is computed. Inputs of visits come as (u, delta, z, B, C, dy), each None or
-(B, L, ...) with the strides of its row of the batch, token and group; None is not read.
+Its tile of states (BLOCK_D, BLOCK_N) lies in registers, four neighbouring n of a channel in a thread, so that
+sums over n cross 4 threads and sums over channels 8. Visits are taken GROUP at a time; what a group reads is
+asked for before the group ahead of it is computed. Inputs of visits come as (u, delta, z, B, C, dy), each
+None or (B, L, ...), with the strides of its rows, tokens and groups.
 """
 
 import triton
 import triton.language as tl
+from cobra.kernels.triton.formulas import sigmoid, silu, softplus
 from cobra.kernels.triton.visits import flag_and_token
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -15,17 +16,8 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def softplus(x):
-    """log(1 + exp x), and x above 20; exact where exp x is small, which log(1 + e) alone is not."""
-    e = tl.exp(tl.minimum(x, 20.0))
-    one = 1.0 + e
-    tiny = one == 1.0
-    return tl.where(x > 20.0, x, tl.where(tiny, e, tl.log(one) * (e / tl.where(tiny, 1.0, one - 1.0))))
-
-
-@triton.jit
 def tile_of(width, channels, N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Group of this program's channels, the channels, n, which of both there are, and where states lie in (D, N)."""
+    """Group of this program's channels, channels, n, which of both there are, where states lie in (D, N)."""
     blocks = tl.cdiv(channels, BLOCK_D)
     group, within = tl.program_id(0) // blocks, tl.program_id(0) % blocks * BLOCK_D + tl.arange(0, BLOCK_D)
     d, n = group * channels + within, tl.arange(0, BLOCK_N)
@@ -92,8 +84,7 @@ def visited(x, flag, visits):
 def gated(y, z, GATED: tl.constexpr):
     """y silu(z), or y without a gate."""
     if GATED:
-        z = z.to(tl.float32)
-        y = y * (z * tl.sigmoid(z))
+        y = y * silu(z.to(tl.float32))
     return y
 
 
@@ -111,11 +102,12 @@ def per_channel(x, d, inside):
 
 @triton.jit(do_not_specialize=["length", "chunk"])
 def chunk_kernel(A, bias, visits, inputs, strides, ends, totals, length, height, chunk, width, channels,
-                 ADJOINT: tl.constexpr, SOFTPLUS: tl.constexpr, GATED: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr,
-                 BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr):  # fmt: skip
-    """What a chunk adds to the state behind it, and the sum of its time steps: infinite if a sequence starts in it.
+                 ADJOINT: tl.constexpr, SOFTPLUS: tl.constexpr, GATED: tl.constexpr, REVERSED: tl.constexpr,
+                 N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
+                 GROUP: tl.constexpr):  # fmt: skip
+    """What a chunk adds to the state behind it; the sum of its time steps, infinite if a sequence starts.
 
-    ADJOINT: what it adds to the state's gradient before it.
+    ADJOINT: what it adds to the gradient of the state before it.
     """
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
     tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
@@ -165,7 +157,7 @@ def chunk_kernel(A, bias, visits, inputs, strides, ends, totals, length, height,
             GROUP,
         )
         for i in tl.static_range(GROUP):
-            flag, token, u, delta, z, B, C, dy = rows[i]
+            flag, _, u, delta, z, B, C, dy = rows[i]
             dt, _ = time_step(delta, offset, flag, SOFTPLUS)
             a = tl.exp2(dt[:, None] * rates)
             if ADJOINT:
@@ -200,9 +192,10 @@ def pass_kernel(A, first, ends, totals, chunks, width, channels, ADJOINT: tl.con
 
 
 @triton.jit(do_not_specialize=["length", "chunk"])
-def scan_kernel(A, D, bias, visits, inputs, strides, starts, y, final, kept, length, height, chunk, width, channels,
-                SOFTPLUS: tl.constexpr, GATED: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr,
-                BLOCK_N: tl.constexpr, GROUP: tl.constexpr, KEPT_EVERY: tl.constexpr):  # fmt: skip
+def scan_kernel(A, D, bias, visits, inputs, strides, starts, y, final, kept, length, height, chunk, width,
+                channels, SOFTPLUS: tl.constexpr, GATED: tl.constexpr, REVERSED: tl.constexpr,
+                N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
+                KEPT_EVERY: tl.constexpr):  # fmt: skip
     """y of a chunk from the state before it; the state behind the last one, and those that are kept."""
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
     tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
@@ -218,10 +211,9 @@ def scan_kernel(A, D, bias, visits, inputs, strides, starts, y, final, kept, len
         inputs, strides, visits, begin, 1, begin, end, order, row, group, d, n, inside, real, REVERSED, GROUP
     )
     for first in range(begin, end, GROUP):
-        if kept is not None:
-            if first % KEPT_EVERY == 0:
-                place = row * tl.cdiv(length, KEPT_EVERY) + first // KEPT_EVERY
-                tl.store(kept + place * width * N + at, h, mask=tile)
+        if kept is not None and first % KEPT_EVERY == 0:
+            place = row * tl.cdiv(length, KEPT_EVERY) + first // KEPT_EVERY
+            tl.store(kept + place * width * N + at, h, mask=tile)
         rows = ahead
         ahead = read(
             inputs,
@@ -254,14 +246,14 @@ def scan_kernel(A, D, bias, visits, inputs, strides, starts, y, final, kept, len
 
 
 @triton.jit(do_not_specialize=["length", "chunk"])
-def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch, du, ddelta, dz, dBC, dA, dchannels,
-                    dinitial, length, height, chunk, width, channels, SOFTPLUS: tl.constexpr,
+def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch, du, ddelta, dz, dBC, dA,
+                    dchannels, dinitial, length, height, chunk, width, channels, SOFTPLUS: tl.constexpr,
                     GATED: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr,
                     BLOCK_N: tl.constexpr, GROUP: tl.constexpr, KEPT_EVERY: tl.constexpr):  # fmt: skip
     """All gradients of a chunk, from the end; those of B, C and parameters are this program's part of a sum.
 
-    States are computed again from those that were kept: once to note each group's first one, in `scratch`, and
-    then group by group from the end, whose states and decays stay in registers.
+    States are computed again from those that were kept: once to note each group's first one in `scratch`,
+    then group by group from the end, in registers.
     """
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
     tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
@@ -356,7 +348,7 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
                 out = (row * length + token) * width + d
                 if GATED:
                     z = z.to(tl.float32)
-                    s = tl.sigmoid(z)
+                    s = sigmoid(z)
                     slope = dy * (tl.sum(h * C, 1) + skip * u) * (s * (1.0 + z * (1.0 - s)))
                     tl.store(dz + out, visited(slope, flag, visits), mask=there)
                     dy = dy * (z * s)
@@ -370,7 +362,7 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
                 decayed = dh * before
                 slope = u * along + tl.sum(decayed * rates, 1) * LN_2
                 if SOFTPLUS:
-                    slope = tl.where(raw > 20.0, slope, slope * tl.sigmoid(raw))
+                    slope = tl.where(raw > 20.0, slope, slope * sigmoid(raw))
                 slope = tl.where(flag > 0, slope, 0.0)
                 tl.store(ddelta + out, slope, mask=there)
                 tl.store(du + out, visited(dt * along + skip * dy, flag, visits), mask=there)
@@ -382,6 +374,5 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
     tl.store(dA + this * width * N + at, rates_sum, mask=tile)
     tl.store(dchannels + this * (2 * width) + d, skip_sum, mask=inside)
     tl.store(dchannels + this * (2 * width) + width + d, bias_sum, mask=inside)
-    if dinitial is not None:
-        if tl.program_id(1) == 0:
-            tl.store(dinitial + row * width * N + at, dh, mask=tile)
+    if dinitial is not None and tl.program_id(1) == 0:
+        tl.store(dinitial + row * width * N + at, dh, mask=tile)

@@ -1,18 +1,30 @@
 """The order in which kernels take tokens: computed where all are visited, else listed, one entry a visit."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 import triton
 import triton.language as tl
 from cobra.kernels.reference.masks import places
-from cobra.kernels.scan_order import Grid, ScanOrder, visit
+from cobra.kernels.scan_order import for_kernels, visit
+
+
+def visit_order(scan_order: str, grid: Sequence[int] | None) -> tuple[bool, int | None]:
+    """Whether the last token is visited first, and the height of the grid whose columns are visited."""
+    from_end, height = for_kernels(scan_order, grid)
+    return from_end, height if height > 1 else None
 
 
 def visit_list(
-    length: int, seq_idx: Tensor | None, mask: Tensor | None, scan_order: ScanOrder, grid: Grid | None
+    length: int,
+    seq_idx: Tensor | None,
+    mask: Tensor | None,
+    scan_order: str,
+    grid: Sequence[int] | None,
 ) -> Tensor | None:
-    """Token and flag of each visit (B, L), `4 token + flag` in int32; None where every token is as the others.
+    """Token and flag of each visit (B, L), `4 token + flag` in int32; None if no token differs from others.
 
     The flag is 1 of a token, 3 of one that starts a sequence, the first in a row not counted, and 0 under the
     mask; those tokens come behind all others.
@@ -21,7 +33,8 @@ def visit_list(
     if some is None:
         return None
     tokens = torch.arange(length, dtype=torch.int32, device=some.device).expand(some.shape)
-    tokens, seq_idx, mask = (visit(x, scan_order, grid) for x in (tokens, seq_idx, mask))
+    order = scan_order, grid
+    tokens, seq_idx, mask = (visit(x, *order) for x in (tokens, seq_idx, mask))  # type: ignore[call-overload]
     entries = 4 * tokens + 1
     if mask is not None:
         index = places(mask)
