@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from cobra.convert.parts import load_parts
 from cobra.data.batch import Batch
 from cobra.eval.predictions import Prediction
+from cobra.models.lm.init import is_time_scale
 from cobra.models.vlm import IGNORE_ID, CobraVLM
 from cobra.pretrained import described
 from cobra.train.clock import is_logged
@@ -100,6 +101,7 @@ class CobraModule(L.LightningModule):
             self.model, objectives = self._start()
             # behind the objectives, whose copies of the model nothing is asked of
             recompute(self.model, self.recompute)
+            self._check_precision()
         except (ValueError, OSError) as error:
             raise ModelError(str(error)) from error
         self.objectives = nn.ModuleList(objectives)
@@ -133,6 +135,24 @@ class CobraModule(L.LightningModule):
         for who, names in [("muon steps", self.muon), *trains]:
             if unknown := sorted(set(names) - set(model.parts())):
                 raise ValueError(f"{who} unknown parts {unknown}: {list(model.parts())}")
+
+    def _check_precision(self) -> None:
+        """Refuse to train the time scales of a state in half precision.
+
+        bf16 has 8 bits, so updates of less than 0.4 % of a weight are lost. Mamba's authors keep weights in
+        fp32 (state-spaces/mamba, README, "Precision"), and so do Cobra's.
+        """
+        assert self.model is not None
+        trained = {part for stage in self.stages for part in stage.train}
+        precision = "" if self._trainer is None else str(self.trainer.precision)
+        for name, part in self.model.parts().items():
+            marked = [n for n, p in part.named_parameters() if is_time_scale(p) and p.requires_grad]
+            if marked and name in trained and precision in ("bf16-true", "16-true"):
+                mixed = precision.replace("true", "mixed")
+                raise ValueError(
+                    f"trainer.precision {precision} would lose most updates of {name}.{marked[0]} and its "
+                    f"like, which need fp32: use {mixed}; trainer.strategy sharded saves memory"
+                )
 
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimizer, and a schedule that returns the rate itself."""

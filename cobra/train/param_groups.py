@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from cobra.models.lm.init import is_time_scale
 from cobra.models.vlm import CobraVLM
 
 # what sharding, checkpointing and compiling put into parameter names
@@ -61,4 +62,4 @@ def _part(name: str) -> str:
 
 
 def _decays(parameter: nn.Parameter) -> bool:
-    return parameter.ndim > 1 and not getattr(parameter, "_no_weight_decay", False)
+    return parameter.ndim > 1 and not is_time_scale(parameter)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
+import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch.optim import AdamW
@@ -18,10 +19,10 @@ from cobra.models.lm.mamba import MambaLM
 from cobra.models.vlm import CobraVLM
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
-from cobra.train.module import CobraModule
+from cobra.train.module import CobraModule, ModelError
 from cobra.train.objectives.next_token import NextToken
 from cobra.train.stages import Stage
-from tests.models.builders import PROJECTORS, small_vit
+from tests.models.builders import LMS, PROJECTORS, small_vit
 
 
 class Noise(Dataset):
@@ -218,3 +219,16 @@ def test_muon_steps_hidden_matrices_alone(tmp_path: Path) -> None:
     steps = {names[p] for group in groups if group["muon"] for p in group["params"]}
     assert steps == {"in_proj.weight", "x_proj.weight", "dt_proj.weight", "out_proj.weight"}
     assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in names)
+
+
+@pytest.mark.parametrize("lm", ["mamba", "llama"])
+def test_time_scales_are_not_trained_in_bf16(lm: str, tmp_path: Path) -> None:
+    model = partial(CobraVLM, small_vit, PROJECTORS["linear"], LMS[lm])
+    if lm == "mamba":
+        with pytest.raises(ModelError, match=r"bf16-true would lose .* lm\.layers\.0.* use bf16-mixed"):
+            run([stage("a", ["lm"])], tmp_path, model=model, precision="bf16-true")
+        trained = ["projector"]
+    else:
+        trained = ["projector", "lm"]
+    module = run([stage("b", trained)], tmp_path, model=model, precision="bf16-true")
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16}

@@ -45,3 +45,8 @@ def without_weight_decay(parameter: nn.Parameter) -> nn.Parameter:
     """The same parameter, marked: decaying it would change the time scales of the state."""
     parameter._no_weight_decay = True  # type: ignore[attr-defined]
     return parameter
+
+
+def is_time_scale(parameter: nn.Parameter) -> bool:
+    """Whether a parameter is so marked."""
+    return getattr(parameter, "_no_weight_decay", False)
