@@ -70,7 +70,10 @@ class CobraVLM(Component):
         if pictures.pixels is None:
             return embeds + self._zero() if self.training else embeds
         image_tokens = self.image_tokens(pictures)
-        return embeds.masked_scatter(is_image[..., None], image_tokens.to(embeds.dtype))
+        # in reading order; of masked_scatter the gradient would wait for the device to count them
+        places = is_image.flatten().logical_not().int().argsort(stable=True)[: len(image_tokens)]
+        rows = embeds.flatten(0, 1).index_copy(0, places, image_tokens.to(embeds.dtype))
+        return rows.view_as(embeds)
 
     def image_tokens(self, pictures: Pictures) -> Tensor:
         """Image tokens of all pictures (tokens, D), in reading order."""

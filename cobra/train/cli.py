@@ -18,7 +18,13 @@ import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
 import torch  # isort: skip
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    Checkpoint,
+    ModelCheckpoint,
+    ProgressBar,
+    RichProgressBar,
+)
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -46,6 +52,8 @@ from cobra.train.write_answers import WriteAnswers
 
 # where a run writes that no yaml gives a place
 _UNNAMED = "runs/unnamed"
+# batches between two drawings of the progress bar on a GPU
+_DRAWN = 10
 # what a shell says of a process that SIGTERM ended
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -138,8 +146,16 @@ class CobraCLI(LightningCLI):
             # a new folder every launch: a CSV that is opened again loses its first part
             kwargs["logger"] = CSVLogger(root, name="logs") if self.subcommand == "fit" else False
         callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._checkpointing()]
+        callbacks += self._progress(config)
         callbacks += [TrainingClock()] if self.subcommand == "fit" else []
         return self._trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
+
+    def _progress(self, config: Mapping[str, Any]) -> list[Callback]:
+        """A bar that a GPU is seldom waited for to draw, unless there is another or none."""
+        own = any(isinstance(callback, ProgressBar) for callback in config["callbacks"] or [])
+        drawn = config["enable_progress_bar"] is not False and not own
+        on_gpu = config["accelerator"] != "cpu" and torch.accelerator.is_available()
+        return [RichProgressBar(refresh_rate=_DRAWN)] if drawn and on_gpu else []
 
     def _try(self, root: Path, config: dict[str, Any]) -> Trainer:
         self.save_config_callback = None

@@ -127,6 +127,8 @@ class DataModule(L.LightningDataModule):
             batch_sampler=sampler,
             collate_fn=data.collate,
             num_workers=self.num_workers,
+            # copies to a GPU then run beside its work
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
             worker_init_fn=_outlive,
         )

@@ -1,7 +1,9 @@
 """Checks that stop a run whose numbers are finite no longer, before they reach its last good checkpoint."""
 
+from collections import deque
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -13,14 +15,48 @@ _REMEDY = (
 )
 
 
-def check_loss(loss: Tensor, stage: str, step: int, checkpoint: str | None) -> None:
-    """Refuse a loss that is NaN or infinite.
+# steps that a GPU may be behind when its losses are read
+_BEHIND = 8
 
-    Raises:
-        ValueError: naming the optimizer step and the checkpoint that is kept.
+
+class LossCheck:
+    """Refuses a loss that is NaN or infinite; on a GPU when it has come, so that no step waits for it.
+
+    Args:
+        checkpoint: names the one that is kept, for the message.
     """
-    if not loss.isfinite():
-        raise ValueError(f"the loss is {loss.item()} {_where(stage, step)}: {_kept(checkpoint)}; {_REMEDY}")
+
+    def __init__(self, checkpoint: Callable[[], str | None]) -> None:
+        self.checkpoint = checkpoint
+        self.coming: deque[tuple[Tensor, torch.Event | None, str, int]] = deque()
+
+    def add(self, loss: Tensor, stage: str, step: int) -> None:
+        """Take one loss, and read those that have come.
+
+        Raises:
+            ValueError: naming the optimizer step and the checkpoint that is kept.
+        """
+        self.coming.append((*_sent(loss.detach()), stage, step))
+        while self.coming:
+            value, event, stage, step = self.coming[0]
+            if event is not None:
+                if len(self.coming) <= _BEHIND and not event.query():
+                    return
+                event.synchronize()
+            self.coming.popleft()
+            if not value.isfinite():
+                kept = _kept(self.checkpoint())
+                raise ValueError(f"the loss is {value.item()} {_where(stage, step)}: {kept}; {_REMEDY}")
+
+
+def _sent(loss: Tensor) -> tuple[Tensor, torch.Event | None]:
+    """A loss on its way to the host, and the event that tells when it is there; None: at once."""
+    if loss.device.type not in ("cuda", "xpu"):
+        return loss, None
+    value = torch.empty_like(loss, device="cpu", pin_memory=True).copy_(loss, non_blocking=True)
+    event = torch.Event(loss.device)
+    event.record()
+    return value, event
 
 
 def check_state(
@@ -30,7 +66,7 @@ def check_state(
     checkpoint: str | None,
     on_any_device: Callable[[bool], bool] = bool,
 ) -> None:
-    """Refuse weights that are NaN or infinite, here or on another device; the rest as for `check_loss`."""
+    """Refuse weights that are NaN or infinite, here or on another device; the rest as for `LossCheck`."""
     bad = sorted(name for name, tensor in state.items() if not is_finite(_share(tensor)))
     if on_any_device(bool(bad)):
         which = f"{len(bad)} weights, e.g. {bad[0]}," if bad else "weights on another device"

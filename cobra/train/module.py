@@ -22,7 +22,7 @@ from cobra.models.lm.init import is_time_scale
 from cobra.models.vlm import IGNORE_ID, CobraVLM
 from cobra.pretrained import described
 from cobra.train.clock import is_logged
-from cobra.train.divergence import check_loss, check_state
+from cobra.train.divergence import LossCheck, check_state
 from cobra.train.learning import Learning, frozen_modules, leave_out
 from cobra.train.muon_adamw import MuonAdamW
 from cobra.train.objectives.base import Objective
@@ -87,6 +87,7 @@ class CobraModule(L.LightningModule):
         # what a checkpoint holds of a model folder
         self.files: dict[str, Tensor] = {}
         self.answering = ExitStack()
+        self.loss_check = LossCheck(self._kept)
 
     def configure_model(self) -> None:
         """Build the model and the heads of the objectives, once.
@@ -208,7 +209,7 @@ class CobraModule(L.LightningModule):
         if objective.reads_answers:
             self.supervision.add(batch)
         loss, logged = objective(self.model, batch)
-        check_loss(loss, *self._position())
+        self.loss_check.add(loss, self.stages[self.entered].name, self.global_step)
         self.log_dict({"loss": loss.detach(), **logged}, prog_bar=True, batch_size=len(batch.ids))
         # logging takes a while beside a small model's step
         if is_logged(self.trainer, self.global_step + 1):
@@ -226,7 +227,9 @@ class CobraModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what model it is of; where weights are not finite, keep the checkpoint that is there."""
         on_any_device = partial(self.trainer.strategy.reduce_boolean_decision, all=False)
-        check_state(checkpoint["state_dict"], *self._position(), on_any_device)
+        assert self.entered is not None
+        stage = self.stages[self.entered].name
+        check_state(checkpoint["state_dict"], stage, self.global_step, self._kept(), on_any_device)
         checkpoint["recipe"] = self.recipe
         assert self.model is not None
         if not self.files:
@@ -261,13 +264,12 @@ class CobraModule(L.LightningModule):
             trainer.world_size,
         )
 
-    def _position(self) -> tuple[str, int, str | None]:
-        """The stage's name, the optimizer step and the newest checkpoint, for messages."""
-        assert self.entered is not None
+    def _kept(self) -> str | None:
+        """The newest checkpoint, for messages."""
         # the name is there before the file is
         written = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
         kept = written if written and Path(written).exists() else self.trainer.ckpt_path
-        return self.stages[self.entered].name, self.global_step, kept and str(kept)
+        return kept and str(kept)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Answer the questions and count the right answers of each type, unless the stage says not to."""

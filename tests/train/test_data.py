@@ -33,6 +33,7 @@ def data_of(rank: int = 0, world: int = 1, accumulate: int = 1, **options: Any) 
         global_rank=rank,
         accumulate_grad_batches=accumulate,
         lightning_module=SimpleNamespace(model=model),
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
     data.setup("fit")
     data.setup("test")
@@ -146,3 +147,11 @@ def test_a_loader_starts_after_the_batches_that_were_taken(workers: int) -> None
     rest = [batch.ids for batch in resumed]
     assert len(rest) == 4
     assert all(torch.equal(one, other) for one, other in zip(rest, whole[2:], strict=True))
+
+
+def test_batches_for_a_gpu_are_pinned() -> None:
+    data = data_of()
+    assert not data.train_dataloader().pin_memory
+    assert data.trainer is not None
+    data.trainer.strategy.root_device = torch.device("cuda")
+    assert data.train_dataloader().pin_memory

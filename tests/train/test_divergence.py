@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from cobra.train.divergence import check_state
+from cobra.train.divergence import LossCheck, check_state
 from tests.train.test_module import run, stage
 
 
@@ -99,3 +99,40 @@ def test_every_kind_of_value_that_is_not_finite_is_found_wherever_it_stands(valu
         ):
             check_state(state, "a", 7, "last.ckpt")
         check_state({**state, "bad": torch.full((4,), 6e4, dtype=torch.float16)}, "a", 7, None)
+
+
+class LateEvent:
+    """Comes after it has been asked for a few times, or when it is waited for."""
+
+    def __init__(self, questions: int) -> None:
+        self.questions, self.waits = questions, 0
+
+    def query(self) -> bool:
+        self.questions -= 1
+        return self.questions < 0
+
+    def synchronize(self) -> None:
+        self.waits += self.questions >= 0
+
+
+def test_a_gpus_losses_are_read_in_order_when_they_have_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = LateEvent(2)
+    monkeypatch.setattr("cobra.train.divergence._sent", lambda loss: (loss, event))
+    check = LossCheck(lambda: "last.ckpt")
+    check.add(torch.tensor(1.0), "a", 0)
+    check.add(torch.tensor(float("nan")), "a", 1)
+    with pytest.raises(ValueError, match=r"loss is nan at step 1, in stage 'a': last\.ckpt is kept"):
+        check.add(torch.tensor(2.0), "b", 2)
+    assert event.waits == 0
+
+
+def test_a_gpu_is_waited_for_where_it_is_many_steps_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = LateEvent(1000)
+    monkeypatch.setattr("cobra.train.divergence._sent", lambda loss: (loss, event))
+    check = LossCheck(lambda: None)
+    for step in range(8):
+        check.add(torch.tensor(float("inf")), "a", step)
+    assert event.waits == 0
+    with pytest.raises(ValueError, match="loss is inf at step 0, in stage 'a': no checkpoint"):
+        check.add(torch.tensor(1.0), "a", 8)
+    assert event.waits == 1

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -83,3 +84,33 @@ def steps(folder: Path) -> list[str]:
 def test_a_run_that_is_terminated_in_its_last_step_is_not_called_finished(tmp_path: Path) -> None:
     with pytest.raises(SIGTERMException, match="terminated after step 6"):
         run(stages(), tmp_path, [Terminate(5), StopWhenTerminated(tmp_path / "last.ckpt")])
+
+
+class Gpus(StopWhenTerminated):
+    """As on two GPUs, which ask each other as one CPU asks itself."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__(checkpoint)
+        self.asked: list[int] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: Any) -> None:
+        def ask(decision: bool, all: bool = True) -> bool:
+            self.asked.append(trainer.global_step)
+            return decision
+
+        strategy = SimpleNamespace(root_device=torch.device("cuda"), reduce_boolean_decision=ask)
+        seen = SimpleNamespace(
+            world_size=2,
+            strategy=strategy,
+            global_step=trainer.global_step,
+            save_checkpoint=trainer.save_checkpoint,
+        )
+        super().on_train_batch_end(seen, pl_module, *rest)
+
+
+def test_gpus_ask_each_other_every_fourth_step_and_in_the_last(tmp_path: Path) -> None:
+    callback = Gpus(tmp_path / "last.ckpt")
+    run(stages(), tmp_path, [callback])
+    assert callback.asked == [4, 6]
+    with pytest.raises(SIGTERMException, match="terminated after step 4"):
+        run(stages(), tmp_path, [Terminate(1), Gpus(tmp_path / "last.ckpt")])
