@@ -1,16 +1,47 @@
 """Captured calls, made again by one call of the library: no Python between one kernel and the next."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from cobra.kernels.cpu.capture import Capture, put_address
+from cobra.kernels.cpu.capture import Capture, capture, put_address
 from cobra.kernels.cpu.library import failure, load
 
 # as torch aligns memory
 _ALIGNMENT = 64
+
+
+class Recorder:
+    """A function, called twice: if both calls make the same kernels do the same, these can be replayed.
+
+    Args:
+        function: of a tensor that always lies in the same place.
+
+    Attributes:
+        obstacle: why it cannot be replayed; None if it can, or it is not known yet.
+        replay: makes what the function does; None until it was called twice.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.function = function
+        self.obstacle: str | None = None
+        self.replay: Replay | None = None
+        self._before: Capture | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The function's result."""
+        result, captured, used = capture(self.function, x)
+        if captured.obstacle is not None:
+            self.obstacle = captured.obstacle
+        elif self._before is None:
+            self._before = captured
+        elif self._before == captured:
+            self.replay = Replay(captured, result, used)
+        else:
+            self.obstacle = "two calls differ in more than their input"
+        return result
 
 
 class Replay:

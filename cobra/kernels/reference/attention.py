@@ -38,9 +38,7 @@ def attention_step(
     scale: float | None,
 ) -> Tensor:
     """One token between the linears of an attention layer; as `ops.attention_step`."""
-    room, rows, had = keys.shape[2], torch.arange(len(q), device=q.device), lengths.tolist()
-    if not all(0 <= length < room for length in had):
-        raise ValueError(f"lengths are {had} but keys hold {room} tokens: allocate more")
+    rows, (end, ends) = torch.arange(len(q), device=q.device), _ends(lengths, keys.shape[2])
     # 1. rotate
     turns = rotation[lengths].unsqueeze(1)  # (B, 1, R)
     q, k = rotate(q, turns), rotate(k, turns)
@@ -49,9 +47,24 @@ def attention_step(
     keys[rows, :, places] = k.to(keys.dtype)
     values[rows, :, places] = v.to(values.dtype)
     # 3. attend, to nothing behind the longest row
-    end = max(had, default=0) + 1
-    ends = None if min(had, default=0) + 1 == end else lengths + 1
     return decode_attention(q, keys[:, :, :end], values[:, :, :end], ends, scale)
+
+
+def _ends(lengths: Tensor, room: int) -> tuple[int, Tensor | None]:
+    """Tokens that the longest row then has, and how many each has, where they differ."""
+    if not _is_read_at_once(lengths):
+        # instead all that there is room for is read
+        return room, lengths + 1
+    had = lengths.tolist()
+    if not all(0 <= length < room for length in had):
+        raise ValueError(f"lengths are {had} but keys hold {room} tokens: allocate more")
+    end = max(had, default=0) + 1
+    return end, None if min(had, default=0) + 1 == end else lengths + 1
+
+
+def _is_read_at_once(x: Tensor) -> bool:
+    """Whether no device has to be waited for, as it would be in every layer."""
+    return x.device.type == "cpu"
 
 
 def advance(lengths: Tensor) -> None:

@@ -132,7 +132,7 @@ def _many(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _products(x: Tensor, dtype: torch.dtype) -> dict[str, Any]:
     """Of a kernel: the dtype that tensor cores multiply, which holds both factors, and how if it is fp32."""
-    # TF32 holds bf16 and fp16 as they are; of fp32 torch.set_float32_matmul_precision says what may be cut off
+    # TF32 holds bf16 and fp16 as they are; of fp32 torch.set_float32_matmul_precision says what is left
     precisions = {"highest": "ieee", "high": "tf32x3", "medium": "tf32"}
     precision = precisions[torch.get_float32_matmul_precision()] if x.dtype == torch.float32 else "tf32"
     # the interpreter multiplies no bf16

@@ -154,8 +154,8 @@ class StackedLM(LanguageModel):
 
     def tables(self, length: int, device: torch.device) -> dict[Rotary, Tensor]:
         """See `LanguageModel.tables`."""
-        # elsewhere each layer would wait for the lengths, which a step then looks up once
-        rotaries = self._rotaries() if device.type == "cpu" else set()
+        # of a state without memory the lengths are on the CPU all the same, where no kernel takes them
+        rotaries = set() if device.type == "meta" else self._rotaries()
         return {rotary: rotary.turns(torch.arange(length, device=device)) for rotary in rotaries}
 
     def arguments(self) -> dict[str, Any]:

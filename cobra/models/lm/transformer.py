@@ -88,9 +88,10 @@ class TransformerLM(LanguageModel):
 
     def tables(self, length: int, device: torch.device) -> dict[str, Tensor]:
         """See `LanguageModel.tables`; empty where a step goes through transformers' own modules."""
-        on_cpu = device.type == next(self.parameters()).device.type == "cpu"
-        steps = block_steps(self.causal_lm) if on_cpu else None
-        return {} if steps is None else {ROTATION: steps.rotation(length)}
+        # of a state without memory the lengths are on the CPU all the same, where no kernel takes them
+        is_there = device.type == next(self.parameters()).device.type != "meta"
+        steps = block_steps(self.causal_lm) if is_there else None
+        return {} if steps is None else {ROTATION: steps.rotation(length, device)}
 
     def read(self, embeds: Tensor, layers: list[LayerState] | None, tokens: Tokens) -> Tensor:
         """See `LanguageModel.read`."""

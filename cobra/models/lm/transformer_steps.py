@@ -67,9 +67,10 @@ class Llama:
             *(n for b in layers for n in (b.input_layernorm, b.post_attention_layernorm)),
         ]
 
-    def rotation(self, length: int) -> Tensor:
+    def rotation(self, length: int, device: torch.device) -> Tensor:
         """Turns of so many positions, (length, R) fp32, as `ops.attention_step` takes them."""
-        cos, sin = self.model.rotary_emb(torch.zeros(1), torch.arange(length)[None])
+        positions = torch.arange(length, device=device)[None]
+        cos, sin = self.model.rotary_emb(torch.zeros(1, device=device), positions)
         half = cos.shape[-1] // 2
         return torch.cat([cos[0, :, :half], sin[0, :, :half]], dim=-1)
 
