@@ -20,6 +20,7 @@ def decode(
     eos_id: int | None,
     sampler: Sampler,
     suppress: Tensor | None = None,
+    ahead: bool = False,
 ) -> Iterator[Tensor]:
     """Token ids (B,), one position at a time.
 
@@ -35,41 +36,97 @@ def decode(
         eos_id: stops a row; None: never.
         sampler: chooses a token from logits (B, V).
         suppress: ids (N,) that are never chosen, e.g. those that the tokenizer does not have.
+        ahead: on a GPU, let the model read a token before it is known whether it was the last, so that the
+            device never waits for Python. The tokens are the same, but the state may end behind the last.
 
     Raises:
-        ValueError: where the logits of a row that goes on are no finite numbers, instead of its token; on a
-            GPU that no eos_id makes wait for each token, with the last one.
+        ValueError: where the state is full; where the logits of a row that goes on are no finite numbers,
+            instead of its token, or, on a GPU, just after it if `ahead`, and if there is no eos_id with the
+            last one.
     """
-    finished, waits = [False] * len(hidden), eos_id is not None or hidden.is_cpu
+    rows = _Rows(len(hidden), eos_id)
+    waits = not _runs_by_itself(hidden.device) or (eos_id is not None and not ahead)
+    # counted here, since a GPU cannot refuse a token
+    read = max(state.lengths.tolist(), default=0) if state.grows else 0
     # made anew for every answer, so that it never outlives the weights or the state
     step = StepGraph(lambda token: lm.head(lm.step(lm.embed(token[:, None])[:, 0], state)))
     sampler = sampler.begin()
-    logits = lm.head(hidden)
+    logits, token = lm.head(hidden), None
     for position in range(1, max_new_tokens + 1):
         if suppress is not None:
             logits.index_fill_(1, suppress, -torch.inf)
-        peak, token = logits.amax(-1), sampler(logits)
-        if eos_id is not None and any(finished):
-            token = token.masked_fill(torch.tensor(finished, device=token.device), eos_id)
-        is_last = position == max_new_tokens
-        if waits or is_last:
-            _check_finite(peak, finished, position)
-            finished = [chosen == eos_id for chosen in token.tolist()]
-            is_last = is_last or all(finished)
+        peak, token = logits.amax(-1), rows.going_on(sampler(logits), token)
+        is_last, is_full = position == max_new_tokens, state.grows and read + position > state.max_length
+        is_known = waits or is_last or is_full
+        if is_known:
+            is_last = rows.have_ended(position, peak, token) or is_last
         yield token
         if is_last:
             return
+        state.check_room(read + position)
+        on_its_way = None if is_known or eos_id is None else _OnItsWay(peak, token)
         logits = step(token)
+        if on_its_way is not None and rows.have_ended(position, *on_its_way.arrived()):
+            return
 
 
-def _check_finite(peak: Tensor, finished: list[bool], position: int) -> None:
-    """Refuse rows whose largest logit is not finite: a NaN among them is the largest."""
-    peaks = peak.tolist()
-    if all(map(math.isfinite, peaks)):
-        return
-    rows = [row for row, value in enumerate(peaks) if not (math.isfinite(value) or finished[row])]
-    if rows:
-        raise ValueError(
-            f"the logits of rows {rows} at new token {position} are not finite: the weights are damaged, or "
-            f"{peak.dtype} is too narrow; take an earlier checkpoint, or another dtype"
-        )
+def _runs_by_itself(device: torch.device) -> bool:
+    """Whether kernels run while Python goes on."""
+    return device.type != "cpu"
+
+
+class _Rows:
+    """What is known of the rows of an answer.
+
+    Args:
+        count: of them, B.
+        eos_id: ends a row; None: none ends.
+    """
+
+    def __init__(self, count: int, eos_id: int | None) -> None:
+        self.eos_id, self.finished = eos_id, [False] * count
+
+    def going_on(self, chosen: Tensor, before: Tensor | None) -> Tensor:
+        """The tokens that were chosen (B,), or those before in rows that have ended with them."""
+        if before is None or self.eos_id is None or not any(self.finished):
+            return chosen
+        return torch.where(before.eq(self.eos_id), before, chosen)
+
+    def have_ended(self, position: int, peak: Tensor, token: Tensor) -> bool:
+        """Whether all rows have ended with these tokens (B,), which the device is waited for.
+
+        Raises:
+            ValueError: where the largest logits (B,) of a row that goes on are not finite: a NaN among them
+                is the largest.
+        """
+        peaks = peak.tolist()
+        if not all(map(math.isfinite, peaks)):
+            rows = [
+                row for row, value in enumerate(peaks) if not (math.isfinite(value) or self.finished[row])
+            ]
+            if rows:
+                raise ValueError(
+                    f"the logits of rows {rows} at new token {position} are not finite: the weights are "
+                    f"damaged, or {peak.dtype} is too narrow; take an earlier checkpoint, or another dtype"
+                )
+        self.finished = [chosen == self.eos_id for chosen in token.tolist()]
+        return all(self.finished)
+
+
+class _OnItsWay:
+    """Numbers that are copied to the host while the device goes on.
+
+    Args:
+        tensors: on the device.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        # into pinned memory
+        self._copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+        self._there = torch.Event(tensors[0].device)
+        self._there.record()
+
+    def arrived(self) -> list[Tensor]:
+        """The copies, once they are there."""
+        self._there.synchronize()
+        return self._copies

@@ -63,7 +63,9 @@ class Sampler:
         else:
             # a row of no numbers gets some id: a GPU could not go on after a refusal
             probs = self.filtered(logits.masked_fill(~logits.amax(-1, keepdim=True).isfinite(), 0))
-            token = torch.multinomial(probs, 1, generator=self.generator).squeeze(-1)
+            # as torch.multinomial draws one, which on a GPU waits to check what it is given
+            drawn = torch.empty_like(probs).exponential_(generator=self.generator)
+            token = (probs / drawn).max(dim=-1).indices
         if self._said is not None:
             self._said.scatter_(-1, token[:, None], True)
         return token

@@ -144,6 +144,7 @@ class CobraVLM(Component):
         sampler: Sampler | None = None,
         suppress: Tensor | None = None,
         state: State | None = None,
+        ahead: bool = False,
     ) -> Iterator[Tensor]:
         """New token ids (B,), one position at a time; see `cobra.models.generate.decode`.
 
@@ -156,6 +157,7 @@ class CobraVLM(Component):
             sampler: how to choose a token; greedy by default.
             suppress: ids (N,) that are never chosen; see `Chat.unknown_ids`.
             state: continue from here, and leave the state after the last token that was read.
+            ahead: for who collects all tokens and leaves the state; see `decode`.
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens {max_new_tokens} must be at least 1")
@@ -163,7 +165,7 @@ class CobraVLM(Component):
             state = self.lm.allocate_state(ids.shape[0], ids.shape[1] + max_new_tokens)
         hidden = self.lm.prefill(self.splice(ids, pictures), state, mask)
         last = _last(hidden, mask)
-        yield from decode(self.lm, last, state, max_new_tokens, eos_id, sampler or Sampler(), suppress)
+        yield from decode(self.lm, last, state, max_new_tokens, eos_id, sampler or Sampler(), suppress, ahead)
 
     def generate(
         self,
@@ -173,7 +175,8 @@ class CobraVLM(Component):
         **options: Any,
     ) -> Tensor:
         """New token ids (B, L), L the longest answer; shorter rows end in eos. Options as for `stream`."""
-        return torch.stack(list(self.stream(ids, pictures, mask, **options)), dim=1)
+        ahead = options.get("state") is None
+        return torch.stack(list(self.stream(ids, pictures, mask, ahead=ahead, **options)), dim=1)
 
     def arguments(self) -> dict[str, Any]:
         """The parts that were built."""

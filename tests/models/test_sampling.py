@@ -56,3 +56,11 @@ def test_a_clone_draws_on_its_own() -> None:
     sampler = Sampler(1.0, generator=torch.Generator().manual_seed(0))
     copy = sampler.clone()
     assert torch.equal(sampler(logits(rows=50)), copy(logits(rows=50)))
+
+
+def test_tokens_are_drawn_as_multinomial_draws_them() -> None:
+    draws, theirs = (torch.Generator().manual_seed(0) for _ in range(2))
+    for seed in range(9):
+        probabilities = Sampler(1.0).filtered(logits(seed))
+        expected = torch.multinomial(probabilities, 1, generator=theirs).squeeze(-1)
+        assert torch.equal(Sampler(1.0, generator=draws)(logits(seed)), expected)
