@@ -58,8 +58,10 @@ class Operator:
 
 OURS = Peer("cpu", Runner("cpu", "cobra.bench.op_cases", backend="cpu"))
 REFERENCE = Peer("reference", replace(OURS.runner, name="reference", backend="reference"))
+# only where it is not the reference's own
+TORCH = Peer("torch backend", replace(OURS.runner, name="torch backend", backend="torch"))
 # by device; on a GPU beside plain PyTorch and, where it is installed, upstream's kernels
-TRITON, TORCH, UPSTREAM = (
+TRITON, PLAIN, UPSTREAM = (
     Peer(name, replace(OURS.runner, name=name, backend=name, device="cuda"))
     for name in ("triton", "torch", "mamba_ssm")
 )
@@ -112,7 +114,7 @@ def plan(quick: bool, levels: Sequence[str], peers: bool = True) -> list[Group]:
     Args:
         quick: small sizes.
         levels: of our kernels on this machine, slowest first; empty without the native library.
-        peers: whether others are measured beside our kernels and the reference.
+        peers: whether others are measured beside our backends.
     """
     ceilings = {
         "bandwidth": bandwidth(16 if quick else 1280, "cpu"),
@@ -121,7 +123,7 @@ def plan(quick: bool, levels: Sequence[str], peers: bool = True) -> list[Group]:
     slower = [Peer(f"cpu {level}", replace(OURS.runner, name=level, isa=level)) for level in levels[-2::-1]]
     groups = []
     for operator in _operators(quick):
-        others = [peer for peer in operator.peers if peers or peer is REFERENCE]
+        others = [peer for peer in operator.peers if peers or peer in (TORCH, REFERENCE)]
         for title, parts in _rows(operator, [OURS, *others, *slower]):
             groups.append(Group(title, parts, ceilings))
     return groups
@@ -149,7 +151,7 @@ def gpu_plan(quick: bool, peers: bool = True) -> list[Group]:
 def _gpu_operators(quick: bool) -> Iterator[Operator]:
     """Operators at the sizes of a layer of Mamba and Mamba-2 2.7b, or small ones."""
     lengths, inner = ([128], 256) if quick else ([512, 1024, 2048, 4096], 5120)
-    half, both, all_peers = ["bfloat16"], (False, True), (TORCH, UPSTREAM)
+    half, both, all_peers = ["bfloat16"], (False, True), (PLAIN, UPSTREAM)
     for batch in (1, 8):
         mamba2 = {"batch": batch, "heads": inner // 64, "head_dim": 64, "d_state": 128}
         yield Operator("ssd_chunk_scan", mamba2, lengths, all_peers, half, both)
@@ -163,12 +165,12 @@ def _gpu_operators(quick: bool) -> Iterator[Operator]:
     for batch in (1, 16):
         heads = {"heads": inner // 64, "head_dim": 64, "d_state": 128}
         yield Operator("selective_state_update", heads, [batch], all_peers, half)
-        yield Operator("mamba2_step", heads, [batch], [TORCH], half)
+        yield Operator("mamba2_step", heads, [batch], [PLAIN], half)
         channels = {"channels": inner, "d_state": 16, "dt_rank": inner // 32}
-        yield Operator("mamba_step", channels, [batch], [TORCH], half)
+        yield Operator("mamba_step", channels, [batch], [PLAIN], half)
     shape = {"rows": inner, "width": inner // 2, "mebibytes": 16 if quick else 4096}
     for op in ("linear_bf16", "linear_w8", "linear_w4"):
-        peers = [Peer("torch", TORCH.runner, {"op": "torch_bf16"})] if op == "linear_bf16" else []
+        peers = [Peer("torch", PLAIN.runner, {"op": "torch_bf16"})] if op == "linear_bf16" else []
         yield Operator("linear_cycle", {"op": op, **shape}, [1, 4, 16], peers, half)
 
 
@@ -198,12 +200,13 @@ def _operators(quick: bool) -> list[Operator]:
     mamba = {"channels": inner, "d_state": 16}
     both = (False, True)
     return [
-        Operator("ssd_chunk_scan", mamba2, tokens, (TRANSFORMERS, SMALL_CHUNKS, REFERENCE), backward=both),
+        # the reference goes token by token, whose gradients need gigabytes
+        Operator("ssd_chunk_scan", mamba2, tokens, (TRANSFORMERS, SMALL_CHUNKS, TORCH), backward=both),
         # a token must cost the same however many there are
         Operator("ssd_chunk_scan", mamba2, longer, dtypes=["float32"]),
         # transformers' gradients of it take time by the square of the length
-        Operator("selective_scan", mamba, tokens, (TRANSFORMERS, REFERENCE)),
-        Operator("selective_scan", mamba, tokens, [REFERENCE], backward=[True]),
+        Operator("selective_scan", mamba, tokens, (TRANSFORMERS, TORCH, REFERENCE)),
+        Operator("selective_scan", mamba, tokens, [TORCH, REFERENCE], backward=[True]),
         Operator("causal_conv1d", {"channels": inner + 256}, tokens, [REFERENCE], backward=both),
         Operator("rms_norm", {"width": inner // 2}, tokens, [REFERENCE], backward=both),
         Operator("add_rms_norm", {"width": inner // 2}, tokens, [REFERENCE]),

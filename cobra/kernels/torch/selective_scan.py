@@ -182,7 +182,11 @@ def _visits(
 
 def _by_group(channels: Tensor, B: Tensor) -> Tensor:
     """(..., D, N) as (..., G, N, W), for as many groups as B (B, L, G, N) has."""
-    return channels.unflatten(-2, (B.shape[2], -1)).transpose(-1, -2).contiguous()
+    return (
+        channels.unflatten(-2, (B.shape[2], -1))
+        .transpose(-1, -2)
+        .clone(memory_format=torch.contiguous_format)
+    )
 
 
 def _by_channel(groups: Tensor) -> Tensor:

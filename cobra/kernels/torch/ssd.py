@@ -149,9 +149,8 @@ def _ssd_chunk_scan(
     if outs:
         y = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
     if return_final_state:
-        # without a token it is a copy of the first
-        final = torch.zeros_like(final) if state is None else state.reshape(final.shape)
-        final = final.clone() if not outs else final
+        # a copy, because without a token it is the given one
+        final = final.zero_() if state is None else final.copy_(state.reshape(final.shape))
     return unvisit(y, scan_order, grid), final, kept
 
 
@@ -207,9 +206,10 @@ def ssd_chunk_scan_backward(
             segment.of(whole).copy_(gradient)
     dx, ddt, dB, dC = (unvisit(m, scan_order, grid) for m in per_token)
     dA, dD, dbias = sums
-    if dstate is None:
-        dstate = states.new_zeros(len(x), *x.shape[2:], B.shape[3])
-    return [dx, ddt, dA, dB, dC, dD, dbias, dstate.reshape(len(x), *x.shape[2:], B.shape[3])]
+    dinitial = states.new_zeros(len(x), *x.shape[2:], B.shape[3])
+    if dstate is not None:
+        dinitial.copy_(dstate.reshape(dinitial.shape))
+    return [dx, ddt, dA, dB, dC, dD, dbias, dinitial]
 
 
 def _feed_backward(
