@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -22,6 +21,7 @@ from cobra.pretrained import from_pretrained
 from cobra.train.checkpoint_files import protect_checkpoints
 from cobra.train.data import DataModule
 from cobra.train.divergence import check_state
+from cobra.train.fully_sharded import FullySharded
 from cobra.train.module import CobraModule, ModelError
 from cobra.train.muon_adamw import MuonAdamW
 from cobra.train.recompute import recompute
@@ -61,10 +61,9 @@ class NoteLosses(L.Callback):
 
 
 def trainer(folder: Path, devices: int, *callbacks: L.Callback) -> L.Trainer:
-    sharded = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
     made = L.Trainer(
         default_root_dir=folder, max_epochs=1, accelerator="cpu", devices=devices,
-        strategy=sharded if devices > 1 else "auto", gradient_clip_val=1.0,
+        strategy=FullySharded() if devices > 1 else "auto", gradient_clip_val=1.0,
         enable_progress_bar=False, enable_model_summary=False, logger=False, use_distributed_sampler=False,
         num_sanity_val_steps=1, val_check_interval=4, check_val_every_n_epoch=None,
         callbacks=[*callbacks, WriteAnswers(folder), NoteLosses(folder)],
