@@ -15,7 +15,6 @@ from cobra.kernels.triton.launch import launch
 from cobra.kernels.triton.selective_scan_kernels import (
     backward_kernel,
     chunk_kernel,
-    pass_kernel,
     scan_kernel,
 )
 from cobra.kernels.triton.tensors import dense, row_major
@@ -31,6 +30,8 @@ _GROUP, _GROUP_BACK = 4, 2
 # which is what the backward's registers allow. From half of that on nothing is cut, because chunks take each
 # exponential once more
 _WARPS = 1024
+# chunks of a row at most: each goes through what all before it add
+_CHUNKS = 64
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,6 @@ class _Plan:
         numbers = self.length, self.height, self.chunk, self.width, self.channels
         launch(kernel, grid, *arguments, *numbers, num_warps=1, **constants, **self.constants)
 
-    def launch_pass(
-        self, A: Tensor, first: Tensor | None, ends: Tensor, totals: Tensor, adjoint: bool
-    ) -> None:
-        """Pass the states, or their gradients, on from chunk to chunk."""
-        grid, numbers = (self.blocks, self.batch), (self.chunks, self.width, self.channels)
-        tile = {name: self.constants[name] for name in ("N", "BLOCK_D", "BLOCK_N")}
-        launch(pass_kernel, grid, A, first, ends, totals, *numbers, ADJOINT=adjoint, num_warps=1, **tile)
-
 
 def _plan(
     u: Tensor, B: Tensor, z: Tensor | None, softplus: bool, scan_order: str, grid: Sequence[int] | None
@@ -78,7 +71,7 @@ def _plan(
     channels, block_n = width // groups, triton.next_power_of_2(d_state)
     block_d = min(max(1, _TILE // block_n), _CHANNELS, triton.next_power_of_2(channels))
     blocks = groups * -(-channels // block_d)
-    parts = max(1, _WARPS // max(1, batch * blocks))
+    parts = min(max(1, _WARPS // max(1, batch * blocks)), _CHUNKS)
     chunk = max(1, -(-length // (parts * KEPT_EVERY))) * KEPT_EVERY
     from_end, height = visit_order(scan_order, grid)
     tile = {"N": d_state, "BLOCK_D": block_d, "BLOCK_N": block_n}
@@ -123,14 +116,11 @@ def _selective_scan(
     y, final, kept = _fake(u, delta, A, keep)
     plan = _plan(u, B, z, delta_softplus, scan_order, grid)
     visits = visit_list(plan.length, seq_idx, mask, scan_order, grid)
-    A, (skip, bias, starts) = A.contiguous(), dense(D, delta_bias, initial_state)
-    if plan.chunks > 1:
-        starts = _between_chunks(
-            plan, A, bias, visits, (u, delta, None, B, None, None), starts, adjoint=False
-        )
+    A, (skip, bias, initial) = A.contiguous(), dense(D, delta_bias, initial_state)
+    ends = _ends(plan, A, bias, visits, (u, delta, None, B, None, None), adjoint=False)
     inputs = _addressed(u, delta, z, B, C, None)
     plan.launch(
-        scan_kernel, A, skip, bias, visits, *inputs, starts, y, final, kept if keep else None,
+        scan_kernel, A, skip, bias, visits, *inputs, initial, *ends, y, final, kept if keep else None,
         GROUP=_GROUP, KEPT_EVERY=KEPT_EVERY,
     )  # fmt: skip
     return y, final, kept
@@ -164,9 +154,8 @@ def selective_scan_backward(
     plan = _plan(u, B, z, delta_softplus, scan_order, grid)
     visits = visit_list(plan.length, seq_idx, mask, scan_order, grid)
     dy = u.new_zeros(u.shape) if dy is None else dy
-    A, (skip, bias, behind) = A.contiguous(), dense(D, delta_bias, dfinal_state)
-    if plan.chunks > 1:
-        behind = _between_chunks(plan, A, bias, visits, (None, delta, z, None, C, dy), behind, adjoint=True)
+    A, (skip, bias, last) = A.contiguous(), dense(D, delta_bias, dfinal_state)
+    ends = _ends(plan, A, bias, visits, (None, delta, z, None, C, dy), adjoint=True)
     du, ddelta, dz = (room_for_gradient(x, u) for x in (u, delta, z))
     dinitial = room_for_gradient(initial_state, u, torch.float32)
     d_state, parts = B.shape[3], (plan.batch, plan.chunks)
@@ -178,8 +167,8 @@ def selective_scan_backward(
     tile = plan.constants["BLOCK_D"] * plan.constants["BLOCK_N"]
     scratch = u.new_empty(*parts, plan.blocks, KEPT_EVERY // _GROUP_BACK * tile, dtype=torch.float32)
     plan.launch(
-        backward_kernel, A, skip, bias, visits, *_addressed(u, delta, z, B, C, dy), kept, behind, scratch,
-        du, ddelta, dz, *sums.values(), None if initial_state is None else dinitial,
+        backward_kernel, A, skip, bias, visits, *_addressed(u, delta, z, B, C, dy), last, *ends, kept,
+        scratch, du, ddelta, dz, *sums.values(), None if initial_state is None else dinitial,
         GROUP=_GROUP_BACK, KEPT_EVERY=KEPT_EVERY,
     )  # fmt: skip
     # of all blocks of a group (B, L, G, 2, N)
@@ -189,22 +178,23 @@ def selective_scan_backward(
     return [du, ddelta, sums["A"].sum((0, 1)), dB, dC, _of(D, dD), dz, _of(delta_bias, dbias), dinitial]
 
 
-def _between_chunks(
+def _ends(
     plan: _Plan,
     A: Tensor,
     bias: Tensor | None,
     visits: Tensor | None,
     inputs: tuple[Tensor | None, ...],
-    first: Tensor | None,
     adjoint: bool,
-) -> Tensor:
-    """The state before each chunk (B, chunks, D, N), or the gradient of that behind it."""
+) -> tuple[Tensor | None, Tensor | None]:
+    """What each chunk adds to the state behind it (B, chunks, D, N), or to the gradient of that before it,
+    and the sums of its time steps (B, chunks, D); nothing if there is one chunk."""
+    if plan.chunks == 1:
+        return None, None
     ends = A.new_empty(plan.batch, plan.chunks, *A.shape, dtype=torch.float32)
     totals = A.new_empty(plan.batch, plan.chunks, plan.width, dtype=torch.float32)
     addressed = _addressed(*inputs)
     plan.launch(chunk_kernel, A, bias, visits, *addressed, ends, totals, ADJOINT=adjoint, GROUP=_GROUP)
-    plan.launch_pass(A, first, ends, totals, adjoint)
-    return ends
+    return ends, totals
 
 
 def _addressed(*inputs: Tensor | None) -> tuple[tuple[Tensor | None, ...], tuple[tuple[int, ...], ...]]:

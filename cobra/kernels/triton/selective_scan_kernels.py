@@ -25,39 +25,36 @@ def tile_of(width, channels, N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl
 
 
 @triton.jit
-def read(inputs, strides, visits, first, step, begin, end, order, row, group, d, n, inside, real,
-         REVERSED: tl.constexpr, GROUP: tl.constexpr):  # fmt: skip
+def read(inputs, strides, visits, row, group, first, step, span, lanes, REVERSED: tl.constexpr,
+         GROUP: tl.constexpr):  # fmt: skip
     """Of each visit of a group, from the first one on, its flag and token and what it reads.
 
-    The flag is as in `visits.py`, 0 also outside of begin to end. 0 stands for what is absent or not taken.
+    The flag is as in `visits.py`, 0 also outside of the span. 0 stands for what is absent or not taken.
     """
     u, delta, z, B, C, dy = inputs
-    us, deltas, zs, Bs, Cs, dys = strides
+    us, ds, zs, Bs, Cs, ys = strides
+    begin, end, length, height = span
+    d, n, inside, real = lanes
+    if B is not None:
+        B += row * Bs[0] + group * Bs[2]
+    if C is not None:
+        C += row * Cs[0] + group * Cs[2]
     rows = ()
     for i in tl.static_range(GROUP):
         visit = first + i * step
-        flag, t = flag_and_token(
-            visits, visit, (visit >= begin) & (visit < end), order[0], order[1], REVERSED
-        )
-        channels, states = inside & (flag > 0), real & (flag > 0)
-        rows += (
-            (
-                flag,
-                t,
-                0 if u is None else tl.load(u + row * us[0] + t * us[1] + d, mask=channels, other=0.0),
-                0
-                if delta is None
-                else tl.load(delta + row * deltas[0] + t * deltas[1] + d, mask=channels, other=0.0),
-                0 if z is None else tl.load(z + row * zs[0] + t * zs[1] + d, mask=channels, other=0.0),
-                0
-                if B is None
-                else tl.load(B + row * Bs[0] + t * Bs[1] + group * Bs[2] + n, mask=states, other=0.0),
-                0
-                if C is None
-                else tl.load(C + row * Cs[0] + t * Cs[1] + group * Cs[2] + n, mask=states, other=0.0),
-                0 if dy is None else tl.load(dy + row * dys[0] + t * dys[1] + d, mask=channels, other=0.0),
-            ),
-        )
+        there = (visit >= begin) & (visit < end)
+        flag, t = flag_and_token(visits, visit, there, length, height, REVERSED)
+        own, shared = inside & (flag > 0), real & (flag > 0)
+        rows += ((
+            flag,
+            t,
+            0 if u is None else tl.load(u + row * us[0] + t * us[1] + d, mask=own, other=0.0),
+            0 if delta is None else tl.load(delta + row * ds[0] + t * ds[1] + d, mask=own, other=0.0),
+            0 if z is None else tl.load(z + row * zs[0] + t * zs[1] + d, mask=own, other=0.0),
+            0 if B is None else tl.load(B + t * Bs[1] + n, mask=shared, other=0.0),
+            0 if C is None else tl.load(C + t * Cs[1] + n, mask=shared, other=0.0),
+            0 if dy is None else tl.load(dy + row * ys[0] + t * ys[1] + d, mask=own, other=0.0),
+        ),)  # type: ignore[assignment]  # fmt: skip
     return rows
 
 
@@ -110,51 +107,21 @@ def chunk_kernel(A, bias, visits, inputs, strides, ends, totals, length, height,
     ADJOINT: what it adds to the gradient of the state before it.
     """
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
-    tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
+    tile, lanes = inside[:, None] & real[None, :], (d, n, inside, real)
+    row = tl.cast(tl.program_id(2), tl.int64)
     visits = None if visits is None else visits + row * length
     rates, offset = rates_of(A, at, tile), per_channel(bias, d, inside)
     begin = tl.program_id(1) * chunk
     end = tl.minimum(begin + chunk, length)
+    span = (begin, end, length, height)
     start, step = end - 1 if ADJOINT else begin, -1 if ADJOINT else 1
     h = tl.zeros((BLOCK_D, BLOCK_N), tl.float32)
     total = tl.zeros((BLOCK_D,), tl.float32)
-    ahead = read(
-        inputs,
-        strides,
-        visits,
-        start,
-        step,
-        begin,
-        end,
-        order,
-        row,
-        group,
-        d,
-        n,
-        inside,
-        real,
-        REVERSED,
-        GROUP,
-    )
+    ahead = read(inputs, strides, visits, row, group, start, step, span, lanes, REVERSED, GROUP)
     for first in range(GROUP, end - begin + GROUP, GROUP):
         rows = ahead
         ahead = read(
-            inputs,
-            strides,
-            visits,
-            start + first * step,
-            step,
-            begin,
-            end,
-            order,
-            row,
-            group,
-            d,
-            n,
-            inside,
-            real,
-            REVERSED,
-            GROUP,
+            inputs, strides, visits, row, group, start + first * step, step, span, lanes, REVERSED, GROUP
         )
         for i in tl.static_range(GROUP):
             flag, _, u, delta, z, B, C, dy = rows[i]
@@ -164,75 +131,53 @@ def chunk_kernel(A, bias, visits, inputs, strides, ends, totals, length, height,
                 h += gated(dy.to(tl.float32), z, GATED)[:, None] * C.to(tl.float32)[None, :]
                 h = restarted(a * h, flag, visits)
             else:
-                h = (
-                    a * restarted(h, flag, visits)
-                    + (dt * u.to(tl.float32))[:, None] * B.to(tl.float32)[None, :]
-                )
+                h = a * restarted(h, flag, visits)
+                h += (dt * u.to(tl.float32))[:, None] * B.to(tl.float32)[None, :]
             total = total + dt if visits is None else tl.where(flag == 3, float("inf"), total + dt)
     this = row * tl.num_programs(1) + tl.program_id(1)
     tl.store(ends + this * width * N + at, h, mask=tile)
     tl.store(totals + this * width + d, total, mask=inside)
 
 
-@triton.jit(do_not_specialize=["chunks"])
-def pass_kernel(A, first, ends, totals, chunks, width, channels, ADJOINT: tl.constexpr, N: tl.constexpr,
-                BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
-    """The state before each chunk, or its gradient behind it, in the place of what the chunk adds."""
-    _, d, _, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
-    tile, row = inside[:, None] & real[None, :], tl.cast(tl.program_id(1), tl.int64)
-    rates, h = rates_of(A, at, tile), tl.zeros((BLOCK_D, BLOCK_N), tl.float32)
+@triton.jit
+def passed_on(first, ends, totals, rates, row, width, d, at, inside, tile, ADJOINT: tl.constexpr,
+              N: tl.constexpr):  # fmt: skip
+    """The state before this program's chunk, or its gradient behind it: through what all others there add."""
+    h = tl.zeros(rates.shape, tl.float32)
     if first is not None:
         h += tl.load(first + row * width * N + at, mask=tile, other=0.0).to(tl.float32)
-    for i in range(0, chunks):
-        this = row * chunks + (chunks - 1 - i if ADJOINT else i)
-        added = tl.load(ends + this * width * N + at, mask=tile, other=0.0)
-        total = tl.load(totals + this * width + d, mask=inside, other=0.0)[:, None]
-        tl.store(ends + this * width * N + at, h, mask=tile)
-        h = added + tl.where(total == float("inf"), 0.0, tl.exp2(total * rates) * h)
+    if ends is not None:
+        chunks, mine = tl.num_programs(1), tl.program_id(1)
+        for i in range(0, chunks - 1 - mine if ADJOINT else mine):
+            this = row * chunks + (chunks - 1 - i if ADJOINT else i)
+            total = tl.load(totals + this * width + d, mask=inside, other=0.0)[:, None]
+            h = tl.where(total == float("inf"), 0.0, tl.exp2(total * rates) * h)
+            h += tl.load(ends + this * width * N + at, mask=tile, other=0.0)
+    return h
 
 
 @triton.jit(do_not_specialize=["length", "chunk"])
-def scan_kernel(A, D, bias, visits, inputs, strides, starts, y, final, kept, length, height, chunk, width,
-                channels, SOFTPLUS: tl.constexpr, GATED: tl.constexpr, REVERSED: tl.constexpr,
+def scan_kernel(A, D, bias, visits, inputs, strides, initial, ends, totals, y, final, kept, length, height,
+                chunk, width, channels, SOFTPLUS: tl.constexpr, GATED: tl.constexpr, REVERSED: tl.constexpr,
                 N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
                 KEPT_EVERY: tl.constexpr):  # fmt: skip
     """y of a chunk from the state before it; the state behind the last one, and those that are kept."""
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
-    tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
+    tile, lanes = inside[:, None] & real[None, :], (d, n, inside, real)
+    row = tl.cast(tl.program_id(2), tl.int64)
     visits = None if visits is None else visits + row * length
     rates, offset, skip = rates_of(A, at, tile), per_channel(bias, d, inside), per_channel(D, d, inside)
-    this = row * tl.num_programs(1) + tl.program_id(1)
     begin = tl.program_id(1) * chunk
     end = tl.minimum(begin + chunk, length)
-    h = tl.zeros((BLOCK_D, BLOCK_N), tl.float32)
-    if starts is not None:
-        h += tl.load(starts + this * width * N + at, mask=tile, other=0.0).to(tl.float32)
-    ahead = read(
-        inputs, strides, visits, begin, 1, begin, end, order, row, group, d, n, inside, real, REVERSED, GROUP
-    )
+    span = (begin, end, length, height)
+    h = passed_on(initial, ends, totals, rates, row, width, d, at, inside, tile, False, N)
+    ahead = read(inputs, strides, visits, row, group, begin, 1, span, lanes, REVERSED, GROUP)
     for first in range(begin, end, GROUP):
         if kept is not None and first % KEPT_EVERY == 0:
             place = row * tl.cdiv(length, KEPT_EVERY) + first // KEPT_EVERY
             tl.store(kept + place * width * N + at, h, mask=tile)
         rows = ahead
-        ahead = read(
-            inputs,
-            strides,
-            visits,
-            first + GROUP,
-            1,
-            begin,
-            end,
-            order,
-            row,
-            group,
-            d,
-            n,
-            inside,
-            real,
-            REVERSED,
-            GROUP,
-        )
+        ahead = read(inputs, strides, visits, row, group, first + GROUP, 1, span, lanes, REVERSED, GROUP)
         for i in tl.static_range(GROUP):
             flag, token, u, delta, z, B, C, _ = rows[i]
             u = u.to(tl.float32)
@@ -246,17 +191,19 @@ def scan_kernel(A, D, bias, visits, inputs, strides, starts, y, final, kept, len
 
 
 @triton.jit(do_not_specialize=["length", "chunk"])
-def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch, du, ddelta, dz, dBC, dA,
-                    dchannels, dinitial, length, height, chunk, width, channels, SOFTPLUS: tl.constexpr,
-                    GATED: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr,
-                    BLOCK_N: tl.constexpr, GROUP: tl.constexpr, KEPT_EVERY: tl.constexpr):  # fmt: skip
+def backward_kernel(A, D, bias, visits, inputs, strides, last, ends, totals, kept, scratch, du, ddelta, dz,
+                    dBC, dA, dchannels, dinitial, length, height, chunk, width, channels,
+                    SOFTPLUS: tl.constexpr, GATED: tl.constexpr, REVERSED: tl.constexpr, N: tl.constexpr,
+                    BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
+                    KEPT_EVERY: tl.constexpr):  # fmt: skip
     """All gradients of a chunk, from the end; those of B, C and parameters are this program's part of a sum.
 
     States are computed again from those that were kept: once to note each group's first one in `scratch`,
     then group by group from the end, in registers.
     """
     group, d, n, inside, real, at = tile_of(width, channels, N, BLOCK_D, BLOCK_N)
-    tile, row, order = inside[:, None] & real[None, :], tl.cast(tl.program_id(2), tl.int64), (length, height)
+    tile, lanes = inside[:, None] & real[None, :], (d, n, inside, real)
+    row = tl.cast(tl.program_id(2), tl.int64)
     visits = None if visits is None else visits + row * length
     rates, offset, skip = rates_of(A, at, tile), per_channel(bias, d, inside), per_channel(D, d, inside)
     this, block = row * tl.num_programs(1) + tl.program_id(1), tl.program_id(0)
@@ -265,36 +212,20 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
     blocks = tl.num_programs(0)
     noted = scratch + (this * blocks + block) * (KEPT_EVERY // GROUP * BLOCK_D * BLOCK_N)
     noted += tl.arange(0, BLOCK_D)[:, None] * BLOCK_N + n[None, :]
-    dh, rates_sum = tl.zeros((BLOCK_D, BLOCK_N), tl.float32), tl.zeros((BLOCK_D, BLOCK_N), tl.float32)
+    dh = passed_on(last, ends, totals, rates, row, width, d, at, inside, tile, True, N)
+    rates_sum = tl.zeros((BLOCK_D, BLOCK_N), tl.float32)
     skip_sum, bias_sum = tl.zeros((BLOCK_D,), tl.float32), tl.zeros((BLOCK_D,), tl.float32)
-    if dstates is not None:
-        dh += tl.load(dstates + this * width * N + at, mask=tile, other=0.0).to(tl.float32)
     for part in range(0, tl.cdiv(end - begin, KEPT_EVERY)):
         place = tl.cdiv(end, KEPT_EVERY) - 1 - part
         low = place * KEPT_EVERY
         high = tl.minimum(low + KEPT_EVERY, end)
         h = tl.load(kept + (row * tl.cdiv(length, KEPT_EVERY) + place) * width * N + at, mask=tile, other=0.0)
-        groups = tl.cdiv(high - low, GROUP)
+        span, groups = (low, high, length, height), tl.cdiv(high - low, GROUP)
         feeding = (inputs[0], inputs[1], None, inputs[3], None, None)
         for g in range(0, groups):
             tl.store(noted + g * (BLOCK_D * BLOCK_N), h)
             rows = read(
-                feeding,
-                strides,
-                visits,
-                low + g * GROUP,
-                1,
-                low,
-                high,
-                order,
-                row,
-                group,
-                d,
-                n,
-                inside,
-                real,
-                REVERSED,
-                GROUP,
+                feeding, strides, visits, row, group, low + g * GROUP, 1, span, lanes, REVERSED, GROUP
             )
             for i in tl.static_range(GROUP):
                 flag, token, u, delta, z, B, C, dy = rows[i]
@@ -306,42 +237,21 @@ def backward_kernel(A, D, bias, visits, inputs, strides, kept, dstates, scratch,
             g = groups - 1 - back
             h = tl.load(noted + g * (BLOCK_D * BLOCK_N))
             first = low + g * GROUP
-            rows = read(
-                inputs,
-                strides,
-                visits,
-                first,
-                1,
-                low,
-                high,
-                order,
-                row,
-                group,
-                d,
-                n,
-                inside,
-                real,
-                REVERSED,
-                GROUP,
-            )
+            rows = read(inputs, strides, visits, row, group, first, 1, span, lanes, REVERSED, GROUP)
             states = ()
             for i in tl.static_range(GROUP):
                 flag, token, u, delta, z, B, C, dy = rows[i]
                 dt, _ = time_step(delta, offset, flag, SOFTPLUS)
                 a, h = tl.exp2(dt[:, None] * rates), restarted(h, flag, visits)
-                states += ((h, a),)
+                states += ((h, a),)  # type: ignore[assignment]
                 h = a * h + (dt * u.to(tl.float32))[:, None] * B.to(tl.float32)[None, :]
             for i in tl.static_range(GROUP - 1, -1, -1):
                 flag, token, u, delta, z, B, C, dy = rows[i]
                 h, a = states[i]
-                u, dy, B, C = (
-                    u.to(tl.float32),
-                    dy.to(tl.float32),
-                    B.to(tl.float32)[None, :],
-                    C.to(tl.float32)[None, :],
-                )
+                u, dy = u.to(tl.float32), dy.to(tl.float32)
+                B, C = B.to(tl.float32)[None, :], C.to(tl.float32)[None, :]
                 dt, raw = time_step(delta, offset, flag, SOFTPLUS)
-                before = a * h
+                before = a * h  # type: ignore[var-annotated]
                 fed = (dt * u)[:, None]
                 h = before + fed * B
                 there = inside & (first + i < high)
