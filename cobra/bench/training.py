@@ -1,4 +1,7 @@
-"""A step of training at true size: forward, backward and AdamW, in bf16 autocast over fp32 weights."""
+"""A step of training at true size: forward, backward and AdamW, in autocast over fp32 weights.
+
+The blocks of the language model compute their activations again in the backward pass.
+"""
 
 import torch
 from torch import Tensor
@@ -10,7 +13,8 @@ from cobra.bench.systems.measure import System, measure
 from cobra.bench.timing.case import Case, Stopwatch, dtype_of
 from cobra.bench.timing.sample import Sample
 from cobra.models.quantize import Quantization
-from cobra.models.vlm import IGNORE_ID
+from cobra.models.recompute import recompute
+from cobra.models.vlm import IGNORE_ID, label_places
 
 # a step whose optimizer states are there already
 _SETTLING = 2
@@ -43,19 +47,20 @@ def train(
         raise ValueError(f"--quant {quantization}: packed weights do not learn; leave it at none")
     model = random_vlm(vlm, quantization, torch.float32, device).train()
     model.vision.eval()
+    recompute(model, {"lm": 1})
     learned = [*model.projector.parameters(), *model.lm.parameters()]
     for parameter in learned:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(learned, lr=1e-5, fused=True)
     question = Question(model.vision.transform, model.num_image_tokens, device)
     ids, labels = _batch(question, length, batch, device)
-    pictures = question.pictures(batch)
+    pictures, places = question.pictures(batch), label_places(labels)
 
     def run(count: int = 1) -> Sample:
         watch = Stopwatch(device)
         for _ in range(count):
             with torch.autocast(device, dtype_of(dtype), enabled=dtype != "float32"):
-                loss = model.loss(model(ids, pictures), labels)
+                loss = model.loss(model(ids, pictures), labels, places)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -19,6 +19,7 @@ from cobra.convert.parts import load_parts
 from cobra.data.batch import Batch
 from cobra.eval.predictions import Prediction
 from cobra.models.lm.init import is_time_scale
+from cobra.models.recompute import recompute
 from cobra.models.vlm import IGNORE_ID, CobraVLM
 from cobra.pretrained import described
 from cobra.train.clock import is_logged
@@ -28,7 +29,6 @@ from cobra.train.muon_adamw import MuonAdamW
 from cobra.train.objectives.base import Objective
 from cobra.train.param_groups import decayed_names, group_parameters, hidden_matrices
 from cobra.train.recipe import check_groups, check_recipe, describe, go_on
-from cobra.train.recompute import recompute
 from cobra.train.sharding import data_parallel, shard, start_moments, whole, zero
 from cobra.train.stages import Plan, Stage
 from cobra.train.supervision import Supervision

@@ -13,9 +13,9 @@ import yaml
 from cobra.config.build import build
 from cobra.kernels.call import NO_GRADIENT
 from cobra.kernels.dispatch import BACKENDS, use_backend
+from cobra.models.recompute import recompute
 from cobra.models.vision.pictures import ONE_TILE
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM
-from cobra.train.recompute import recompute
 from tests.models.test_vlm import pixels_of
 from tests.test_configs import shrink
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.mamba2 import Mamba2LM
+from cobra.models.recompute import recompute
 from cobra.models.vlm import IMAGE_ID, CobraVLM
 from cobra.train.module import ModelError
-from cobra.train.recompute import recompute
 from tests.models.builders import ENCODERS, LMS, PROJECTORS, small_vit
 from tests.train.test_module import run, stage
 

@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from cobra.eval.predictions import read_predictions
+from cobra.models.recompute import recompute
 from cobra.models.vlm import IMAGE_ID, CobraVLM
 from cobra.pretrained import from_pretrained
 from cobra.train.checkpoint_files import protect_checkpoints
@@ -24,7 +25,6 @@ from cobra.train.divergence import check_state
 from cobra.train.fully_sharded import FullySharded
 from cobra.train.module import CobraModule, ModelError
 from cobra.train.muon_adamw import MuonAdamW
-from cobra.train.recompute import recompute
 from cobra.train.save_result import SaveResult
 from cobra.train.sharding import is_sharded, shard, whole, zero
 from cobra.train.write_answers import WriteAnswers
