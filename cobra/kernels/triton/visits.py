@@ -34,7 +34,7 @@ def visit_list(
         return None
     tokens = torch.arange(length, dtype=torch.int32, device=some.device).expand(some.shape)
     order = scan_order, grid
-    tokens, seq_idx, mask = (visit(x, *order) for x in (tokens, seq_idx, mask))  # type: ignore[call-overload]
+    tokens, seq_idx, mask = (visit(x, *order) for x in (tokens, seq_idx, mask))  # type: ignore[assignment]
     entries = 4 * tokens + 1
     if mask is not None:
         index = places(mask)
