@@ -72,12 +72,12 @@ def _failure(what: str, error: Exception) -> RuntimeError:
 
 def _shown(arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
     """Shapes, numbers and constants of a call."""
-    parts = [
-        f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}"
-        if isinstance(x, Tensor)
-        else f"({_shown(x, {})})"
-        if isinstance(x, tuple)
-        else str(x)
-        for x in arguments
-    ]
+    parts = [_argument(x) for x in arguments]
     return ", ".join([*parts, *(f"{name}={value}" for name, value in options.items())])
+
+
+def _argument(x: Any) -> str:
+    """A tensor's dtype and shape, not its data; of a tuple, all of its parts."""
+    if isinstance(x, tuple):
+        return f"({', '.join(map(_argument, x))})"
+    return f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}" if isinstance(x, Tensor) else str(x)

@@ -20,6 +20,7 @@ from cobra.kernels.triton.ssd_chunk import (
     find_tokens,
     load_rows,
     load_sums,
+    programs_for,
     write_steps,
 )
 from cobra.kernels.triton.ssd_states import pass_on, run_segments
@@ -27,12 +28,14 @@ from cobra.kernels.triton.ssd_states import pass_on, run_segments
 
 @triton.jit(do_not_specialize=["length", "segments", "per_segment"])
 def ssd_scan_kernel(y, final, ends, decays, steps, initial, segments, per_segment, inputs, strides, length, height,
-                    heads, head_dim, d_state, per_group, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr,
-                    COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr, Q: tl.constexpr,
+                    heads, per_group, head_dim: tl.constexpr, d_state: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr,
+                    COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr, Q: tl.constexpr,
                     P: tl.constexpr, N: tl.constexpr):  # fmt: skip
     """y of a tile of a head in a segment of a row, and the final state at the end of the last one."""
-    x, _, _, B, C, D, _, seq_idx, mask = inputs
-    x_row, x_token, x_head, _, _, _, B_row, B_token, B_group, C_row, C_token, C_group = strides
+    x, dt, A, B, C, D, dt_bias, seq_idx, mask = inputs
+    x_row, x_token, x_head = strides[0], strides[1], strides[2]
+    B_row, B_token, B_group = strides[6], strides[7], strides[8]
+    C_row, C_token, C_group = strides[9], strides[10], strides[11]
     row, head, tile, segment = find_place(tl.program_id(0), heads, head_dim, segments, P)
     x += row * x_row + head * x_head + tile * P
     y += (row * length * heads + head) * head_dim + tile * P
@@ -40,9 +43,9 @@ def ssd_scan_kernel(y, final, ends, decays, steps, initial, segments, per_segmen
     C += row * C_row + head // per_group * C_group
     chunks = tl.cdiv(length, Q)
     begin, end, span = segment * per_segment, tl.minimum((segment + 1) * per_segment, chunks), chunks * Q
-    steps += ((row * heads + head) * tl.cdiv(head_dim, P) + tile) * 3 * span
+    steps += ((row * heads + head) * tl.cdiv(head_dim, P) + tile) * (4 if EXACT else 3) * span
     write_steps(steps, begin, end, span, inputs, strides, row, head, length, height, SOFTPLUS, REVERSED,
-                COLUMNS, Q)  # fmt: skip
+                COLUMNS, Q, EXACT)  # fmt: skip
     skip = 0.0
     if D is not None:
         skip = tl.load(D + head).to(tl.float32)
@@ -70,46 +73,44 @@ def ssd_scan_kernel(y, final, ends, decays, steps, initial, segments, per_segmen
         Bs = load_rows(B, token, B_token, live, d_state, TYPE, N)
         Cs = load_rows(C, token, C_token, live, d_state, TYPE, N)
         step = tl.load(steps + first + visit)
-        coarse, fine, coarse_total, fine_total = load_sums(steps, first, span, Q)
+        coarse, fine, total = load_sums(steps, first, span, Q, EXACT)
         seq, before, last = find_sequences(first, token, length, height, row, seq_idx, REVERSED, COLUMNS, Q)
         # 2. what each token hears of its own chunk; D is what it hears of itself
         scores = tl.dot(Cs, tl.trans(Bs), input_precision=PRECISION)
-        hears = visit[:, None] >= visit[None, :]
+        # of this chunk's visits, not of any chunk's: no register then holds a mask from chunk to chunk
+        at_visit = (chunk + visit).to(tl.float32)
+        hears = at_visit[:, None] >= at_visit[None, :]
         if seq_idx is not None:
             hears = hears & (seq[:, None] == seq[None, :])
-        heard = scores * decays_within(coarse, fine, hears) * step[None, :]
+        heard = scores * decays_within(coarse, fine, hears, EXACT) * step[None, :]
         if D is not None:
-            heard = tl.where(visit[:, None] == visit[None, :], heard + skip, heard)
-        # 3. what it hears of the chunks before
+            heard = tl.where(at_visit[:, None] == at_visit[None, :], heard + skip, heard)
+        # 3. and of the chunks before
         Y = tl.dot(Cs, tl.trans(state.to(TYPE)), input_precision=PRECISION) * tl.exp2(coarse + fine)[:, None]
         if seq_idx is not None:
             Y = tl.where((seq == before)[:, None], Y, 0.0)
+            state = tl.where(last == before, state, 0.0)
         Y = tl.dot(heard.to(TYPE), X, acc=Y, input_precision=PRECISION)
         if mask is not None:
             Y = tl.where(live[:, None], Y, 0.0)
         rows = y + token[:, None] * (heads * head_dim) + channels[None, :]
-        there_are = (first + visit < length)[:, None] & (channel < head_dim)[None, :]
-        tl.store(rows, Y, mask=there_are)
+        there = (first + visit < length)[:, None] & (channel < head_dim)[None, :]
+        tl.store(rows, Y, mask=there)
         # 4. what the chunk leaves behind
-        decay = tl.exp2(coarse_total + fine_total)
-        if seq_idx is not None:
-            state = tl.where(last == before, state, 0.0)
-        to_end = tl.exp2((coarse_total - coarse) + (fine_total - fine))
-        state = pass_on(state, X, Bs, step * to_end, decay, seq == last, seq_idx is not None, PRECISION)
+        fed_by = tl.load(steps + first + visit) * tl.load(steps + span + first + visit)
+        state = pass_on(state, X, Bs, fed_by, tl.exp2(total), seq == last, seq_idx is not None, PRECISION)
     if final is not None:
         if segment == segments - 1:
             tl.store(final + (row * heads + head) * size + at, state, mask=inside)
 
 
-# programs that keep a GPU busy: two for each of 132 multiprocessors
-_PROGRAMS = 264
 # chunks of a segment at least: what a segment saves must outweigh the second launch and the states read again
 _SEGMENT = 8
 
 
 def segments_of(programs: int, chunks: int) -> tuple[int, int]:
     """Into how many segments rows are cut, and the chunks of each, where `programs` take them whole."""
-    wanted = max(1, min(-(-_PROGRAMS // max(programs, 1)), chunks // _SEGMENT))
+    wanted = max(1, min(programs_for(programs), chunks // _SEGMENT))
     per_segment = max(1, -(-chunks // wanted))
     return max(1, -(-chunks // per_segment)), per_segment
 
@@ -154,12 +155,12 @@ def ssd_chunk_scan(
     initial = None if initial_state is None else initial_state.contiguous()
     programs = x.shape[0] * x.shape[2] * scan.tiles
     segments, per_segment = segments_of(programs, scan.chunks)
-    ends, decays, steps = None, None, scan.room_for_steps(1)
+    ends, decays, steps = None, None, scan.room_for_steps()
     if segments > 1:
         ends, decays = run_segments(scan, steps, initial, segments - 1, per_segment)
     launch(
         ssd_scan_kernel, (programs * segments,), y, final if return_final_state else None, ends, decays, steps,
-        initial, segments, per_segment, *scan.arguments, **scan.constants, P=scan.tile, num_warps=4,
+        initial, segments, per_segment, *scan.arguments, **scan.constants, P=scan.tile,
     )  # fmt: skip
     return y, final
 
@@ -188,7 +189,7 @@ def ssd_chunk_scan_backward(
 ) -> list[Tensor]:
     """Gradients of x to the bias and of the first state; the states are found again, none was kept."""
     dy = x.new_zeros(x.shape) if dy is None else dy.contiguous()
-    scan = describe(x, dt, A, B, C, D, dt_bias, dt_softplus, seq_idx, mask, scan_order, grid)
-    if dfinal_state is not None:
-        dfinal_state = dfinal_state.contiguous() if dfinal_state.numel() else None
-    return run_backward(scan, dy, dfinal_state, initial_state)
+    initial = None if initial_state is None else initial_state.contiguous()
+    dfinal = dfinal_state.contiguous() if dfinal_state is not None and dfinal_state.numel() else None
+    scan = describe(x, dt, A, B, C, D, dt_bias, dt_softplus, seq_idx, mask, scan_order, grid, True)
+    return run_backward(scan, dy, dfinal, initial)

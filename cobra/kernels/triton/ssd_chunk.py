@@ -10,9 +10,10 @@ from torch import Tensor
 import triton
 import triton.language as tl
 from cobra.kernels.reference.masks import join_sequences
-from cobra.kernels.torch.duality import LONGEST_DECAY
+from cobra.kernels.reference.ssd import LONGEST_DECAY
 from cobra.kernels.scan_order import for_kernels, unvisit, visit
 from cobra.kernels.triton import INTERPRETED
+from cobra.kernels.triton.launch import architecture
 
 # decays are powers of 2
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -20,7 +21,7 @@ LONGEST = tl.constexpr(LONGEST_DECAY * 1.4426950408889634)
 
 
 @triton.jit
-def find_place(program, heads, head_dim, segments, P: tl.constexpr):
+def find_place(program, heads, head_dim: tl.constexpr, segments, P: tl.constexpr):
     """Row, head, tile of P of its channels and segment of a program: neighbours share a group's B and C."""
     tiles = tl.cdiv(head_dim, P)
     head, segment = program // tiles % heads, program // (tiles * heads) % segments
@@ -31,7 +32,7 @@ def find_place(program, heads, head_dim, segments, P: tl.constexpr):
 def find_tokens(visits, length, height, row, mask, REVERSED: tl.constexpr, COLUMNS: tl.constexpr):
     """The tokens of visits, and which of them there are and are not masked."""
     live = visits < length
-    token = find_token(tl.minimum(visits, length - 1), length, height, REVERSED, COLUMNS)
+    token = find_token(visits, length, height, REVERSED, COLUMNS)
     if mask is not None:
         live = live & (tl.load(mask + row * length + token, mask=live, other=0) != 0)
     return token, live
@@ -58,7 +59,8 @@ def find_sequences(first, token, length, height, row, seq_idx, REVERSED: tl.cons
         at = seq_idx + row * length
         before = find_token(tl.maximum(first - 1, 0), length, height, REVERSED, COLUMNS)
         last = find_token(tl.minimum(first + Q, length) - 1, length, height, REVERSED, COLUMNS)
-        return tl.load(at + token), tl.load(at + before), tl.load(at + last)
+        there = first + tl.arange(0, Q) < length
+        return tl.load(at + token, mask=there, other=0), tl.load(at + before), tl.load(at + last)
 
 
 @triton.jit
@@ -93,12 +95,14 @@ def softplus(raw):
 
 @triton.jit
 def write_steps(steps, begin, end, span, inputs, strides, row, head, length, height, SOFTPLUS: tl.constexpr,
-                REVERSED: tl.constexpr, COLUMNS: tl.constexpr, Q: tl.constexpr):  # fmt: skip
-    """The time steps of chunks of a head, 0 where tokens are not live, and two parts of the running sums of the
-    decays in a chunk: three rows of `span` visits, which this program alone reads.
+                REVERSED: tl.constexpr, COLUMNS: tl.constexpr, Q: tl.constexpr, EXACT: tl.constexpr):  # fmt: skip
+    """What the chunks of a head are multiplied with, in rows of `span` visits that this program alone reads:
+    time steps, 0 where tokens are not live; what is left of them at the end of the chunk; and running sums of
+    the decays in a chunk.
 
-    Differences of a running sum lose no digits: the first part sums multiples of a power of 2, such that
-    fp32 holds a chunk of the longest decays exactly, and the second is small (as in reference/ssd.py).
+    If EXACT the sums are two rows, whose differences lose no digits: the first sums multiples of a power of
+    2, such that fp32 holds a chunk of the longest decays exactly, and the second is small (as in
+    reference/ssd.py). One row is off by 2^-11 where decays are longest, no more than half precision is.
 
     In memory and not in registers, where each layout of a matrix would compute its own.
     """
@@ -113,29 +117,39 @@ def write_steps(steps, begin, end, span, inputs, strides, row, head, length, hei
         step = tl.where(live, step, 0.0)
         decay = step * rate
         decay = tl.where(decay < LONGEST, LONGEST, decay)
+        inside = visits < end * Q
+        tl.store(steps + visits, step, mask=inside)
         # the longest is below 2^7, and 24 bits hold the sum of Q
         PARTS: tl.constexpr = (1 << 17) // Q
         coarse = tl.floor(decay * PARTS + 0.5) / PARTS
-        inside = visits < end * Q
-        tl.store(steps + visits, step, mask=inside)
-        tl.store(steps + span + visits, tl.cumsum(coarse, 1), mask=inside)
-        tl.store(steps + 2 * span + visits, tl.cumsum(decay - coarse, 1), mask=inside)
+        fine = decay - coarse
+        sums, rest = tl.cumsum(coarse, 1), tl.cumsum(fine, 1)
+        left = (tl.sum(coarse, 1)[:, None] - sums) + (tl.sum(fine, 1)[:, None] - rest)
+        tl.store(steps + span + visits, tl.exp2(left), mask=inside)
+        tl.store(steps + 2 * span + visits, sums if EXACT else sums + rest, mask=inside)
+        if EXACT:
+            tl.store(steps + 3 * span + visits, rest, mask=inside)
     # other threads read it
     tl.debug_barrier()
 
 
 @triton.jit
-def load_sums(steps, first, span, Q: tl.constexpr):
-    """Both parts of the running sums of a chunk (Q,), and their last ones."""
-    at = steps + span + first
+def load_sums(steps, first, span, Q: tl.constexpr, EXACT: tl.constexpr):
+    """Both parts of the running sums of a chunk (Q,), and the total."""
+    at = steps + 2 * span + first
     visit = tl.arange(0, Q)
-    return tl.load(at + visit), tl.load(at + span + visit), tl.load(at + Q - 1), tl.load(at + span + Q - 1)
+    if EXACT:
+        return tl.load(at + visit), tl.load(at + span + visit), tl.load(at + Q - 1) + tl.load(at + span + Q - 1)
+    else:
+        return tl.load(at + visit), 0.0, tl.load(at + Q - 1)
 
 
 @triton.jit
-def decays_within(coarse, fine, hears):
+def decays_within(coarse, fine, hears, EXACT: tl.constexpr):
     """What is left at visit i of visit j (Q, Q), and 0 where i does not hear j."""
-    gap = (coarse[:, None] - coarse[None, :]) + (fine[:, None] - fine[None, :])
+    gap = coarse[:, None] - coarse[None, :]
+    if EXACT:
+        gap += fine[:, None] - fine[None, :]
     # masked before exp: above the diagonal the gap is positive and would overflow
     return tl.exp2(tl.where(hears, gap, float("-inf")))
 
@@ -154,13 +168,18 @@ class Scan:
         kind: the dtype of products.
     """
 
-    inputs: tuple[Tensor | None, ...]
+    inputs: tuple[Any, ...]
     sizes: tuple[int, ...]
     arguments: tuple[Any, ...]
     constants: dict[str, Any]
     chunk: int
     tile: int
     kind: torch.dtype
+
+    @property
+    def rows(self) -> int:
+        """Rows that `write_steps` writes."""
+        return 4 if self.constants["EXACT"] else 3
 
     @property
     def chunks(self) -> int:
@@ -172,13 +191,11 @@ class Scan:
         """Tiles of a head."""
         return -(-self.sizes[3] // self.tile)
 
-    def room_for_steps(self, copies: int) -> Tensor:
+    def room_for_steps(self) -> Tensor:
         """What `write_steps` needs for each tile of all heads."""
         batch, _, heads, *_ = self.sizes
-        A = self.inputs[2]
-        assert A is not None
-        size = (copies, batch, heads, self.tiles, 3, self.chunks * self.chunk)
-        return A.new_empty(size, dtype=torch.float32)
+        size = (batch, heads, self.tiles, self.rows, self.chunks * self.chunk)
+        return self.inputs[2].new_empty(size, dtype=torch.float32)
 
     @property
     def padded(self) -> int:
@@ -199,6 +216,7 @@ def describe(
     mask: Tensor | None,
     scan_order: str,
     grid: Sequence[int] | None,
+    backward: bool = False,
 ) -> Scan:
     """The kernels' arguments of a call, strided as it came."""
     batch, length, heads, head_dim = x.shape
@@ -216,27 +234,49 @@ def describe(
     if INTERPRETED and kind == torch.bfloat16:
         # whose bits the interpreter would multiply as integers
         kind = torch.float32
-    # products of fp32 are not the tensor cores' by default, and unrolled: small tiles keep them in registers
-    exact = kind == torch.float32
-    wide = d_state > 128
+    exact, precision = kind == torch.float32, product_precision()
+    # fp32 without tensor cores is unrolled, and must find room in registers
+    chunk, tile, tensor_cores = 64, 64, True
+    if exact and precision == "ieee":
+        chunk, tile, tensor_cores = 16, 16, False
+    elif exact or d_state > 128:
+        chunk, tile = 32, 32
+    elif backward and architecture() >= 100:
+        # products of 64 rows go through tensor memory there, where Triton 3.6 and 3.7 fail to compile the sums
+        chunk = 32
     constants = {
+        "head_dim": head_dim,
+        "d_state": d_state,
         "SOFTPLUS": dt_softplus,
         "REVERSED": reversed_,
         "COLUMNS": height > 1,
         "TYPE": _TYPES[kind],
-        "PRECISION": product_precision(),
-        "Q": 32 if exact or wide else 64,
+        "PRECISION": precision,
+        "EXACT": exact,
+        "Q": chunk,
         "N": _pad(d_state),
+        # a warpgroup multiplies 64 rows; before it (sm_90) more warps share the registers that these take
+        "num_warps": 4 if tensor_cores and architecture() >= 90 else 8,
+        "num_stages": 2 if tensor_cores else 1,
     }
     return Scan(
         inputs,
         (batch, length, heads, head_dim, d_state, per_group),
-        (inputs, strides, length, height, heads, head_dim, d_state, per_group),
+        (inputs, strides, length, height, heads, per_group),
         constants,
-        constants["Q"],
-        min(_pad(head_dim), 32 if exact or wide else 64),
+        chunk,
+        min(_pad(head_dim), tile),
         kind,
     )
+
+
+# programs that keep a GPU busy: two for each of 132 multiprocessors
+_PROGRAMS = 264
+
+
+def programs_for(programs: int) -> int:
+    """How many programs should share the work of each of so many."""
+    return -(-_PROGRAMS // max(programs, 1))
 
 
 _TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
