@@ -15,8 +15,13 @@ pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(tri
 
 # bytes of shared memory a block at most (CUDA C++ Programming Guide, technical specifications)
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-# kernels that multiply matrices, at least where heads share keys
-PRODUCTS = {"attention_kernel", "bf16_rows_kernel", "mamba_project_kernel", "packed_rows_kernel"}
+# kernels that multiply matrices, at least in some case
+PRODUCTS = {
+    *("ssd_segments_kernel", "ssd_scan_kernel", "ssd_sweeps_kernel", "ssd_backward_kernel"),
+    *("attention_kernel", "bf16_rows_kernel", "mamba_project_kernel", "packed_rows_kernel"),
+}
+# bytes of the stack a thread where 32 do not suffice
+SPILLED = {"ssd_scan_kernel": 128, "ssd_backward_kernel": 1280}
 
 
 def compiled(arch: int) -> list[dict[str, Any]]:
@@ -34,5 +39,5 @@ def test_kernels_fit_a_gpu(arch: int) -> None:
     assert kernels
     for kernel in kernels:
         assert kernel["shared"] <= SHARED_MEMORY[arch], kernel
-        assert kernel["spilled"] <= 32, kernel
+        assert kernel["spilled"] <= SPILLED.get(kernel["name"], 32), kernel
     assert {kernel["name"] for kernel in kernels if kernel["products"]} == PRODUCTS

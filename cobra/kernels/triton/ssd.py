@@ -27,12 +27,13 @@ from cobra.kernels.triton.ssd_states import pass_on, run_segments
 
 
 @triton.jit(do_not_specialize=["length", "segments", "per_segment"])
-def ssd_scan_kernel(y, final, ends, decays, steps, initial, segments, per_segment, inputs, strides, length, height,
-                    heads, per_group, head_dim: tl.constexpr, d_state: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr,
-                    COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr, Q: tl.constexpr,
-                    P: tl.constexpr, N: tl.constexpr):  # fmt: skip
+def ssd_scan_kernel(y, final, ends, decays, steps, initial, segments, per_segment, inputs,
+                    strides, length, height, heads, per_group, head_dim: tl.constexpr,
+                    d_state: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr,
+                    COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
+                    EXACT: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr):  # fmt: skip
     """y of a tile of a head in a segment of a row, and the final state at the end of the last one."""
-    x, dt, A, B, C, D, dt_bias, seq_idx, mask = inputs
+    x, B, C, D, seq_idx, mask = inputs[0], inputs[3], inputs[4], inputs[5], inputs[7], inputs[8]
     x_row, x_token, x_head = strides[0], strides[1], strides[2]
     B_row, B_token, B_group = strides[6], strides[7], strides[8]
     C_row, C_token, C_group = strides[9], strides[10], strides[11]
@@ -44,8 +45,8 @@ def ssd_scan_kernel(y, final, ends, decays, steps, initial, segments, per_segmen
     chunks = tl.cdiv(length, Q)
     begin, end, span = segment * per_segment, tl.minimum((segment + 1) * per_segment, chunks), chunks * Q
     steps += ((row * heads + head) * tl.cdiv(head_dim, P) + tile) * (4 if EXACT else 3) * span
-    write_steps(steps, begin, end, span, inputs, strides, row, head, length, height, SOFTPLUS, REVERSED,
-                COLUMNS, Q, EXACT)  # fmt: skip
+    write_steps(steps, begin, end, span, inputs, strides, row, head, length, height, SOFTPLUS,
+                REVERSED, COLUMNS, Q, EXACT)  # fmt: skip
     skip = 0.0
     if D is not None:
         skip = tl.load(D + head).to(tl.float32)
@@ -55,7 +56,7 @@ def ssd_scan_kernel(y, final, ends, decays, steps, initial, segments, per_segmen
     size = head_dim * d_state
     state = tl.zeros((P, N), tl.float32)
     # 1. the state before the segment: of the first the given one is part of what it leaves
-    if initial is not None:
+    if initial is not None:  # noqa: SIM102  (known when it is compiled)
         if segment == 0:
             state += tl.load(initial + (row * heads + head) * size + at, mask=inside, other=0.0)
     if ends is not None:
@@ -77,8 +78,8 @@ def ssd_scan_kernel(y, final, ends, decays, steps, initial, segments, per_segmen
         seq, before, last = find_sequences(first, token, length, height, row, seq_idx, REVERSED, COLUMNS, Q)
         # 2. what each token hears of its own chunk; D is what it hears of itself
         scores = tl.dot(Cs, tl.trans(Bs), input_precision=PRECISION)
-        # of this chunk's visits, not of any chunk's: no register then holds a mask from chunk to chunk
-        at_visit = (chunk + visit).to(tl.float32)
+        # of this chunk, and as floats: masks that are the same everywhere are kept in registers, 32 a thread
+        at_visit = (first + visit).to(tl.float32)
         hears = at_visit[:, None] >= at_visit[None, :]
         if seq_idx is not None:
             hears = hears & (seq[:, None] == seq[None, :])
@@ -99,7 +100,7 @@ def ssd_scan_kernel(y, final, ends, decays, steps, initial, segments, per_segmen
         # 4. what the chunk leaves behind
         fed_by = tl.load(steps + first + visit) * tl.load(steps + span + first + visit)
         state = pass_on(state, X, Bs, fed_by, tl.exp2(total), seq == last, seq_idx is not None, PRECISION)
-    if final is not None:
+    if final is not None:  # noqa: SIM102  (known when it is compiled)
         if segment == segments - 1:
             tl.store(final + (row * heads + head) * size + at, state, mask=inside)
 
@@ -124,8 +125,8 @@ def _fake(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *rest: Any) -> tuple[Tens
 @OPERATORS.register(
     _fake,
     limits=[
-        Limit(lambda call: call.shape("x")[3] <= 128, "takes head widths up to 128"),
-        Limit(lambda call: call.shape("B")[3] <= 256, "takes states up to 256"),
+        Limit(lambda call: (call.shape("x") or (0,))[-1] <= 128, "takes head widths up to 128"),
+        Limit(lambda call: (call.shape("B") or (0,))[-1] <= 256, "takes states up to 256"),
     ],
 )
 def ssd_chunk_scan(
@@ -147,8 +148,7 @@ def ssd_chunk_scan(
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, H, P) and the final state (B, H, P, N); the kernels have a chunk size of their own.
 
-    NaN and infinity reach all tokens of their row from their chunk's first one on, and none of a packed
-    sequence that begins in a later chunk.
+    NaN and infinity reach all tokens of their row in their chunk, and later ones of their sequence.
     """
     y, final = _fake(x, dt, A, B, return_final_state)
     scan = describe(x, dt, A, B, C, D, dt_bias, dt_softplus, seq_idx, mask, scan_order, grid)
@@ -159,8 +159,8 @@ def ssd_chunk_scan(
     if segments > 1:
         ends, decays = run_segments(scan, steps, initial, segments - 1, per_segment)
     launch(
-        ssd_scan_kernel, (programs * segments,), y, final if return_final_state else None, ends, decays, steps,
-        initial, segments, per_segment, *scan.arguments, **scan.constants, P=scan.tile,
+        ssd_scan_kernel, (programs * segments,), y, final if return_final_state else None, ends, decays,
+        steps, initial, segments, per_segment, *scan.arguments, **scan.constants, P=scan.tile,
     )  # fmt: skip
     return y, final
 

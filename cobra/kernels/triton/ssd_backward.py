@@ -20,17 +20,17 @@ from cobra.kernels.triton.ssd_states import run_sweeps
 
 
 @triton.jit(do_not_specialize=["length", "blocks", "per_block"])
-def ssd_backward_kernel(dx, ddt, dB, dC, sums, parts, dy, kept, dkept, across, steps, blocks, per_block, inputs,
-                        strides, length, height, heads, per_group, head_dim: tl.constexpr,
-                        d_state: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr,
-                        COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
-                        EXACT: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-                        TILES: tl.constexpr):  # fmt: skip
+def ssd_backward_kernel(dx, ddt, dB, dC, sums, parts, dy, kept, dkept, across, steps, blocks,
+                        per_block, inputs, strides, length, height, heads, per_group,
+                        head_dim: tl.constexpr, d_state: tl.constexpr, SOFTPLUS: tl.constexpr,
+                        REVERSED: tl.constexpr, COLUMNS: tl.constexpr, TYPE: tl.constexpr,
+                        PRECISION: tl.constexpr, EXACT: tl.constexpr, Q: tl.constexpr,
+                        P: tl.constexpr, N: tl.constexpr, TILES: tl.constexpr):  # fmt: skip
     """All gradients of a chunk by a block of heads of a group, whose dB and dC are summed up in registers.
 
     Its heads twice: first for what was heard (dx, dB), then for what hears (dC), and with both the decays.
     """
-    x, dt, A, B, C, D, dt_bias, seq_idx, mask = inputs
+    x, A, B, C, D, seq_idx, mask = inputs[0], inputs[2], inputs[3], inputs[4], inputs[5], inputs[7], inputs[8]
     x_row, x_token, x_head = strides[0], strides[1], strides[2]
     B_row, B_token, B_group = strides[6], strides[7], strides[8]
     C_row, C_token, C_group = strides[9], strides[10], strides[11]
@@ -57,6 +57,7 @@ def ssd_backward_kernel(dx, ddt, dB, dC, sums, parts, dy, kept, dkept, across, s
     dBs = tl.zeros((Q, N), tl.float32)
     for head in range(start, end):
         where = ((row * chunks + chunk) * heads + head) * size
+        # of this head, and as floats: masks that are the same for all are kept in registers, 32 a thread each
         at_visit = (head + visit).to(tl.float32)
         itself, hears = at_visit[:, None] == at_visit[None, :], at_visit[:, None] <= at_visit[None, :]
         if seq_idx is not None:
@@ -65,7 +66,8 @@ def ssd_backward_kernel(dx, ddt, dB, dC, sums, parts, dy, kept, dkept, across, s
         dY = load_rows(dy + head * head_dim, places, heads * head_dim, live, head_dim, TYPE, P)
         dE = tl.load(dkept + where + at, mask=inside, other=0.0)
         mine = steps + (row * heads + head) * TILES * (4 if EXACT else 3) * span
-        coarse, fine, total = load_sums(mine, first, span, Q, EXACT)
+        sums_of = load_sums(mine, first, span, Q, EXACT)
+        coarse, fine = sums_of[0], sums_of[1]
         step, to_end = tl.load(mine + first + visit), tl.load(mine + span + first + visit)
         if seq_idx is not None:
             to_end = tl.where(seq == last, to_end, 0.0)
@@ -88,7 +90,7 @@ def ssd_backward_kernel(dx, ddt, dB, dC, sums, parts, dy, kept, dkept, across, s
         across_it = 0.0
         for tile in tl.static_range(TILES):
             across_it += tl.load(across + ((row * heads + head) * TILES + tile) * chunks + chunk)
-        # a decay weighs all that passes over it: here what earlier tokens of the chunk, or chunks, leave to later
+        # a decay weighs all that passes over it: here what earlier tokens leave to later chunks
         here = parts + (row * heads + head) * 2 * span + first + visit
         tl.store(here, of_step + own * own_scores + into)
         tl.store(here + span, tl.cumsum(into * step, 0) - into * step + across_it)
@@ -113,7 +115,8 @@ def ssd_backward_kernel(dx, ddt, dB, dC, sums, parts, dy, kept, dkept, across, s
         dY = load_rows(dy + head * head_dim, places, heads * head_dim, live, head_dim, TYPE, P)
         S = tl.load(kept + where + at, mask=inside, other=0.0)
         mine = steps + (row * heads + head) * TILES * (4 if EXACT else 3) * span
-        coarse, fine, total = load_sums(mine, first, span, Q, EXACT)
+        sums_of = load_sums(mine, first, span, Q, EXACT)
+        coarse, fine = sums_of[0], sums_of[1]
         step, from_start = tl.load(mine + first + visit), tl.exp2(coarse + fine)
         if seq_idx is not None:
             from_start = tl.where(seq == before, from_start, 0.0)
@@ -143,7 +146,7 @@ def ssd_backward_kernel(dx, ddt, dB, dC, sums, parts, dy, kept, dkept, across, s
 
 def run_backward(scan: Scan, dy: Tensor, dfinal: Tensor | None, initial: Tensor | None) -> list[Tensor]:
     """Gradients of x, dt, A, B, C, D, dt_bias and the first state; of absent ones empty."""
-    x, dt, _, B, C, D, dt_bias, *_ = scan.inputs
+    dt, B, C = scan.inputs[1], scan.inputs[3], scan.inputs[4]
     batch, length, heads, head_dim, d_state, per_group = scan.sizes
     dinitial = dy.new_empty(0 if initial is None else initial.shape, dtype=torch.float32)
     kept, dkept, across, steps = run_sweeps(scan, dy, dfinal, initial, dinitial)

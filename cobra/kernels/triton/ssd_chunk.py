@@ -1,4 +1,4 @@
-"""Chunks of visits as the kernels of Mamba-2's scan see them: where their tokens lie, steps, decays, products."""
+"""Chunks of visits as the kernels of Mamba-2's scan see them: their tokens, time steps and decays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,8 +49,8 @@ def find_token(visits, length, height, REVERSED: tl.constexpr, COLUMNS: tl.const
 
 
 @triton.jit
-def find_sequences(first, token, length, height, row, seq_idx, REVERSED: tl.constexpr, COLUMNS: tl.constexpr,
-                   Q: tl.constexpr):  # fmt: skip
+def find_sequences(first, token, length, height, row, seq_idx, REVERSED: tl.constexpr,
+                   COLUMNS: tl.constexpr, Q: tl.constexpr):  # fmt: skip
     """Of Q visits from `first` on their sequences (Q,), the sequence before them and that of the last one;
     zeros if there is but one sequence."""
     if seq_idx is None:
@@ -94,8 +94,9 @@ def softplus(raw):
 
 
 @triton.jit
-def write_steps(steps, begin, end, span, inputs, strides, row, head, length, height, SOFTPLUS: tl.constexpr,
-                REVERSED: tl.constexpr, COLUMNS: tl.constexpr, Q: tl.constexpr, EXACT: tl.constexpr):  # fmt: skip
+def write_steps(steps, begin, end, span, inputs, strides, row, head, length, height,
+                SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr, COLUMNS: tl.constexpr,
+                Q: tl.constexpr, EXACT: tl.constexpr):  # fmt: skip
     """What the chunks of a head are multiplied with, in rows of `span` visits that this program alone reads:
     time steps, 0 where tokens are not live; what is left of them at the end of the chunk; and running sums of
     the decays in a chunk.
@@ -139,7 +140,8 @@ def load_sums(steps, first, span, Q: tl.constexpr, EXACT: tl.constexpr):
     at = steps + 2 * span + first
     visit = tl.arange(0, Q)
     if EXACT:
-        return tl.load(at + visit), tl.load(at + span + visit), tl.load(at + Q - 1) + tl.load(at + span + Q - 1)
+        total = tl.load(at + Q - 1) + tl.load(at + span + Q - 1)
+        return tl.load(at + visit), tl.load(at + span + visit), total
     else:
         return tl.load(at + visit), 0.0, tl.load(at + Q - 1)
 
@@ -224,7 +226,9 @@ def describe(
     reversed_, height = for_kernels(scan_order, grid)
     if mask is not None and seq_idx is not None:
         order: Any = (scan_order, grid)
-        seq_idx = unvisit(join_sequences(visit(seq_idx, *order), visit(mask, *order)), *order)
+        joined = join_sequences(visit(seq_idx, *order), visit(mask, *order))
+        assert joined is not None
+        seq_idx = unvisit(joined, *order)
     x, B, C = map(with_rows, (x, B, C))
     vectors = [None if v is None else v.contiguous() for v in (D, dt_bias, seq_idx, mask)]
     inputs = (x, dt, A.contiguous(), B, C, *vectors)
@@ -242,7 +246,7 @@ def describe(
     elif exact or d_state > 128:
         chunk, tile = 32, 32
     elif backward and architecture() >= 100:
-        # products of 64 rows go through tensor memory there, where Triton 3.6 and 3.7 fail to compile the sums
+        # 64 rows go through tensor memory there, where Triton 3.6 and 3.7 fail to compile their sums
         chunk = 32
     constants = {
         "head_dim": head_dim,
@@ -255,7 +259,7 @@ def describe(
         "EXACT": exact,
         "Q": chunk,
         "N": _pad(d_state),
-        # a warpgroup multiplies 64 rows; before it (sm_90) more warps share the registers that these take
+        # a warpgroup of sm_90 has 64 rows; before it more warps share the registers
         "num_warps": 4 if tensor_cores and architecture() >= 90 else 8,
         "num_stages": 2 if tensor_cores else 1,
     }

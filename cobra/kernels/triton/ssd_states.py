@@ -29,9 +29,10 @@ def pass_on(state, x, B, fed_by, decay, left, PACKED: tl.constexpr, PRECISION: t
 
 
 @triton.jit
-def _states(kept, ends, decays, steps, initial, place, segments, per_segment, inputs, strides, length,
-            height, heads, per_group, head_dim: tl.constexpr, d_state: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr,
-            COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr, Q: tl.constexpr,
+def _states(kept, ends, decays, steps, initial, place, segments, per_segment, inputs, strides,
+            length, height, heads, per_group, head_dim: tl.constexpr, d_state: tl.constexpr,
+            SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr, COLUMNS: tl.constexpr,
+            TYPE: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr, Q: tl.constexpr,
             P: tl.constexpr, N: tl.constexpr):  # fmt: skip
     """States (P, N) of a tile of a head: before each chunk of the row, or after a segment of it."""
     x, B, seq_idx, mask = inputs[0], inputs[3], inputs[7], inputs[8]
@@ -43,14 +44,14 @@ def _states(kept, ends, decays, steps, initial, place, segments, per_segment, in
     chunks = tl.cdiv(length, Q)
     begin, end, span = segment * per_segment, tl.minimum((segment + 1) * per_segment, chunks), chunks * Q
     steps += ((row * heads + head) * tl.cdiv(head_dim, P) + tile) * (4 if EXACT else 3) * span
-    write_steps(steps, begin, end, span, inputs, strides, row, head, length, height, SOFTPLUS, REVERSED,
-                COLUMNS, Q, EXACT)  # fmt: skip
+    write_steps(steps, begin, end, span, inputs, strides, row, head, length, height, SOFTPLUS,
+                REVERSED, COLUMNS, Q, EXACT)  # fmt: skip
     channel, column = tile * P + tl.arange(0, P), tl.arange(0, N)
     inside = (channel < head_dim)[:, None] & (column < d_state)[None, :]
     at = channel[:, None] * d_state + column[None, :]
     size, visit = head_dim * d_state, tl.arange(0, Q)
     state, passed = tl.zeros((P, N), tl.float32), 1.0
-    if initial is not None:
+    if initial is not None:  # noqa: SIM102  (known when it is compiled)
         if segment == 0:
             state += tl.load(initial + (row * heads + head) * size + at, mask=inside, other=0.0)
     for chunk in range(begin, end):
@@ -61,9 +62,9 @@ def _states(kept, ends, decays, steps, initial, place, segments, per_segment, in
         token, live = find_tokens(first + visit, length, height, row, mask, REVERSED, COLUMNS)
         X = load_rows(x, token, x_token, live, head_dim - tile * P, TYPE, P)
         Bs = load_rows(B, token, B_token, live, d_state, TYPE, N)
-        coarse, fine, total = load_sums(steps, first, span, Q, EXACT)
+        sums = load_sums(steps, first, span, Q, EXACT)
         seq, before, last = find_sequences(first, token, length, height, row, seq_idx, REVERSED, COLUMNS, Q)
-        decay = tl.exp2(total)
+        decay = tl.exp2(sums[2])
         if seq_idx is not None:
             # a state that is left behind may be NaN
             state = tl.where(last == before, state, 0.0)
@@ -78,14 +79,15 @@ def _states(kept, ends, decays, steps, initial, place, segments, per_segment, in
 
 
 @triton.jit
-def _gradients(dy, dfinal, kept, dkept, across, dinitial, steps, place, inputs, strides, length, height, heads, per_group, head_dim, d_state,
-               SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr, COLUMNS: tl.constexpr,
-               TYPE: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr, Q: tl.constexpr, P: tl.constexpr,
+def _gradients(dy, dfinal, kept, dkept, across, dinitial, steps, place, inputs, strides, length,
+               height, heads, per_group, head_dim, d_state, SOFTPLUS: tl.constexpr,
+               REVERSED: tl.constexpr, COLUMNS: tl.constexpr, TYPE: tl.constexpr,
+               PRECISION: tl.constexpr, EXACT: tl.constexpr, Q: tl.constexpr, P: tl.constexpr,
                N: tl.constexpr, STAGES: tl.constexpr):  # fmt: skip
-    """Gradients (P, N) of the state after each chunk and of the first, of a tile of a head, from the end on."""
+    """From the end on, gradients (P, N) of a tile of a head's state after each chunk, and of its first."""
     C, seq_idx, mask = inputs[4], inputs[7], inputs[8]
     C_row, C_token, C_group = strides[9], strides[10], strides[11]
-    row, head, tile, segment = place
+    row, head, tile = place[0], place[1], place[2]
     dy += (row * length * heads + head) * head_dim + tile * P
     C += row * C_row + head // per_group * C_group
     tiles, chunks = tl.cdiv(head_dim, P), tl.cdiv(length, Q)
@@ -126,36 +128,42 @@ def _gradients(dy, dfinal, kept, dkept, across, dinitial, steps, place, inputs, 
 
 
 @triton.jit(do_not_specialize=["length", "segments", "per_segment"])
-def ssd_segments_kernel(ends, decays, steps, initial, segments, per_segment, inputs, strides, length, height, heads,
-                        per_group, head_dim: tl.constexpr, d_state: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr,
-                        COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr, Q: tl.constexpr,
-                        P: tl.constexpr, N: tl.constexpr):  # fmt: skip
+def ssd_segments_kernel(ends, decays, steps, initial, segments, per_segment, inputs, strides,
+                        length, height, heads, per_group, head_dim: tl.constexpr,
+                        d_state: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr,
+                        COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
+                        EXACT: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr):  # fmt: skip
     """What each segment but the last makes of no state, and the decay of one through it."""
     place = find_place(tl.program_id(0), heads, head_dim, segments, P)
-    _states(None, ends, decays, steps, initial, place, segments, per_segment, inputs, strides, length, height,
-            heads, per_group, head_dim, d_state, SOFTPLUS, REVERSED, COLUMNS, TYPE, PRECISION, EXACT, Q, P, N)  # fmt: skip
+    _states(None, ends, decays, steps, initial, place, segments, per_segment, inputs, strides,
+            length, height, heads, per_group, head_dim, d_state, SOFTPLUS, REVERSED, COLUMNS,
+            TYPE, PRECISION, EXACT, Q, P, N)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["length"])
-def ssd_sweeps_kernel(kept, dkept, across, steps, dy, dfinal, initial, dinitial, inputs, strides, length, height,
-                      heads, per_group, head_dim: tl.constexpr, d_state: tl.constexpr,
-                      SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr, COLUMNS: tl.constexpr,
-                      TYPE: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr, Q: tl.constexpr,
-                      P: tl.constexpr, N: tl.constexpr, STAGES: tl.constexpr):  # fmt: skip
+def ssd_sweeps_kernel(kept, dkept, across, steps, dy, dfinal, initial, dinitial, inputs,
+                      strides, length, height, heads, per_group, head_dim: tl.constexpr,
+                      d_state: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr,
+                      COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
+                      EXACT: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
+                      STAGES: tl.constexpr):  # fmt: skip
     """States before all chunks, then on the way back gradients of those after them, and what a state and its
     gradient weigh together, with the decay in between."""
     place = find_place(tl.program_id(0), heads, head_dim, 1, P)
-    _states(kept, None, None, steps, initial, place, 1, tl.cdiv(length, Q), inputs, strides, length, height,
-            heads, per_group, head_dim, d_state, SOFTPLUS, REVERSED, COLUMNS, TYPE, PRECISION, EXACT, Q, P, N)  # fmt: skip
+    _states(kept, None, None, steps, initial, place, 1, tl.cdiv(length, Q), inputs, strides,
+            length, height, heads, per_group, head_dim, d_state, SOFTPLUS, REVERSED, COLUMNS,
+            TYPE, PRECISION, EXACT, Q, P, N)  # fmt: skip
     # other threads read the states
     tl.debug_barrier()
-    _gradients(dy, dfinal, kept, dkept, across, dinitial, steps, place, inputs, strides, length, height, heads,
-               per_group, head_dim, d_state, SOFTPLUS, REVERSED, COLUMNS, TYPE, PRECISION, EXACT, Q, P, N,
-               STAGES)  # fmt: skip
+    _gradients(dy, dfinal, kept, dkept, across, dinitial, steps, place, inputs, strides, length,
+               height, heads, per_group, head_dim, d_state, SOFTPLUS, REVERSED, COLUMNS, TYPE,
+               PRECISION, EXACT, Q, P, N, STAGES)  # fmt: skip
 
 
-def run_segments(scan: Scan, steps: Tensor, initial_state: Tensor | None, segments: int, per_segment: int) -> tuple[Tensor, Tensor]:
-    """The state that each segment but the last leaves (B, segments - 1, H, P, N), and the decays through them."""
+def run_segments(
+    scan: Scan, steps: Tensor, initial_state: Tensor | None, segments: int, per_segment: int
+) -> tuple[Tensor, Tensor]:
+    """The state that each of some segments leaves (B, segments, H, P, N), and the decays through them."""
     batch, _, heads, head_dim, d_state, _ = scan.sizes
     like = scan.inputs[2]
     ends = like.new_empty(batch, segments, heads, head_dim, d_state, dtype=torch.float32)
@@ -170,8 +178,8 @@ def run_segments(scan: Scan, steps: Tensor, initial_state: Tensor | None, segmen
 def run_sweeps(
     scan: Scan, dy: Tensor, dfinal: Tensor | None, initial: Tensor | None, dinitial: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """States before all chunks (B, chunks, H, P, N) and gradients of those after them, in the products' dtype,
-    their sums of products (B, H, tiles, chunks), and the steps that the first tile of each head wrote."""
+    """States before all chunks (B, chunks, H, P, N), gradients of those after them, in the products' dtype;
+    their sums of products (B, H, tiles, chunks); and the steps that each tile wrote."""
     batch, _, heads, head_dim, d_state, _ = scan.sizes
     size = (batch, scan.chunks, heads, head_dim, d_state)
     kept, dkept = dy.new_empty(size, dtype=scan.kind), dy.new_empty(size, dtype=scan.kind)
@@ -179,6 +187,7 @@ def run_sweeps(
     steps = scan.room_for_steps()
     launch(
         ssd_sweeps_kernel, (batch * heads * scan.tiles,), kept, dkept, across, steps, dy, dfinal, initial,
-        dinitial if dinitial.numel() else None, *scan.arguments, **scan.constants, P=scan.tile, STAGES=scan.constants["num_stages"],
+        dinitial if dinitial.numel() else None, *scan.arguments, **scan.constants, P=scan.tile,
+        STAGES=scan.constants["num_stages"],
     )  # fmt: skip
     return kept, dkept, across, steps
