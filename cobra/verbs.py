@@ -213,7 +213,8 @@ def _models_arguments(parser: argparse.ArgumentParser) -> None:
         "--notes", type=path, default=Path("docs/models.yaml"), help="sources (default: docs/models.yaml)"
     )
     training = parser.add_argument_group(
-        "training", "Memory of a training step on each device, counted without data: a minute for all systems."
+        "training",
+        "Memory of a training step on each device, counted without data: a minute for all systems.",
     )
     training.add_argument("--training", action="store_true", help="show this instead of sizes and costs")
     training.add_argument("--devices", type=whole(1), help="of a run (default: 8)")
