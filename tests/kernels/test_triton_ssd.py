@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cobra.kernels import ops, triton
 from cobra.kernels.dispatch import use_backend
-from cobra.kernels.reference.ssd import ssd_recurrence
 from tests.kernels.cases import each
 from tests.kernels.sequence_inputs import HEAD_DIM, normal, ssd, ssd_with_all
 from tests.kernels.test_triton_ops import DEVICE, placed, with_gradients
@@ -32,9 +31,9 @@ def differences(inputs: dict[str, Any], seeds: tuple[bool, bool], **options: Any
     both = []
     for op, given in (
         (ops.ssd_chunk_scan, with_gradients(placed(each(inputs, Tensor.clone)))),
-        (ssd_recurrence, with_gradients(each(inputs, Tensor.double))),
+        (use_backend("reference")(ops.ssd_chunk_scan), with_gradients(each(inputs, Tensor.double))),
     ):
-        results = op(**given, **(options if op is ops.ssd_chunk_scan else {}))
+        results = op(**given, **options)
         used = [result for result, is_used in zip(results, seeds, strict=True) if is_used]
         leaves = {n: x for n, x in given.items() if isinstance(x, Tensor) and x.requires_grad}
         loss = torch.stack([(x * x).sum() for x in used]).sum()

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cobra.kernels.reference.time_step import LONGEST_DECAY
+
 LOG2_E = math.log2(math.e)
-# exp(-80) is 2e-35, nothing; longer decays would only cost the running sums their digits
-LONGEST_DECAY = -80.0
 
 
 class Inputs(NamedTuple):

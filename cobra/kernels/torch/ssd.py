@@ -10,12 +10,11 @@ from torch.compiler import is_exporting
 from cobra.kernels.call import needs_gradient
 from cobra.kernels.reference.masks import blank, join_sequences
 from cobra.kernels.reference.precision import accumulator, without_autocast
-from cobra.kernels.reference.time_step import skip_and_gate, time_step
+from cobra.kernels.reference.time_step import LONGEST_DECAY, skip_and_gate, time_step
 from cobra.kernels.registration import room_for_gradient
 from cobra.kernels.scan_order import unvisit, visit
 from cobra.kernels.torch import OPERATORS
 from cobra.kernels.torch.duality import (
-    LONGEST_DECAY,
     Inputs,
     backward,
     by_group,

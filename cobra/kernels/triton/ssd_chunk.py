@@ -10,7 +10,7 @@ from torch import Tensor
 import triton
 import triton.language as tl
 from cobra.kernels.reference.masks import join_sequences
-from cobra.kernels.reference.ssd import LONGEST_DECAY
+from cobra.kernels.reference.time_step import LONGEST_DECAY
 from cobra.kernels.scan_order import for_kernels, unvisit, visit
 from cobra.kernels.triton import INTERPRETED
 from cobra.kernels.triton.launch import architecture
