@@ -107,8 +107,12 @@ class Norms(L.Callback):
     def __init__(self) -> None:
         self.norms: list[float] = []
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: object) -> None:
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # behind the step they are freed
+        trainer.optimizers[0].register_step_post_hook(lambda *_: self.note(pl_module))
+
+    def note(self, module: L.LightningModule) -> None:
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
         self.norms.append(torch.nn.utils.get_total_norm(gradients).item())
 
 
@@ -219,6 +223,7 @@ def test_a_frozen_part_is_in_eval_mode_also_after_a_validation(tmp_path: Path) -
 
 def test_weights_of_half_precision_train_and_answer(tmp_path: Path) -> None:
     """Lightning then casts what a step is given, as it does under sharding."""
-    module = run([stage("a", ["projector", "lm"])], tmp_path, precision="bf16-true")
+    model = partial(CobraVLM, small_vit, PROJECTORS["pixel_unshuffle"], LMS["llama"])
+    module = run([stage("a", ["projector", "lm"])], tmp_path, model=model, precision="bf16-true")
     assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
     assert "val/macro" in module.trainer.callback_metrics
