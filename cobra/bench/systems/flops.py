@@ -1,7 +1,7 @@
 """Floating-point operations: counted on the meta device, and by formula for what a counter does not see.
 
-An operation is an addition or a multiplication. torch's counter sees matrix products and convolutions; the
-mixers of a stack are added by formula.
+An operation is an addition or a multiplication. torch's counter sees matrix products and convolutions;
+Mamba-2's scan, which is one operator to it, and the mixers of a stack are added by formula.
 """
 
 import math
@@ -24,9 +24,28 @@ from cobra.models.lm.mixer import Mixer
 @torch.no_grad()
 def count(run: Callable[[], Any]) -> int:
     """Operations of the matrix products and convolutions in a call."""
-    with FlopCounterMode(display=False) as counter:
+    # there once its file is imported
+    import cobra.kernels.torch.ssd  # noqa: F401
+
+    formulas = {torch.ops.cobra_torch.ssd_chunk_scan: _scan_flops}
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         run()
     return counter.get_total_flops()
+
+
+def _scan_flops(x: torch.Size, dt: torch.Size, A: torch.Size, B: torch.Size, *rest: Any, **_: Any) -> int:
+    """Products of the scan by its operator's arguments, tensors as shapes."""
+    batch, length, heads, head_dim = x
+    # behind B come C, D, dt_bias, dt_softplus, initial_state, seq_idx, mask, scan_order and grid
+    return batch * length * _ssd_flops(heads * head_dim, B[3], B[2], chunk=rest[9])
+
+
+def _ssd_flops(d_inner: int, d_state: int, groups: int, chunk: int) -> int:
+    """For a token: C B^T and its product with x in a chunk, states into chunks and out of them.
+
+    Source: Mamba-2 (arXiv 2405.21060), section 6.
+    """
+    return 2 * chunk * (d_state * groups + d_inner) + 4 * d_state * d_inner
 
 
 def count_and_read(module: nn.Module, run: Callable[[], Any]) -> tuple[int, int]:
@@ -73,10 +92,7 @@ def _(mixer: MambaMixer, context: int) -> int:
 @mixing_flops.register
 def _(mixer: Mamba2Mixer, context: int) -> int:
     heads, head_dim, d_state = mixer.layout["ssm"].shape
-    d_inner, chunk = heads * head_dim, mixer.chunk_size
-    # Mamba-2, section 6: C B^T and its product with x in a chunk; states into chunks and out of them
-    within = 2 * chunk * d_state * mixer.n_groups + 2 * chunk * d_inner
-    return within + 4 * d_state * d_inner + _conv_flops(mixer)
+    return _ssd_flops(heads * head_dim, d_state, mixer.n_groups, mixer.chunk_size) + _conv_flops(mixer)
 
 
 @mixing_flops.register
