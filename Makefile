@@ -9,7 +9,7 @@ OUT ?= runs/$(if $(filter smoke,$(PRESET)),smoke,tiny)$(if $(filter-out 1,$(SEED
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-native test-gpu bench-gpu check format clean
+.PHONY: help demo test test-triton test-slow test-native test-gpu bench-gpu check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ demo: .venv/installed  ## train the tiny Cobra and its blind twin, evaluate, dra
 test: .venv/installed  ## the unmarked tests, under 4 minutes
 	$(BIN)/python -m pytest
 
+test-triton: .venv/installed  ## the GPU kernels without a GPU: in Triton's interpreter, and compiled
+	$(BIN)/python -m pytest -m triton
+
 test-slow: .venv/installed  ## slow, export and fault-injection tests
 	$(BIN)/python -m pytest -m 'slow or export or faults'
 
@@ -38,8 +41,7 @@ on_gpu := PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(GPU_PYTHON)
 gpu_needs := $(if $(filter .venv/bin/python,$(GPU_PYTHON)),.venv/installed)
 
 test-gpu: $(gpu_needs)  ## the Triton kernels and what is marked gpu, on a GPU (GPU_PYTHON=python3 to install nothing)
-	$(on_gpu) -m pytest -p no:cacheprovider -m 'not slow' tests/kernels/test_triton*.py
-	$(on_gpu) -m pytest -p no:cacheprovider -m gpu tests
+	$(on_gpu) -m pytest -p no:cacheprovider -m 'gpu or triton'
 
 bench-gpu: $(gpu_needs)  ## speed on a GPU, to docs/benchmarks/ and the GPU's name
 	GPU_PYTHON="$(GPU_PYTHON)" docs/benchmarks/gpu.sh

@@ -11,7 +11,10 @@ from cobra.kernels.ops import advance, attention_step, decode_attention
 from tests.kernels.sequence_inputs import normal
 from tests.kernels.test_triton_ops import DEVICE, poisoned  # noqa: F401  (a fixture)
 
-pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable())),
+]
 
 ROOM = 300  # three parts
 

@@ -11,7 +11,10 @@ import pytest
 
 from cobra.kernels import triton
 
-pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable())),
+]
 
 # bytes of shared memory a block at most (CUDA C++ Programming Guide, technical specifications)
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}

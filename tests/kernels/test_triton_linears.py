@@ -13,7 +13,10 @@ from torch import Tensor
 from cobra.kernels import ops, triton
 from cobra.kernels.dispatch import use_backend
 
-pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable())),
+]
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FORMATS = ("bf16", "w8", "w4 32", "w4 64", "w4 128")

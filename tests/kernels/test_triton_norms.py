@@ -11,7 +11,10 @@ from tests.kernels.cases import Case, assert_near
 from tests.kernels.sequence_inputs import Inputs
 from tests.kernels.test_triton_ops import both, poisoned  # noqa: F401  (a fixture)
 
-pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable())),
+]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,10 @@ from tests.kernels.fast_interpreter import patch_once
 from tests.kernels.sequence_inputs import Inputs, normal
 from tests.kernels.test_triton_ops import placed, with_gradients
 
-pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable())),
+]
 
 
 @pytest.fixture(autouse=True)

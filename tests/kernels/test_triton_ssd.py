@@ -13,7 +13,10 @@ from tests.kernels.cases import each
 from tests.kernels.sequence_inputs import HEAD_DIM, normal, ssd, ssd_with_all
 from tests.kernels.test_triton_ops import DEVICE, placed, with_gradients
 
-pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable())),
+]
 
 if triton.unavailable() is None:
     import cobra.kernels.triton.ssd as scan

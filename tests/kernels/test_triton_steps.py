@@ -18,7 +18,10 @@ from tests.kernels.test_steps import Mixer1, Mixer2
 from tests.kernels.test_triton_ops import DEVICE, WRITTEN, both, placed, poisoned  # noqa: F401  (a fixture)
 
 Mixer = TypeVar("Mixer", bound=Mixer1 | Mixer2)
-pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable())),
+]
 
 
 def on_device(mixer: Mixer) -> Mixer:

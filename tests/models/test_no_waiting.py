@@ -23,16 +23,14 @@ from cobra.models.sampling import Sampler
 from tests.kernels.no_waiting import no_waiting
 from tests.models.builders import LMS, VOCAB
 
-BACKENDS = "torch" if triton.unavailable() else "triton,torch"
-
 
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Kernels of a GPU, which are said to run by themselves."""
+    """Kernels that are said to run by themselves; plain ones, which the CPU does not interpret."""
     monkeypatch.setattr(generate, "_runs_by_itself", lambda device: True)
     monkeypatch.setattr(generate, "_OnItsWay", Arrival)
     monkeypatch.setattr(attention, "_is_read_at_once", lambda lengths: False)
-    with use_backend(BACKENDS), torch.inference_mode():
+    with use_backend("torch"), torch.inference_mode():
         yield
 
 
@@ -62,11 +60,14 @@ def ids(*shape: int) -> Tensor:
 
 
 # longrope's angles depend on how long the text has become, which is asked
+@pytest.mark.parametrize("backend", ["torch", pytest.param("triton", marks=pytest.mark.triton)])
 @pytest.mark.parametrize(
     ("name", "quantization"),
     [(name, "none") for name in LMS if name != "phi3_longrope"] + [("mamba", "int4"), ("llama", "int8")],
 )
-def test_a_step_asks_nothing(name: str, quantization: Quantization) -> None:
+def test_a_step_asks_nothing(name: str, quantization: Quantization, backend: str) -> None:
+    if backend == "triton" and (reason := triton.unavailable()):
+        pytest.skip(reason)
     torch.manual_seed(0)
     lm = LMS[name]().eval()
     quantize_(lm, quantization)
@@ -74,7 +75,7 @@ def test_a_step_asks_nothing(name: str, quantization: Quantization) -> None:
     with use_backend(None):
         lm.prefill(lm.embed(ids(3, 4)), state, torch.arange(4) >= torch.arange(3)[:, None])
     expected, token = state.clone(), ids(3)
-    with no_waiting():
+    with no_waiting(), use_backend(backend):
         logits = lm.head(lm.step(lm.embed(token[:, None])[:, 0], state))
     with use_backend(None):
         right = lm.head(lm.step(lm.embed(token[:, None])[:, 0], expected))
