@@ -35,30 +35,41 @@ class Recorder:
         self.function = function
         self.obstacle: str | None = None
         self.replay: Replay | None = None
-        self._is_warm = False
+        self._result: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """The function's result."""
-        if not self._is_warm:
-            self._is_warm = True
+        if self._result is None:
             with _beside(x.device), _looking_for_obstacles() as obstacles:
-                result = self.function(x)
+                result = self._compute(x)
             self.obstacle = next(iter(obstacles), None)
             return result
         try:
-            self.replay = Replay(self.function, x)
+            self.replay = Replay(self._compute, x)
         except RuntimeError as error:
             # no kernel has run yet
             self.obstacle = f"its capture failed: {str(error).partition(chr(10))[0]}"
             return self.function(x)
         return self.replay.run()
 
+    def _compute(self, x: Tensor) -> Tensor:
+        """The function's result, in memory that no graph computes in."""
+        result = self.function(x)
+        if self._result is None:
+            self._result = torch.empty_like(result)
+        return self._result.copy_(result)
+
+
+# By device the graph that was captured last, which keeps the memory that all compute in, one after the other.
+# Memory of its own would not come back with the end of an answer: torch frees it when no other is left.
+_newest: dict[torch.device, torch.cuda.CUDAGraph] = {}
+
 
 class Replay:
     """What a function did when it was captured, on the memory that it did it on.
 
     Args:
-        function: must have run before.
+        function: must have run before. Its result lies in memory that was there before.
         x: its argument.
 
     Raises:
@@ -66,11 +77,13 @@ class Replay:
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        # its memory lives as long as it does; weights and states belong to the function
+        # weights and states belong to the function
         self._graph, self._function = torch.cuda.CUDAGraph(), function
+        before = _newest.get(x.device)
+        pool = None if before is None else before.pool()
         with _beside(x.device):
             # another thread may go on, e.g. pin memory for the next batch
-            self._graph.capture_begin(capture_error_mode="thread_local")
+            self._graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 self._result = function(x)
             except BaseException:
@@ -78,6 +91,7 @@ class Replay:
                     self._graph.capture_end()
                 raise
             self._graph.capture_end()
+        _newest[x.device] = self._graph
 
     def run(self) -> Tensor:
         """The function's result, which the next run overwrites."""

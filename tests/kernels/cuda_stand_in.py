@@ -1,8 +1,9 @@
 """What `cobra.kernels.cuda_graph` asks of torch.cuda, with tensors of the CPU and the manners of a GPU.
 
 In a capture no kernel runs: results lie where they will lie, and hold nothing. A replay runs the kernels on
-that memory again, whatever Python has bound to other tensors since. A kernel that runs for the first time may
-not do so in a capture, nothing may be asked of the device there, and one that fails is over.
+that memory again, whatever Python has bound to other tensors since, and spoil what other graphs have left in
+memory that they share. A kernel that runs for the first time may not do so in a capture, nothing may be asked
+of the device there, and one that fails is over.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ class Gpu:
         streams: current one last.
         warm: kernels that have run on the side stream.
         replays: of all graphs.
+        graphs: that were captured.
         sync_debug_mode: as torch.cuda's.
     """
 
@@ -39,6 +41,7 @@ class Gpu:
         self.streams = [Stream()]
         self.warm: set[Any] = set()
         self.replays = 0
+        self.graphs: list[Graph] = []
         self.sync_debug_mode = 0
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
@@ -90,9 +93,15 @@ class Graph:
     def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu
         self.capture: _Capture | None = None
+        self.memory: Any = object()
 
-    def capture_begin(self, capture_error_mode: str) -> None:
+    def pool(self) -> Any:
         """As torch.cuda's."""
+        return self.memory
+
+    def capture_begin(self, pool: Any, capture_error_mode: str) -> None:
+        """As torch.cuda's."""
+        self.memory = pool or self.memory
         assert len(self.gpu.streams) > 1, "a capture needs a stream of its own"
         self.gpu.streams[-1].captures = self
         self.capture = _Capture(self.gpu.warm)
@@ -105,11 +114,16 @@ class Graph:
         if self.gpu.streams[-1].captures is not self:
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
         self.gpu.streams[-1].captures = None
+        self.gpu.graphs.append(self)
 
     def replay(self) -> None:
         """As torch.cuda's."""
         assert self.capture is not None
         self.gpu.replays += 1
+        for graph in self.gpu.graphs:
+            if graph is not self and graph.memory is self.memory and graph.capture is not None:
+                for place in graph.capture.places:
+                    _spoil(place)
         for kernel in self.capture.kernels:
             kernel()
 
@@ -134,6 +148,7 @@ class _Capture(TorchDispatchMode):
         super().__init__()
         self.warm = warm
         self.kernels: list[Callable[[], None]] = []
+        self.places: list[Tensor] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -155,7 +170,8 @@ class _Capture(TorchDispatchMode):
         made = [x if all(x is not other for other in given) else None for x in _tensors(result)]
         for place in made:
             if place is not None:
-                place.fill_(torch.nan if place.is_floating_point() else 0)
+                _spoil(place)
+                self.places.append(place)
 
         def kernel() -> None:
             for place, new in zip(made, _tensors(func(*args, **kwargs)), strict=True):
@@ -164,6 +180,10 @@ class _Capture(TorchDispatchMode):
 
         self.kernels.append(kernel)
         return result
+
+
+def _spoil(place: Tensor) -> None:
+    place.fill_(torch.nan if place.is_floating_point() else 0)
 
 
 def _tensors(tree: Any) -> list[Tensor]:

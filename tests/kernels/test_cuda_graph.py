@@ -23,6 +23,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     device = Gpu()
     device.install(monkeypatch)
     cuda_graph._stream.cache_clear()
+    monkeypatch.setattr(cuda_graph, "_newest", {})
     monkeypatch.setitem(step_graph._RECORDERS, "cpu", cuda_graph.Recorder)
     monkeypatch.setattr(attention, "_is_read_at_once", lambda lengths: False)
     with use_backend("torch"), torch.inference_mode():
@@ -55,6 +56,15 @@ def test_replayed_steps_equal_steps(name: str, batch: int, gpu: Gpu) -> None:
     state.reset()
     fresh = lm.head(lm.step(lm.embed(token[:, None])[:, 0], lm.allocate_state(batch, 1)))
     assert torch.equal(step(token), fresh)
+
+
+def test_graphs_share_memory_and_keep_their_results(gpu: Gpu) -> None:
+    steps = [StepGraph(lambda x, factor=factor: x * factor + 1) for factor in (2, 3)]  # type: ignore[misc]
+    for number in range(4):
+        results = [step(torch.full((2,), float(number))) for step in steps]
+        assert [result.tolist() for result in results] == [[2 * number + 1] * 2, [3 * number + 1] * 2]
+    assert gpu.replays == 6
+    assert len({id(graph.memory) for graph in gpu.graphs}) == 1
 
 
 def test_a_step_that_asks_is_called_and_told(gpu: Gpu) -> None:

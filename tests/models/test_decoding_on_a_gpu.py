@@ -92,3 +92,13 @@ def test_a_step_that_waits_is_called() -> None:
     for _ in range(3):
         assert torch.equal(step(torch.ones(2, device="cuda")), torch.full((2,), 2.0, device="cuda"))
     assert "waits for the device" in str(step.obstacle)
+
+
+@torch.inference_mode()
+def test_graphs_of_answers_leave_no_memory_behind() -> None:
+    lm, hidden, state = prompted("mamba2", 3, "none")
+    reserved = []
+    for _ in range(5):
+        list(decode(lm, hidden, state, 4, None, Sampler()))
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[1:] == reserved[1:2] * 4
