@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from cobra.kernels.on_its_way import OnItsWay
 from cobra.kernels.step_graph import StepGraph
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.state import State
@@ -64,7 +65,7 @@ def decode(
         if is_last:
             return
         state.check_room(read + position)
-        on_its_way = None if is_known or eos_id is None else _OnItsWay(peak, token)
+        on_its_way = None if is_known or eos_id is None else OnItsWay(peak, token)
         logits = step(token)
         if on_its_way is not None and rows.have_ended(position, *on_its_way.arrived()):
             return
@@ -111,22 +112,3 @@ class _Rows:
                 )
         self.finished = [chosen == self.eos_id for chosen in token.tolist()]
         return all(self.finished)
-
-
-class _OnItsWay:
-    """Numbers that are copied to the host while the device goes on.
-
-    Args:
-        tensors: on the device.
-    """
-
-    def __init__(self, *tensors: Tensor) -> None:
-        # into pinned memory
-        self._copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
-        self._there = torch.Event(tensors[0].device)
-        self._there.record()
-
-    def arrived(self) -> list[Tensor]:
-        """The copies, once they are there."""
-        self._there.synchronize()
-        return self._copies

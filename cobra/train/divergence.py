@@ -3,10 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from cobra.kernels.on_its_way import OnItsWay
 from cobra.weights.is_finite import is_finite
 
 _REMEDY = (
@@ -28,7 +28,7 @@ class LossCheck:
 
     def __init__(self, checkpoint: Callable[[], str | None]) -> None:
         self.checkpoint = checkpoint
-        self.coming: deque[tuple[Tensor, torch.Event | None, str, int]] = deque()
+        self.coming: deque[tuple[OnItsWay, str, int]] = deque()
 
     def add(self, loss: Tensor, stage: str, step: int) -> None:
         """Take one loss, and read those that have come.
@@ -36,27 +36,16 @@ class LossCheck:
         Raises:
             ValueError: naming the optimizer step and the checkpoint that is kept.
         """
-        self.coming.append((*_sent(loss.detach()), stage, step))
+        self.coming.append((OnItsWay(loss.detach()), stage, step))
         while self.coming:
-            value, event, stage, step = self.coming[0]
-            if event is not None:
-                if len(self.coming) <= _BEHIND and not event.query():
-                    return
-                event.synchronize()
+            first, stage, step = self.coming[0]
+            if len(self.coming) <= _BEHIND and not first.are_there():
+                return
+            (value,) = first.arrived()
             self.coming.popleft()
             if not value.isfinite():
                 kept = _kept(self.checkpoint())
                 raise ValueError(f"the loss is {value.item()} {_where(stage, step)}: {kept}; {_REMEDY}")
-
-
-def _sent(loss: Tensor) -> tuple[Tensor, torch.Event | None]:
-    """A loss on its way to the host, and the event that tells when it is there; None: at once."""
-    if loss.device.type not in ("cuda", "xpu"):
-        return loss, None
-    value = torch.empty_like(loss, device="cpu", pin_memory=True).copy_(loss, non_blocking=True)
-    event = torch.Event(loss.device)
-    event.record()
-    return value, event
 
 
 def check_state(

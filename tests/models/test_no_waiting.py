@@ -28,7 +28,7 @@ from tests.models.builders import LMS, VOCAB
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Kernels that are said to run by themselves; plain ones, which the CPU does not interpret."""
     monkeypatch.setattr(generate, "_runs_by_itself", lambda device: True)
-    monkeypatch.setattr(generate, "_OnItsWay", Arrival)
+    monkeypatch.setattr(generate, "OnItsWay", Arrival)
     monkeypatch.setattr(attention, "_is_read_at_once", lambda lengths: False)
     with use_backend("torch"), torch.inference_mode():
         yield
@@ -46,7 +46,7 @@ class Known:
 
 
 class Arrival:
-    """As `_OnItsWay`, of a device that has always finished."""
+    """As `OnItsWay`, of a device that has always finished."""
 
     def __init__(self, *tensors: Tensor) -> None:
         self.tensors = tensors

@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -115,9 +116,21 @@ class LateEvent:
         self.waits += self.questions >= 0
 
 
+class Late:
+    """As `OnItsWay`, of a loss."""
+
+    def __init__(self, event: LateEvent, loss: torch.Tensor) -> None:
+        self.event, self.loss = event, loss
+        self.are_there = event.query
+
+    def arrived(self) -> list[torch.Tensor]:
+        self.event.synchronize()
+        return [self.loss]
+
+
 def test_a_gpus_losses_are_read_in_order_when_they_have_come(monkeypatch: pytest.MonkeyPatch) -> None:
     event = LateEvent(2)
-    monkeypatch.setattr("cobra.train.divergence._sent", lambda loss: (loss, event))
+    monkeypatch.setattr("cobra.train.divergence.OnItsWay", partial(Late, event))
     check = LossCheck(lambda: "last.ckpt")
     check.add(torch.tensor(1.0), "a", 0)
     check.add(torch.tensor(float("nan")), "a", 1)
@@ -128,7 +141,7 @@ def test_a_gpus_losses_are_read_in_order_when_they_have_come(monkeypatch: pytest
 
 def test_a_gpu_is_waited_for_where_it_is_many_steps_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     event = LateEvent(1000)
-    monkeypatch.setattr("cobra.train.divergence._sent", lambda loss: (loss, event))
+    monkeypatch.setattr("cobra.train.divergence.OnItsWay", partial(Late, event))
     check = LossCheck(lambda: None)
     for step in range(8):
         check.add(torch.tensor(float("inf")), "a", step)

@@ -1,5 +1,6 @@
 """A training step asks a device for nothing that it would have to be waited for."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cobra.models.vlm import CobraVLM
 from tests.test_cli import ROOT, instantiate
-from tests.train.test_divergence import LateEvent
+from tests.train.test_divergence import Late, LateEvent
 from tests.train.test_module import run, stage
 
 # results whose size or value the host has to know
@@ -48,7 +49,7 @@ def test_a_step_has_no_operator_whose_result_the_host_waits_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # as on a GPU, where these do not read what is on it
-    monkeypatch.setattr("cobra.train.divergence._sent", lambda loss: (loss, LateEvent(100)))
+    monkeypatch.setattr("cobra.train.divergence.OnItsWay", partial(Late, LateEvent(100)))
     monkeypatch.setattr(CobraVLM, "_check", lambda *_: None)
     monkeypatch.setattr("cobra.models.vlm._LOGITS", 2000)
     watch, stages = Watch(), [stage("a", ["projector"]), stage("b", ["vision", "projector", "lm"])]
