@@ -9,7 +9,7 @@ from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cobra.config.argument_types import path, whole
+from cobra.config.argument_types import path, positive, whole
 from cobra.config.limits import MAX_SEED
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _models_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--devices", type=whole(1), help="of a run (default: 8)")
     training.add_argument("--batch-size", type=whole(1), help="sequences a device (default: each stage's)")
     training.add_argument("--max-length", type=whole(1), help="tokens a sequence (default: the config's)")
-    training.add_argument("--memory", type=float, metavar="GB", help="of a device (default: 80)")
+    training.add_argument("--memory", type=positive, metavar="GB", help="of a device (default: 80)")
 
 
 def _models(options: argparse.Namespace) -> None:
@@ -229,6 +229,8 @@ def _models(options: argparse.Namespace) -> None:
         for name in ("devices", "batch_size", "max_length", "memory")
         if (value := getattr(options, name)) is not None
     }
+    if options.training and options.markdown:
+        raise ValueError("--markdown is docs/models.md, which has no training: leave one of them out")
     if options.training:
         from cobra.train.show_memory import print_memory
 

@@ -16,6 +16,8 @@ from cobra.config.check_arguments import check_arguments
 from cobra.config.check_bounds import check_bounds
 from cobra.config.one_line import in_one_line
 from cobra.config.text_file import read_text
+from cobra.kernels.dispatch import use_backend
+from cobra.kernels.ops import rms_norm
 from cobra.train.cli import CobraCLI
 from cobra.train.cli import main as lightning_main
 from tests.convert import published_keys
@@ -349,6 +351,9 @@ ASK = ["generate", "--ckpt", "nowhere", "--prompt", "hello"]
         (["bench", "kernels", "--out", "x", "--repeats", "0"], "0 must be 1 to"),
         (["bench", "kernels", "--out", "x", "--threads", "100000"], "100000 must be 1 to"),
         (["models", "--configs", "/dev/null"], "/dev/null has no yamls"),
+        (["models", "--training", "--memory", "-3"], "-3 must be finite and above 0"),
+        (["models", "--training", "--memory", "nan"], "nan must be finite and above 0"),
+        (["models", "--training", "--markdown"], "leave one of them out"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line(
@@ -408,6 +413,12 @@ def test_a_yaml_in_another_encoding_is_named(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "a.yaml").write_bytes("stages: []".encode("utf-16"))
     with pytest.raises(SystemExit, match=r"^cobra fit: .*a\.yaml is no UTF-8 at byte 0: save it as UTF-8$"):
         instantiate(monkeypatch, "fit", f"--config={tmp_path / 'a.yaml'}")
+
+
+def test_a_backend_that_cannot_run_a_call_is_told_in_one_line() -> None:
+    told = pytest.raises(SystemExit, match=r"^cobra x: no backend runs rms_norm on cpu.*unset COBRA_BACKEND")
+    with told, in_one_line("cobra x"), use_backend("mamba_ssm"):
+        rms_norm(torch.ones(1, 2), torch.ones(2))
 
 
 def test_one_rule_says_which_errors_take_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Types of command-line arguments: numbers within bounds, and paths as a user writes them."""
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,13 @@ def whole(least: int, most: int = MAX_SIZE) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be finite and above 0")
+    return float(text)
 
 
 def path(text: str) -> Path:

@@ -11,6 +11,13 @@ Function = Callable[..., Any]
 F = TypeVar("F", bound=Function)
 
 
+class NoKernelError(RuntimeError, ValueError):
+    """No backend that was asked for runs a call, or its compiler cannot; the message says how to go on.
+
+    A ValueError, too, as all that a user can mend: commands show it in one line.
+    """
+
+
 @dataclass(slots=True)
 class Call:
     """What the choice of a backend reads: known before the op runs, never data, and guarded by torch.compile.

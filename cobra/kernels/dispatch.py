@@ -19,7 +19,7 @@ import torch
 from torch.compiler import is_compiling, is_exporting
 
 from cobra.kernels import cpu, hub, mamba_ssm, triton
-from cobra.kernels.call import Call, Function, Limit, limits_of
+from cobra.kernels.call import Call, Function, Limit, NoKernelError, limits_of
 from cobra.kernels.shared_memory import refuse_shared
 
 P = ParamSpec("P")
@@ -313,7 +313,7 @@ def _refuse(
         if asked is None
         else f"unset COBRA_BACKEND or leave use_backend({asked!r}) to let another run it"
     )
-    raise RuntimeError(f"no backend runs {op} on {device} in {dtype} ({'; '.join(reasons)}); {remedy}")
+    raise NoKernelError(f"no backend runs {op} on {device} in {dtype} ({'; '.join(reasons)}); {remedy}")
 
 
 def _named(asked: str | None) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import triton
+from cobra.kernels.call import NoKernelError
 from cobra.kernels.triton import INTERPRETED
 from triton.compiler.errors import CompilationError
 
@@ -24,7 +25,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         options: its constants by name, num_warps, num_stages.
 
     Raises:
-        RuntimeError: if Triton cannot compile or start it, with the reason and the way back.
+        NoKernelError: if Triton cannot compile or start it, with the reason and the way back.
     """
     if 0 in grid:
         return
@@ -46,7 +47,7 @@ def architecture() -> int:
     """Of an NVIDIA GPU, 90 for compute capability 9.0; 0 for all others and for the interpreter.
 
     Raises:
-        RuntimeError: if Triton cannot reach the GPU, with the reason and the way back.
+        NoKernelError: if Triton cannot reach the GPU, with the reason and the way back.
     """
     if INTERPRETED:
         return 0
@@ -57,7 +58,7 @@ def architecture() -> int:
     return arch if isinstance(arch, int) else 0
 
 
-def _failure(what: str, error: Exception) -> RuntimeError:
+def _failure(what: str, error: Exception) -> NoKernelError:
     """What is raised where Triton cannot do `what`: one line, and how to go on."""
     # an error in a kernel comes behind lines of its source
     text = error.error_message if isinstance(error, CompilationError) else None
@@ -65,7 +66,7 @@ def _failure(what: str, error: Exception) -> RuntimeError:
     remedy = "COBRA_BACKEND=torch computes without Triton"
     if isinstance(error, CalledProcessError):
         remedy = f"install what its compiler misses (above; often python3-dev), or {remedy}"
-    return RuntimeError(
+    return NoKernelError(
         f"Triton {triton.__version__} cannot {what}: {type(error).__name__}: {reason}; {remedy}"
     )
 
