@@ -386,6 +386,8 @@ _PARTS = "--model.model.init_args"
         ([f"{_PARTS}.vision.init_args.depth", "-1"], "depth -1 must be 1 to"),
         (["--trainer.val_check_interval", "0"], "val_check_interval 0 must be"),
         (["--trainer.devices", "0"], r"devices='0'.* is not a valid input"),
+        (["--trainer.devices", "x"], r"devices 'x' must be a number, several of them as in 0,1, or auto"),
+        (["--trainer.strategy", "shraded"], r"strategy 'shraded': name one of auto, .*sharded"),
     ],
 )
 def test_a_number_that_cannot_be_is_refused_before_a_run(

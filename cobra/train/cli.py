@@ -28,7 +28,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -170,13 +170,16 @@ class CobraCLI(LightningCLI):
     def _trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         on_cpu = ("cpu",) if torch.accelerator.is_available() else ("cpu", "auto")
+        count = _count(config)
         if config["accelerator"] in on_cpu and "," in str(config["devices"]):
             # Lightning takes a number alone there, which has no devices to name
-            kwargs["devices"] = _count(config)
-        if config["strategy"] == SHARDED and _count(config) * config["num_nodes"] == 1:
+            kwargs["devices"] = count
+        _check_strategy(config["strategy"])
+        if config["strategy"] == SHARDED and count * config["num_nodes"] == 1:
             # there is nobody to share with
             kwargs["strategy"] = "auto"
         trainer = super().instantiate_trainer(**kwargs)
+        self._check_shares(trainer)
         protect_checkpoints(trainer)
         # how many devices `0,1`, `auto` or -1 are is Lightning's to say
         if config["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
@@ -185,6 +188,18 @@ class CobraCLI(LightningCLI):
             # else gradients are there twice
             trainer.strategy._ddp_kwargs["gradient_as_bucket_view"] = True
         return trainer
+
+    def _check_shares(self, trainer: Trainer) -> None:
+        """Refuse a sharded checkpoint where weights are whole."""
+        checkpoint = self._get(self.config, "ckpt_path")
+        path = None if checkpoint is None else self.folder.named(checkpoint)
+        whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+        if path is not None and whole and path.is_dir():
+            raise ValueError(
+                f"{path} is a folder of shares, which a sharded run on several devices wrote: go on with it "
+                f"under --trainer.strategy {SHARDED} on as many; to answer, `lightning consolidate {path}` "
+                "makes a file of it"
+            )
 
     def before_instantiate_classes(self) -> None:
         """Refuse a configuration that would call functions, a bad checkpoint and a folder that cannot be."""
@@ -237,7 +252,16 @@ def _count(trainer: Mapping[str, Any]) -> int:
         return len(devices.strip("[], ").split(","))
     if devices in ("auto", "-1"):
         return 1 if on_cpu or not torch.accelerator.is_available() else torch.accelerator.device_count()
+    if not devices.isdecimal():
+        raise ValueError(f"trainer.devices {devices!r} must be a number, several of them as in 0,1, or auto")
     return int(devices)
+
+
+def _check_strategy(strategy: Any) -> None:
+    """Refuse a name that Lightning does not know."""
+    names = ["auto", *StrategyRegistry.available_strategies()]
+    if isinstance(strategy, str) and strategy not in names:
+        raise ValueError(f"trainer.strategy {strategy!r}: name one of {', '.join(names)}")
 
 
 def main(program: str = "cobra") -> None:

@@ -56,6 +56,21 @@ def test_the_cpu_takes_as_many_processes_as_devices_are_named(
     assert isinstance(trainer.strategy, DDPStrategy if processes > 1 else SingleDeviceStrategy)
 
 
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_a_checkpoint_of_shares_is_refused_where_weights_are_whole(
+    verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shares = tmp_path / "checkpoints/last.ckpt"
+    shares.mkdir(parents=True)
+    (shares / "meta.pt").touch()
+    monkeypatch.setattr("cobra.train.run_folder.check_checkpoint", lambda *_, **options: None)
+    options = ["--trainer.default_root_dir", str(tmp_path), "--ckpt_path", "last"]
+    with pytest.raises(SystemExit, match=r"last\.ckpt is a folder of shares.*--trainer\.strategy sharded"):
+        instantiate(monkeypatch, verb, *CONFIG, *options)
+    sharded = ["--trainer.strategy", "sharded", "--trainer.devices", "2"]
+    assert instantiate(monkeypatch, verb, *CONFIG, *options, *sharded).trainer.num_devices == 2
+
+
 def test_the_readmes_sharded_command_shards_among_all_devices(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
