@@ -76,15 +76,10 @@ class Operators:
                 some = next(x for x in values if isinstance(x, Tensor))
                 return kind([room_for_gradient(values[place], some) for place in places])
 
-            def run_in_dtypes(*values: Any) -> Any:
-                gradients = run(*values)
-                for gradient, place in zip(gradients, places, strict=True):
-                    if values[place] is not None and gradient.dtype != values[place].dtype:
-                        pairs = zip(gradients, places, strict=True)
-                        return kind([g if values[i] is None else g.to(values[i].dtype) for g, i in pairs])
-                return gradients
+            def run_as_declared(*values: Any) -> Any:
+                return kind([_as_declared(g, values[i]) for g, i in zip(run(*values), places, strict=True)])
 
-            derivative = self._define(run, run_in_dtypes, fake, ())
+            derivative = self._define(run, run_as_declared, fake, ())
             forward = cast(OpOverload, operator)
             setup, backward = _tied(forward, derivative, results.split(), like)
             torch.library.register_autograd(
@@ -123,6 +118,17 @@ def room_for_gradient(x: Tensor | None, like: Tensor, dtype: torch.dtype | None 
     if x is None:
         return like.new_empty(0, dtype=torch.float32)
     return x.new_empty(x.shape, dtype=dtype)
+
+
+def _as_declared(gradient: Tensor, x: Tensor | None) -> Tensor:
+    """A gradient as `room_for_gradient` makes it, which a compiled graph relies on: x's dtype, dense, and the
+    first thing in its memory."""
+    if x is None:
+        return gradient if gradient.shape == (0,) else gradient.new_empty(0, dtype=torch.float32)
+    gradient = gradient.to(x.dtype)
+    if gradient.storage_offset() or not gradient.is_contiguous():
+        return gradient.clone(memory_format=torch.contiguous_format)
+    return gradient
 
 
 def _changing(run: Function, changed: list[int]) -> Function:

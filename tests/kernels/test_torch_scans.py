@@ -12,6 +12,7 @@ from cobra.kernels import ops
 from cobra.kernels.dispatch import BACKENDS, use_backend
 from cobra.kernels.torch import segments
 from tests.kernels.cases import Case, assert_near, each, floating, run
+from tests.kernels.declared import AsDeclared
 from tests.kernels.sequence_inputs import Inputs, normal, scan, scan_with_all, ssd, ssd_with_all
 
 CASES = [
@@ -61,7 +62,7 @@ def test_values_and_gradients_are_the_references(
 def test_half_precision_is_computed_in_fp32(case: Case, dtype: torch.dtype) -> None:
     rough = each(case.make(65), lambda x: x.to(dtype))
     expected = truth(case, rough)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16), AsDeclared():
         actual = run(getattr(ops, case.op), case, with_gradients(rough))
     assert actual["y"].dtype == dtype
     assert_near(actual, expected, 1.5e-2)

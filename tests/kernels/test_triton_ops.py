@@ -12,6 +12,7 @@ from torch import Tensor
 from cobra.kernels import ops, triton
 from cobra.kernels.dispatch import BACKENDS, use_backend
 from tests.kernels.cases import SEQUENCES, STEPS, Case, assert_near, each, floating, run
+from tests.kernels.declared import AsDeclared
 from tests.kernels.fast_interpreter import patch_once
 
 pytestmark = pytest.mark.skipif(triton.unavailable() is not None, reason=str(triton.unavailable()))
@@ -57,7 +58,8 @@ def both(case: Case, inputs: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]
     exact, given = each(inputs, Tensor.double), placed(each(inputs, Tensor.clone))
     if case in SEQUENCES:
         exact, given = with_gradients(exact), with_gradients(given)
-    actual = run(getattr(ops, case.op), case, given)
+    with AsDeclared():
+        actual = run(getattr(ops, case.op), case, given)
     return {name: value.cpu() for name, value in actual.items()}, run(case.spec, case, exact)
 
 
