@@ -20,11 +20,11 @@ pytestmark = [
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 # kernels that multiply matrices, at least in some case
 PRODUCTS = {
-    *("ssd_segments_kernel", "ssd_scan_kernel", "ssd_sweeps_kernel", "ssd_backward_kernel"),
+    *("ssd_segments_kernel", "ssd_scan_kernel", "ssd_sweeps_kernel", "ssd_pairs_kernel", "ssd_rows_kernel"),
     *("attention_kernel", "bf16_rows_kernel", "mamba_project_kernel", "packed_rows_kernel"),
 }
 # bytes of the stack a thread where 32 do not suffice
-SPILLED = {"ssd_scan_kernel": 128, "ssd_backward_kernel": 1280}
+SPILLED = {"ssd_pairs_kernel": 128}
 
 
 def compiled(arch: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Gradients of Mamba-2's scan in Triton: a sweep over the states and back, then all chunks."""
+"""Gradients of Mamba-2's scan in Triton: a sweep over the states and back, then all chunks, twice."""
 
 import torch
 from torch import Tensor
@@ -19,44 +19,47 @@ from cobra.kernels.triton.ssd_chunk import (
 from cobra.kernels.triton.ssd_states import run_sweeps
 
 
-@triton.jit(do_not_specialize=["length", "blocks", "per_block"])
-def ssd_backward_kernel(dx, ddt, dB, dC, sums, parts, dy, kept, dkept, across, steps, blocks,
-                        per_block, inputs, strides, length, height, heads, per_group,
-                        head_dim: tl.constexpr, d_state: tl.constexpr, SOFTPLUS: tl.constexpr,
-                        REVERSED: tl.constexpr, COLUMNS: tl.constexpr, TYPE: tl.constexpr,
-                        PRECISION: tl.constexpr, EXACT: tl.constexpr, Q: tl.constexpr,
-                        P: tl.constexpr, N: tl.constexpr, TILES: tl.constexpr):  # fmt: skip
-    """All gradients of a chunk by a block of heads of a group, whose dB and dC are summed up in registers.
+@triton.jit
+def _find_block(blocks, per_block, length, heads, per_group, Q: tl.constexpr):
+    """Group, block, number among all chunks, row and chunk of a program; its first head, and their end."""
+    groups, program = heads // per_group, tl.program_id(0)
+    block, group, of_chunk = program % blocks, program // blocks % groups, program // (blocks * groups)
+    chunks, start = tl.cdiv(length, Q), group * per_group + block * per_block
+    end = tl.minimum(start + per_block, (group + 1) * per_group)
+    return group, block, of_chunk, (of_chunk // chunks).to(tl.int64), of_chunk % chunks, start, end
 
-    Its heads twice: first for what was heard (dx, dB), then for what hears (dC), and with both the decays.
+
+@triton.jit(do_not_specialize=["length", "blocks", "per_block"])
+def ssd_pairs_kernel(dx, dscores, parts, sums, dy, dkept, across, steps, blocks, per_block, inputs,
+                     strides, length, height, heads, per_group, head_dim: tl.constexpr,
+                     d_state: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr,
+                     COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
+                     EXACT: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
+                     TILES: tl.constexpr):  # fmt: skip
+    """What each token is heard by, in its chunk and after it: dx, parts of ddt and of the decays' gradients,
+    and, summed over a block of heads of a group in registers, the gradients of C B^T.
+
+    Pairs of tokens have what is heard in rows and what hears it in columns.
     """
-    x, A, B, C, D, seq_idx, mask = inputs[0], inputs[2], inputs[3], inputs[4], inputs[5], inputs[7], inputs[8]
+    x, B, C, D, seq_idx, mask = inputs[0], inputs[3], inputs[4], inputs[5], inputs[7], inputs[8]
     x_row, x_token, x_head = strides[0], strides[1], strides[2]
     B_row, B_token, B_group = strides[6], strides[7], strides[8]
     C_row, C_token, C_group = strides[9], strides[10], strides[11]
+    group, _, of_chunk, row, chunk, start, end = _find_block(blocks, per_block, length, heads, per_group, Q)
     chunks, groups = tl.cdiv(length, Q), heads // per_group
-    block, group = tl.program_id(0) % blocks, tl.program_id(0) // blocks % groups
-    of_chunk, all_chunks = tl.program_id(0) // (blocks * groups), tl.num_programs(0) // (blocks * groups)
-    chunk, row = of_chunk % chunks, (of_chunk // chunks).to(tl.int64)
+    all_chunks = (tl.num_programs(0) // (blocks * groups)).to(tl.int64)
     first, visit, channel, column = chunk * Q, tl.arange(0, Q), tl.arange(0, P), tl.arange(0, N)
     token, live = find_tokens(first + visit, length, height, row, mask, REVERSED, COLUMNS)
-    seq, before, last = find_sequences(first, token, length, height, row, seq_idx, REVERSED, COLUMNS, Q)
-    there = first + visit < length
+    seq, _, last = find_sequences(first, token, length, height, row, seq_idx, REVERSED, COLUMNS, Q)
     Bs = load_rows(B + row * B_row + group * B_group, token, B_token, live, d_state, TYPE, N)
     Cs = load_rows(C + row * C_row + group * C_group, token, C_token, live, d_state, TYPE, N)
-    itself = visit[:, None] == visit[None, :]
     inside = (channel < head_dim)[:, None] & (column < d_state)[None, :]
     at, size = channel[:, None] * d_state + column[None, :], head_dim * d_state
     places, span = row * length + token, chunks * Q
-    start = group * per_group + block * per_block
-    end = tl.minimum(start + per_block, (group + 1) * per_group)
-
-    # 1. by what is heard, in rows, of what hears it, in columns
     scores = tl.dot(Bs, tl.trans(Cs), input_precision=PRECISION)
-    own_scores = tl.sum(tl.where(itself, scores, 0.0), 1)
-    dBs = tl.zeros((Q, N), tl.float32)
+    earlier = tl.where(visit[:, None] > visit[None, :], 1.0, 0.0).to(TYPE)
+    weights = tl.zeros((Q, Q), tl.float32)
     for head in range(start, end):
-        where = ((row * chunks + chunk) * heads + head) * size
         # of this head, and as floats: masks that are the same for all are kept in registers, 32 a thread each
         at_visit = (head + visit).to(tl.float32)
         itself, hears = at_visit[:, None] == at_visit[None, :], at_visit[:, None] <= at_visit[None, :]
@@ -64,84 +67,114 @@ def ssd_backward_kernel(dx, ddt, dB, dC, sums, parts, dy, kept, dkept, across, s
             hears = hears & (seq[:, None] == seq[None, :])
         X = load_rows(x + row * x_row + head * x_head, token, x_token, live, head_dim, TYPE, P)
         dY = load_rows(dy + head * head_dim, places, heads * head_dim, live, head_dim, TYPE, P)
+        where = ((row * chunks + chunk) * heads + head) * size
         dE = tl.load(dkept + where + at, mask=inside, other=0.0)
         mine = steps + (row * heads + head) * TILES * (4 if EXACT else 3) * span
         sums_of = load_sums(mine, first, span, Q, EXACT)
-        coarse, fine = sums_of[0], sums_of[1]
         step, to_end = tl.load(mine + first + visit), tl.load(mine + span + first + visit)
         if seq_idx is not None:
             to_end = tl.where(seq == last, to_end, 0.0)
+        # 1. gradients of pairs
         dheard = tl.dot(X, tl.trans(dY), input_precision=PRECISION)
-        within = decays_within(-coarse, -fine, hears, EXACT)
-        dscores = (dheard * within * step[:, None]).to(TYPE)
-        dBs = tl.dot(dscores, Cs, acc=dBs, input_precision=PRECISION)
-        own = tl.sum(tl.where(itself, dheard, 0.0), 1)
-        of_step = tl.sum(tl.where(itself, 0.0, dheard * within * scores), 1)
-        dX = tl.dot(Bs, tl.trans(dE), input_precision=PRECISION) * to_end[:, None]
-        into = tl.sum(dX * X, 1)
+        tl.store(
+            sums + (all_chunks + of_chunk) * heads + head, tl.sum(tl.sum(tl.where(itself, dheard, 0.0), 1), 0)
+        )
+        within = decays_within(-sums_of[0], -sums_of[1], hears, EXACT)
+        dheard *= within
+        weights += dheard * step[:, None]
+        dheard *= scores
+        of_step = tl.sum(dheard, 1)
+        # a decay weighs the pairs on either side of it: no sums cancel
+        passed = tl.where(itself, 0.0, dheard * step[:, None]).to(TYPE)
+        passed = tl.dot(earlier, passed, input_precision=PRECISION)
+        passed = tl.sum(tl.where(at_visit[:, None] <= at_visit[None, :], passed, 0.0), 1)
+        # 2. dx
         heard = scores * within * step[:, None]
         if D is not None:
             heard = tl.where(itself, heard + tl.load(D + head).to(tl.float32), heard)
+        dX = tl.dot(Bs, tl.trans(dE), input_precision=PRECISION) * to_end[:, None]
+        into = tl.sum(dX * X, 1)
         dX = tl.dot(heard.to(TYPE), dY, acc=dX * step[:, None], input_precision=PRECISION)
-        fed = (X * (to_end * step)[:, None]).to(TYPE)
-        dBs = tl.dot(fed, dE, acc=dBs, input_precision=PRECISION)
         dx_rows = dx + head * head_dim + places[:, None] * (heads * head_dim) + channel[None, :]
-        tl.store(dx_rows, dX, mask=there[:, None] & (channel < head_dim)[None, :])
-        across_it = 0.0
+        tl.store(dx_rows, dX, mask=(first + visit < length)[:, None] & (channel < head_dim)[None, :])
+        # 3. and what earlier tokens leave to later chunks, or passes over the whole one
+        passed += tl.cumsum(into * step, 0) - into * step
         for tile in tl.static_range(TILES):
-            across_it += tl.load(across + ((row * heads + head) * TILES + tile) * chunks + chunk)
-        # a decay weighs all that passes over it: here what earlier tokens leave to later chunks
+            passed += tl.load(across + ((row * heads + head) * TILES + tile) * chunks + chunk)
         here = parts + (row * heads + head) * 2 * span + first + visit
-        tl.store(here, of_step + own * own_scores + into)
-        tl.store(here + span, tl.cumsum(into * step, 0) - into * step + across_it)
-        tl.store(sums + (all_chunks + of_chunk).to(tl.int64) * heads + head, tl.sum(own, 0))
+        tl.store(here, of_step + into)
+        tl.store(here + span, passed)
+    pairs = tl.program_id(0).to(tl.int64) * (Q * Q) + visit[:, None] * Q + visit[None, :]
+    tl.store(dscores + pairs, weights)
+
+
+@triton.jit(do_not_specialize=["length", "blocks", "per_block"])
+def ssd_rows_kernel(ddt, dB, dC, dscores, parts, sums, dy, kept, dkept, steps, blocks, per_block, inputs,
+                    strides, length, height, heads, per_group, head_dim: tl.constexpr,
+                    d_state: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSED: tl.constexpr,
+                    COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
+                    EXACT: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
+                    TILES: tl.constexpr):  # fmt: skip
+    """dB of a chunk, or dC with ddt and the sums of all that heads have one of; summed over a block of heads
+    of a group in registers."""
+    x, A, B, C, seq_idx, mask = inputs[0], inputs[2], inputs[3], inputs[4], inputs[7], inputs[8]
+    x_row, x_token, x_head = strides[0], strides[1], strides[2]
+    B_row, B_token, B_group = strides[6], strides[7], strides[8]
+    C_row, C_token, C_group = strides[9], strides[10], strides[11]
+    group, block, of_chunk, row, chunk, start, end = _find_block(
+        blocks, per_block, length, heads, per_group, Q
+    )
+    chunks, groups = tl.cdiv(length, Q), heads // per_group
+    all_chunks = (tl.num_programs(0) // (blocks * groups)).to(tl.int64)
+    first, visit, channel, column = chunk * Q, tl.arange(0, Q), tl.arange(0, P), tl.arange(0, N)
+    token, live = find_tokens(first + visit, length, height, row, mask, REVERSED, COLUMNS)
+    seq, before, last = find_sequences(first, token, length, height, row, seq_idx, REVERSED, COLUMNS, Q)
+    there = first + visit < length
+    inside = (channel < head_dim)[:, None] & (column < d_state)[None, :]
+    at, size = channel[:, None] * d_state + column[None, :], head_dim * d_state
+    places, span = row * length + token, chunks * Q
     rows = ((block * (all_chunks // chunks) * length + places) * groups + group)[:, None] * d_state
     rows, wanted = rows + column[None, :], there[:, None] & (column < d_state)[None, :]
-    tl.store(dB + rows, tl.where(live[:, None], dBs, 0.0), mask=wanted)
-    # other threads read the parts
-    tl.debug_barrier()
-
-    later = tl.where(visit[:, None] <= visit[None, :], 1.0, 0.0).to(TYPE)
-    # 2. by what hears, in rows, of what is heard, in columns
-    scores = tl.dot(Cs, tl.trans(Bs), input_precision=PRECISION)
-    dscores, dCs = tl.zeros((Q, Q), tl.float32), tl.zeros((Q, N), tl.float32)
-    for head in range(start, end):
-        where = ((row * chunks + chunk) * heads + head) * size
-        at_visit = (head + visit).to(tl.float32)
-        itself, hears = at_visit[:, None] == at_visit[None, :], at_visit[:, None] >= at_visit[None, :]
-        if seq_idx is not None:
-            hears = hears & (seq[:, None] == seq[None, :])
-        X = load_rows(x + row * x_row + head * x_head, token, x_token, live, head_dim, TYPE, P)
-        dY = load_rows(dy + head * head_dim, places, heads * head_dim, live, head_dim, TYPE, P)
-        S = tl.load(kept + where + at, mask=inside, other=0.0)
-        mine = steps + (row * heads + head) * TILES * (4 if EXACT else 3) * span
-        sums_of = load_sums(mine, first, span, Q, EXACT)
-        coarse, fine = sums_of[0], sums_of[1]
-        step, from_start = tl.load(mine + first + visit), tl.exp2(coarse + fine)
-        if seq_idx is not None:
-            from_start = tl.where(seq == before, from_start, 0.0)
-        dheard = tl.dot(dY, tl.trans(X), input_precision=PRECISION)
-        dheard *= decays_within(coarse, fine, hears, EXACT) * step[None, :]
-        dscores += dheard
-        out_of = tl.sum(tl.dot(Cs, tl.trans(S), input_precision=PRECISION) * dY, 1) * from_start
-        heard = (dY * from_start[:, None]).to(TYPE)
-        dCs = tl.dot(heard, S, acc=dCs, input_precision=PRECISION)
-        here = parts + (row * heads + head) * 2 * span + first + visit
-        # of pairs in the chunk those on either side of it, so that no sums cancel
-        pairs = tl.where(itself, 0.0, dheard * scores).to(TYPE)
-        passed = tl.dot(later, pairs, input_precision=PRECISION)
-        passed = tl.sum(tl.where(at_visit[:, None] > at_visit[None, :], passed, 0.0), 1)
-        ddecay = tl.cumsum(out_of, 0, reverse=True) + passed + tl.load(here + span)
-        dstep = ddecay * tl.load(A + head).to(tl.float32) + tl.load(here)
-        dstep = tl.where(live, dstep, 0.0)
-        if SOFTPLUS:
-            dstep /= 1.0 + tl.exp(-load_raw(inputs, strides, row, head, token, live))
-        tl.store(ddt + places * heads + head, dstep, mask=there)
-        sum_at = sums + of_chunk.to(tl.int64) * heads + head
-        tl.store(sum_at, tl.sum(ddecay * step, 0))
-        tl.store(sum_at + all_chunks.to(tl.int64) * 2 * heads, tl.sum(dstep, 0))
-    dCs = tl.dot(dscores.to(TYPE), Bs, acc=dCs, input_precision=PRECISION)
-    tl.store(dC + rows, tl.where(live[:, None], dCs, 0.0), mask=wanted)
+    pairs = tl.program_id(0).to(tl.int64) * (Q * Q) + visit[:, None] * Q + visit[None, :]
+    Cs = load_rows(C + row * C_row + group * C_group, token, C_token, live, d_state, TYPE, N)
+    weights = tl.load(dscores + pairs)
+    if tl.program_id(1) == 0:
+        total = tl.dot(weights, Cs, input_precision=PRECISION)
+        for head in range(start, end):
+            X = load_rows(x + row * x_row + head * x_head, token, x_token, live, head_dim, TYPE, P)
+            where = ((row * chunks + chunk) * heads + head) * size
+            dE = tl.load(dkept + where + at, mask=inside, other=0.0)
+            mine = steps + (row * heads + head) * TILES * (4 if EXACT else 3) * span
+            fed_by = tl.load(mine + first + visit) * tl.load(mine + span + first + visit)
+            if seq_idx is not None:
+                fed_by = tl.where(seq == last, fed_by, 0.0)
+            total = tl.dot((X * fed_by[:, None]).to(TYPE), dE, acc=total, input_precision=PRECISION)
+        tl.store(dB + rows, tl.where(live[:, None], total, 0.0), mask=wanted)
+    else:
+        Bs = load_rows(B + row * B_row + group * B_group, token, B_token, live, d_state, TYPE, N)
+        total = tl.dot(tl.trans(weights), Bs, input_precision=PRECISION)
+        for head in range(start, end):
+            dY = load_rows(dy + head * head_dim, places, heads * head_dim, live, head_dim, TYPE, P)
+            where = ((row * chunks + chunk) * heads + head) * size
+            S = tl.load(kept + where + at, mask=inside, other=0.0)
+            mine = steps + (row * heads + head) * TILES * (4 if EXACT else 3) * span
+            sums_of = load_sums(mine, first, span, Q, EXACT)
+            from_start = tl.exp2(sums_of[0] + sums_of[1])
+            if seq_idx is not None:
+                from_start = tl.where(seq == before, from_start, 0.0)
+            total = tl.dot((dY * from_start[:, None]).to(TYPE), S, acc=total, input_precision=PRECISION)
+            out_of = tl.sum(tl.dot(Cs, tl.trans(S), input_precision=PRECISION) * dY, 1) * from_start
+            here = parts + (row * heads + head) * 2 * span + first + visit
+            ddecay = tl.cumsum(out_of, 0, reverse=True) + tl.load(here + span)
+            dstep = ddecay * tl.load(A + head).to(tl.float32) + tl.load(here)
+            dstep = tl.where(live, dstep, 0.0)
+            if SOFTPLUS:
+                dstep /= 1.0 + tl.exp(-load_raw(inputs, strides, row, head, token, live))
+            tl.store(ddt + places * heads + head, dstep, mask=there)
+            sum_at = sums + of_chunk.to(tl.int64) * heads + head
+            tl.store(sum_at, tl.sum(ddecay * tl.load(mine + first + visit), 0))
+            tl.store(sum_at + all_chunks * 2 * heads, tl.sum(dstep, 0))
+        tl.store(dC + rows, tl.where(live[:, None], total, 0.0), mask=wanted)
 
 
 def run_backward(scan: Scan, dy: Tensor, dfinal: Tensor | None, initial: Tensor | None) -> list[Tensor]:
@@ -161,9 +194,16 @@ def run_backward(scan: Scan, dy: Tensor, dfinal: Tensor | None, initial: Tensor 
     dx, ddt = dy.new_empty(batch, length, heads, head_dim), dt.new_empty(dt.shape)
     parts = dy.new_empty(batch, heads, 2, scan.chunks * scan.chunk, dtype=torch.float32)
     sums = dy.new_empty(3, batch * scan.chunks, heads, dtype=torch.float32)
+    dscores = dy.new_empty(programs * blocks, scan.chunk, scan.chunk, dtype=scan.kind)
+    options = {**scan.constants, "P": scan.padded, "TILES": scan.tiles}
+    # 64 × 64 pairs of a matrix, of which several are alive, among more threads
     launch(
-        ssd_backward_kernel, (programs * blocks,), dx, ddt, dB, dC, sums, parts, dy, kept, dkept, across,
-        steps, blocks, per_block, *scan.arguments, **scan.constants, P=scan.padded, TILES=scan.tiles,
+        ssd_pairs_kernel, (programs * blocks,), dx, dscores, parts, sums, dy, dkept, across, steps, blocks,
+        per_block, *scan.arguments, **options | {"num_warps": 8},
+    )  # fmt: skip
+    launch(
+        ssd_rows_kernel, (programs * blocks, 2), ddt, dB, dC, dscores, parts, sums, dy, kept, dkept, steps,
+        blocks, per_block, *scan.arguments, **options,
     )  # fmt: skip
     dA, dD, dbias = sums.sum(1)
     dB, dC = (m[0] if blocks == 1 else m.sum(0) for m in (dB, dC))
