@@ -1,4 +1,4 @@
-"""Gradients of Mamba-2's scan in Triton: a sweep over the states and back, then all chunks, twice."""
+"""Gradients of Mamba-2's scan in Triton: a sweep over the states and back, then all chunks twice."""
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from cobra.kernels.triton.ssd_states import run_sweeps
 
 @triton.jit
 def _find_block(blocks, per_block, length, heads, per_group, Q: tl.constexpr):
-    """Group, block, number among all chunks, row and chunk of a program; its first head, and their end."""
+    """Group and block of heads of a program, its chunk, the row, the chunk in it; first head, and end."""
     groups, program = heads // per_group, tl.program_id(0)
     block, group, of_chunk = program % blocks, program // blocks % groups, program // (blocks * groups)
     chunks, start = tl.cdiv(length, Q), group * per_group + block * per_block
@@ -36,8 +36,8 @@ def ssd_pairs_kernel(dx, dscores, parts, sums, dy, dkept, across, steps, blocks,
                      COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
                      EXACT: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
                      TILES: tl.constexpr):  # fmt: skip
-    """What each token is heard by, in its chunk and after it: dx, parts of ddt and of the decays' gradients,
-    and, summed over a block of heads of a group in registers, the gradients of C B^T.
+    """What hears each token, in its chunk and after it: dx, parts of ddt and of the gradients of decays, and
+    those of C B^T, summed over a block of heads of a group in registers.
 
     Pairs of tokens have what is heard in rows and what hears it in columns.
     """
@@ -67,8 +67,6 @@ def ssd_pairs_kernel(dx, dscores, parts, sums, dy, dkept, across, steps, blocks,
             hears = hears & (seq[:, None] == seq[None, :])
         X = load_rows(x + row * x_row + head * x_head, token, x_token, live, head_dim, TYPE, P)
         dY = load_rows(dy + head * head_dim, places, heads * head_dim, live, head_dim, TYPE, P)
-        where = ((row * chunks + chunk) * heads + head) * size
-        dE = tl.load(dkept + where + at, mask=inside, other=0.0)
         mine = steps + (row * heads + head) * TILES * (4 if EXACT else 3) * span
         sums_of = load_sums(mine, first, span, Q, EXACT)
         step, to_end = tl.load(mine + first + visit), tl.load(mine + span + first + visit)
@@ -76,25 +74,28 @@ def ssd_pairs_kernel(dx, dscores, parts, sums, dy, dkept, across, steps, blocks,
             to_end = tl.where(seq == last, to_end, 0.0)
         # 1. gradients of pairs
         dheard = tl.dot(X, tl.trans(dY), input_precision=PRECISION)
-        tl.store(
-            sums + (all_chunks + of_chunk) * heads + head, tl.sum(tl.sum(tl.where(itself, dheard, 0.0), 1), 0)
-        )
+        own = tl.sum(tl.sum(tl.where(itself, dheard, 0.0), 1), 0)
+        tl.store(sums + (all_chunks + of_chunk) * heads + head, own)
         within = decays_within(-sums_of[0], -sums_of[1], hears, EXACT)
         dheard *= within
+        heard = scores * within * step[:, None]
+        if D is not None:
+            heard = tl.where(itself, heard + tl.load(D + head).to(tl.float32), heard)
+        heard = heard.to(TYPE)
         weights += dheard * step[:, None]
         dheard *= scores
         of_step = tl.sum(dheard, 1)
         # a decay weighs the pairs on either side of it: no sums cancel
         passed = tl.where(itself, 0.0, dheard * step[:, None]).to(TYPE)
         passed = tl.dot(earlier, passed, input_precision=PRECISION)
+        # loaded no earlier: where tl.trans is done in registers it would be kept there
+        where = ((row * chunks + chunk) * heads + head) * size
+        dE = tl.load(dkept + where + at, mask=inside, other=0.0)
         passed = tl.sum(tl.where(at_visit[:, None] <= at_visit[None, :], passed, 0.0), 1)
         # 2. dx
-        heard = scores * within * step[:, None]
-        if D is not None:
-            heard = tl.where(itself, heard + tl.load(D + head).to(tl.float32), heard)
         dX = tl.dot(Bs, tl.trans(dE), input_precision=PRECISION) * to_end[:, None]
         into = tl.sum(dX * X, 1)
-        dX = tl.dot(heard.to(TYPE), dY, acc=dX * step[:, None], input_precision=PRECISION)
+        dX = tl.dot(heard, dY, acc=dX * step[:, None], input_precision=PRECISION)
         dx_rows = dx + head * head_dim + places[:, None] * (heads * head_dim) + channel[None, :]
         tl.store(dx_rows, dX, mask=(first + visit < length)[:, None] & (channel < head_dim)[None, :])
         # 3. and what earlier tokens leave to later chunks, or passes over the whole one
@@ -115,8 +116,8 @@ def ssd_rows_kernel(ddt, dB, dC, dscores, parts, sums, dy, kept, dkept, steps, b
                     COLUMNS: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
                     EXACT: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
                     TILES: tl.constexpr):  # fmt: skip
-    """dB of a chunk, or dC with ddt and the sums of all that heads have one of; summed over a block of heads
-    of a group in registers."""
+    """dB of a chunk, or its dC with ddt and the chunk's part of dA and of dt_bias's gradient. dB and dC are
+    summed over a block of heads of a group in registers."""
     x, A, B, C, seq_idx, mask = inputs[0], inputs[2], inputs[3], inputs[4], inputs[7], inputs[8]
     x_row, x_token, x_head = strides[0], strides[1], strides[2]
     B_row, B_token, B_group = strides[6], strides[7], strides[8]
@@ -196,10 +197,9 @@ def run_backward(scan: Scan, dy: Tensor, dfinal: Tensor | None, initial: Tensor 
     sums = dy.new_empty(3, batch * scan.chunks, heads, dtype=torch.float32)
     dscores = dy.new_empty(programs * blocks, scan.chunk, scan.chunk, dtype=scan.kind)
     options = {**scan.constants, "P": scan.padded, "TILES": scan.tiles}
-    # 64 × 64 pairs of a matrix, of which several are alive, among more threads
     launch(
         ssd_pairs_kernel, (programs * blocks,), dx, dscores, parts, sums, dy, dkept, across, steps, blocks,
-        per_block, *scan.arguments, **options | {"num_warps": 8},
+        per_block, *scan.arguments, **options,
     )  # fmt: skip
     launch(
         ssd_rows_kernel, (programs * blocks, 2), ddt, dB, dC, dscores, parts, sums, dy, kept, dkept, steps,

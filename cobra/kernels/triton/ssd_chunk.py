@@ -245,9 +245,8 @@ def describe(
         chunk, tile, tensor_cores = 16, 16, False
     elif exact or d_state > 128:
         chunk, tile = 32, 32
-    elif backward and architecture() not in (0, 90):
-        # matrices of 64 × 64 are more than registers hold where no warpgroup shares them, and on sm_100
-        # Triton 3.6 and 3.7 fail to compile their sums
+    elif backward and architecture() >= 100:
+        # 64 rows go through tensor memory there, where Triton 3.6 and 3.7 fail to compile their sums
         chunk = 32
     constants = {
         "head_dim": head_dim,
