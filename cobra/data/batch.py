@@ -24,6 +24,8 @@ class Batch:
         cells: (B, cells, attributes) class of every cell; only for sources that have them.
         records: where the examples came from; only in evaluation.
         empty: ids of the records that have no label; only in training.
+        seq_idx: (B, T) int32, the number of the packed example that a token belongs to, rising in a row; None
+            where each row is one example.
     """
 
     # records that could not be read, and the error in which the run is to end for want of them
@@ -40,10 +42,12 @@ class Batch:
         records: list[Record] | None = None,
         empty: list[str] | None = None,
         places: Tensor | None = None,
+        seq_idx: Tensor | None = None,
     ) -> None:
         self.ids, self.pictures, self.mask, self.labels = ids, pictures, mask, labels
         # found where the labels are still on the host
         self.places = places
+        self.seq_idx = seq_idx
         self.cells, self.records, self.empty = cells, records or [], empty or []
 
     def to(self, device: torch.device | str) -> "Batch":

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from cobra.config.text_file import read_text
 from cobra.data.record import Message, Part, Record, Role
+from cobra.data.source import Source
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _PLACEHOLDER = "<image>"
 _ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
 
-class LlavaJson(Dataset[Record]):
+class LlavaJson(Source):
     """Chats from a file of `{"id", "image", "conversations": [{"from", "value"}, ...]}`, an array or lines.
 
     `{"messages": [{"role", "content"}, ...]}` is read as well, content being text or parts.

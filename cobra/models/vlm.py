@@ -53,9 +53,14 @@ class CobraVLM(Component):
         self.projector: Projector = _built(projector(*widths), Projector, "projector")
         self.num_image_tokens = self.projector.counter(self.vision.num_patches)
 
-    def forward(self, ids: Tensor, pictures: Pictures | Pixels | None = None) -> Tensor:
-        """Token ids (B, T), IMAGE_ID where image tokens go, and pictures to hidden states (B, T, D)."""
-        return self.lm.prefill(self.splice(ids, pictures))
+    def forward(
+        self, ids: Tensor, pictures: Pictures | Pixels | None = None, seq_idx: Tensor | None = None
+    ) -> Tensor:
+        """Token ids (B, T), IMAGE_ID where image tokens go, and pictures to hidden states (B, T, D).
+
+        `seq_idx` (B, T) numbers the sequences that are packed into a row; see `LanguageModel.prefill`.
+        """
+        return self.lm.prefill(self.splice(ids, pictures), seq_idx=seq_idx)
 
     def splice(self, ids: Tensor, pictures: Pictures | Pixels | None = None) -> Tensor:
         """Token ids (B, T) and pictures to embeddings (B, T, D), pictures in reading order over the batch.

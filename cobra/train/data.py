@@ -3,18 +3,18 @@
 import logging
 import signal
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
 import lightning as L  # isort: skip
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from cobra.data.bad_sample import BadSample
 from cobra.data.batch import Batch
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
+from cobra.data.source import Source
 from cobra.train.samples import Encoded, Policy
 from cobra.train.schedule import ResumableLoader, StageSampler, make_plan
 from cobra.train.stages import Plan, Stage
@@ -22,7 +22,7 @@ from cobra.train.stages import Plan, Stage
 logger = logging.getLogger(__name__)
 
 # A source of records; built when it is needed, not when the yaml is read.
-Source = Callable[[], Dataset]
+SourceFactory = Callable[[], Source]
 
 
 class DataModule(L.LightningDataModule):
@@ -51,9 +51,9 @@ class DataModule(L.LightningDataModule):
         stages: Sequence[Stage],
         tokenizer: str,
         template: str | None = None,
-        train: dict[str, Source] | None = None,
-        val: dict[str, Source] | None = None,
-        test: dict[str, Source] | None = None,
+        train: dict[str, SourceFactory] | None = None,
+        val: dict[str, SourceFactory] | None = None,
+        test: dict[str, SourceFactory] | None = None,
         eval_batch_size: int = 128,
         max_length: int = 2048,
         num_workers: int = 0,
@@ -68,7 +68,7 @@ class DataModule(L.LightningDataModule):
         self.eval_batch_size, self.max_length = eval_batch_size, max_length
         self.num_workers, self.seed, self.blind = num_workers, seed, blind
         self.on_bad_sample = on_bad_sample
-        self.datasets: dict[str, dict[str, Dataset]] = {}
+        self.datasets: dict[str, dict[str, Source]] = {}
         self.bad: set[BadSample] = set()
 
     def setup(self, stage: str) -> None:
@@ -84,7 +84,7 @@ class DataModule(L.LightningDataModule):
     @property
     def sizes(self) -> dict[str, int]:
         """Examples of each training source."""
-        return {name: len(source) for name, source in self.datasets["train"].items()}  # type: ignore[arg-type]
+        return {name: len(source) for name, source in self.datasets["train"].items()}
 
     def plan(self) -> Plan:
         """The stages with their lengths in optimizer steps."""
@@ -101,7 +101,7 @@ class DataModule(L.LightningDataModule):
             "blind": self.blind,
             "max_length": self.max_length,
             "vocabulary": len(self.chat),
-            "train": {name: _identity(self.datasets["train"][name]) for name in used},
+            "train": {name: self.datasets["train"][name].identity() for name in used},
         }
 
     def processor(self) -> Processor:
@@ -154,7 +154,7 @@ class DataModule(L.LightningDataModule):
             data = Encoded({name: source}, processor, prompt=True, on_bad_sample=self.on_bad_sample)
             loader = DataLoader(
                 data,
-                sampler=[(name, i) for i in range(rank, len(source), world)],  # type: ignore[arg-type]
+                sampler=[(name, i) for i in range(rank, len(source), world)],
                 batch_size=self.eval_batch_size,
                 collate_fn=data.collate,
                 num_workers=self.num_workers,
@@ -184,19 +184,3 @@ def _outlive(worker: int) -> None:
     After another it ends: at the exit of a process torch and Python send one each to a worker that is left.
     """
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-
-
-def _identity(source: Dataset) -> dict[str, Any]:
-    """How many records a source has, and what its first and last say."""
-    size = len(source)  # type: ignore[arg-type]
-    ends = [_said(source, index) for index in (0, size - 1)]
-    return {"records": size, "ends": sha256(repr(ends).encode()).hexdigest()[:12]}
-
-
-def _said(source: Dataset, index: int) -> Any:
-    try:
-        record = source[index]
-    # a bad sample is told where a batch comes to it
-    except (ValueError, OSError):
-        return None
-    return record.id, [message.text for message in record.messages]

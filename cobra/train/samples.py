@@ -9,6 +9,7 @@ from cobra.config.limits import MAX_BAD_SAMPLES
 from cobra.data.bad_sample import BadSample
 from cobra.data.batch import Batch
 from cobra.data.processor import Example, Processor
+from cobra.data.source import Source
 from cobra.models.vision.pictures import Pictures
 from cobra.train.schedule import Pick
 
@@ -31,7 +32,7 @@ class Encoded(Dataset):
 
     def __init__(
         self,
-        sources: dict[str, Dataset],
+        sources: dict[str, Source],
         processor: Processor,
         prompt: bool = False,
         on_bad_sample: Policy = "skip",
@@ -45,7 +46,7 @@ class Encoded(Dataset):
 
     def __getitem__(self, pick: Pick) -> Sample:
         name, first = pick
-        size = len(self.sources[name])  # type: ignore[arg-type]
+        size = len(self.sources[name])
         tries = 1 if self.prompt or self.on_bad_sample == "stop" else min(size, MAX_BAD_SAMPLES)
         bad: list[BadSample] = []
         for index in range(first, first + tries):

@@ -7,9 +7,9 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch.utils.data import Dataset
 
 from cobra.data.record import Record, assistant, user
+from cobra.data.source import Source
 from cobra.eval.predictions import Prediction, read_predictions
 from cobra.models.vlm import CobraVLM
 from cobra.train.data import DataModule
@@ -18,7 +18,7 @@ from cobra.train.write_answers import WriteAnswers
 from tests.models.builders import LMS, PROJECTORS, small_vit
 
 
-class Asked(Dataset):
+class Asked(Source):
     """Questions without pictures, of a type and with a right answer each."""
 
     def __init__(self, kinds: str, right: list[str] | None = None) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import Dataset
 
 from cobra.data.batch import Batch
 from cobra.data.record import Record, assistant, user
+from cobra.data.source import Source
 from cobra.models.vlm import IMAGE_ID, CobraVLM
 from cobra.train.data import DataModule
 from cobra.train.schedule import StageSampler
@@ -113,7 +113,7 @@ def test_a_batch_moves_its_tensors_and_keeps_its_records() -> None:
     assert not batch.ids.is_meta
 
 
-class Named(Dataset):
+class Named(Source):
     """Records that tell their source."""
 
     def __init__(self, name: str) -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch.optim import AdamW
-from torch.utils.data import Dataset
 
 from cobra.data.batch import Batch
 from cobra.data.record import Record, assistant, user
+from cobra.data.source import Source
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.vlm import CobraVLM
 from cobra.train.clock import TrainingClock
@@ -25,7 +25,7 @@ from cobra.train.stages import Stage
 from tests.models.builders import LMS, PROJECTORS, small_vit
 
 
-class Noise(Dataset):
+class Noise(Source):
     """Pictures of noise, half of the records without one."""
 
     def __len__(self) -> int:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from torch import nn
-from torch.utils.data import Dataset
 
 from cobra.data.record import Record, assistant, user
+from cobra.data.source import Source
 from cobra.train.objectives.next_token import NextToken
 from cobra.train.recipe import check_recipe, describe, go_on
 from cobra.train.schedule import make_plan
@@ -66,7 +66,7 @@ def test_a_checkpoint_that_does_not_say_its_plan_is_refused() -> None:
         go_on({"loops": {"fit_loop": {}}, "global_step": 3}, 2, 1, "a.ckpt")
 
 
-class Said(Dataset):
+class Said(Source):
     """Records that answer in one way, the last in another; one without an answer cannot be read."""
 
     def __init__(self, size: int = 4, first: str = "yes", last: str = "no") -> None:

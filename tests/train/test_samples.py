@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.utils.data import Dataset
 
 from cobra.data.batch import Batch
 from cobra.data.record import Record, assistant, user
+from cobra.data.source import Source
 from cobra.train.data import DataModule
 from tests.train import test_module
 from tests.train.test_data import data_of
@@ -18,7 +18,7 @@ from tests.train.test_module import stage
 SIZE = 10
 
 
-class Partly(Dataset):
+class Partly(Source):
     """Pictures of which some are missing; each answer is the record's number."""
 
     def __init__(self, missing: set[int]) -> None:

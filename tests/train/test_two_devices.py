@@ -15,15 +15,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from cobra.data.batch import Batch
 from cobra.data.record import Record, assistant, user
 from cobra.data.shapes.dataset import ShapesEval
+from cobra.data.source import Source
 from cobra.eval.predictions import Prediction, read_predictions
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.vlm import CobraVLM
-from cobra.train.data import DataModule, Source
+from cobra.train.data import DataModule, SourceFactory
 from cobra.train.module import CobraModule
 from cobra.train.schedule import StageSampler, make_plan
 from cobra.train.write_answers import WriteAnswers
@@ -116,7 +116,7 @@ def test_some_steps_of_that_run_show_a_picture_to_one_device_alone() -> None:
     assert {(0, 1), (1, 0)} & set(pictures)
 
 
-class Questions(Dataset):
+class Questions(Source):
     """Five questions of two types, with the answers that are said to be right."""
 
     def __init__(self, right: dict[str, str]) -> None:
@@ -150,7 +150,7 @@ def answering(verb: str, devices: int, tmp_path: Path, right: dict[str, str]) ->
     """What the trainer returns; answers go to a folder of the verb and the devices."""
     folder = tmp_path / f"{verb}-{devices}"
     folder.mkdir()
-    source: dict[str, Source] = {"questions": partial(Questions, right)}
+    source: dict[str, SourceFactory] = {"questions": partial(Questions, right)}
     data = DataModule([], TOKENIZER, val=source, test=source, eval_batch_size=2)
     trainer = trainer_of(devices, folder, WriteAnswers(folder), NoteQuestions(folder))
     L.seed_everything(2)

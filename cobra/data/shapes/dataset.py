@@ -4,18 +4,18 @@ from dataclasses import replace
 from random import Random
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from cobra.data.record import Message, Record, assistant, user
 from cobra.data.shapes.build import Scenes
 from cobra.data.shapes.cache import load_scenes
 from cobra.data.shapes.questions import ANSWERS, MAX_TURNS
 from cobra.data.shapes.scene import Split, caption, name_places
+from cobra.data.source import Source
 
 DESCRIBE = "describe the image."
 
 
-class _Shapes(Dataset[Record]):
+class _Shapes(Source):
     """One record a scene.
 
     Args:

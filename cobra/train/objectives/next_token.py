@@ -15,5 +15,5 @@ class NextToken(Objective):
 
     def forward(self, model: CobraVLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss of the batch's labels."""
-        hidden = model(batch.ids, batch.pictures)
+        hidden = model(batch.ids, batch.pictures, batch.seq_idx)
         return model.loss(hidden, batch.labels, batch.places), {}

@@ -1,0 +1,47 @@
+"""The contract of a source of records: what an importer is, whatever it reads."""
+
+from abc import ABC, abstractmethod
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from cobra.data.record import Record
+
+
+class Source(Dataset[Record], ABC):
+    """Records by number, 0 to `len` - 1.
+
+    It travels to worker processes, so it holds names and tables, no pictures. A record that cannot be made
+    raises ValueError or OSError; what `on_bad_sample` says is done with it.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Records."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Record:
+        """One record."""
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """The numbers of all records (len,) in random order, as an epoch goes through them.
+
+        A source that reads neighbours together keeps them near each other.
+        """
+        return rng.permutation(len(self))
+
+    def identity(self) -> dict[str, Any]:
+        """What is cheaply known of it, as plain data: two that differ in it differ."""
+        size = len(self)
+        ends = [self._said(index) for index in (0, size - 1)] if size else []
+        return {"records": size, "ends": sha256(repr(ends).encode()).hexdigest()[:12]}
+
+    def _said(self, index: int) -> Any:
+        try:
+            record = self[index]
+        # a bad sample is told where a batch comes to it
+        except (ValueError, OSError):
+            return None
+        return record.id, [message.text for message in record.messages]
