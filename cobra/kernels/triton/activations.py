@@ -1,9 +1,9 @@
 """Activations in Triton: a part of a row a program."""
 
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from cobra.kernels.triton import OPERATORS
 from cobra.kernels.triton.formulas import sigmoid, silu
 from cobra.kernels.triton.launch import launch

@@ -7,9 +7,9 @@ therefore no ValueError here, as on other backends: nothing is written for it, a
 import math
 
 import torch
+import triton
 from torch import Tensor
 
-import triton
 from cobra.kernels.triton import OPERATORS
 from cobra.kernels.triton.attention_kernels import advance_kernel, attention_kernel, combine_kernel
 from cobra.kernels.triton.launch import launch

@@ -3,6 +3,7 @@ that share its keys; what one program writes no other of the same launch reads."
 
 import triton
 import triton.language as tl
+
 from cobra.kernels.triton.formulas import product
 
 # below any score, and finite, so that a difference of two is a number

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from cobra.kernels.call import Call, Limit
 from cobra.kernels.registration import room_for_gradient
 from cobra.kernels.triton import OPERATORS

@@ -1,10 +1,10 @@
 """Embeddings of few bits in Triton: a row is a program's. What is no row of the weight gives NaN."""
 
 import torch
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from cobra.kernels.quantize import W4_COLUMNS, W8_COLUMNS
 from cobra.kernels.triton import OPERATORS
 from cobra.kernels.triton.launch import launch

@@ -2,6 +2,7 @@
 
 import triton
 import triton.language as tl
+
 from cobra.kernels.triton import INTERPRETED
 
 # it has no products of bf16

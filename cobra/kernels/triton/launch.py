@@ -4,12 +4,12 @@ from subprocess import CalledProcessError
 from typing import Any
 
 import torch
-from torch import Tensor
-
 import triton
+from torch import Tensor
+from triton.compiler.errors import CompilationError
+
 from cobra.kernels.call import NoKernelError
 from cobra.kernels.triton import INTERPRETED
-from triton.compiler.errors import CompilationError
 
 # of what is shown of Triton's own message, in characters
 _LONGEST = 500

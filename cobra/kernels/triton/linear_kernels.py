@@ -8,6 +8,7 @@ x, and where these are few, some of the columns.
 
 import triton
 import triton.language as tl
+
 from cobra.kernels.triton.packed import column, lifted, places
 
 

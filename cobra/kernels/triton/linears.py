@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import triton.language as tl
 from torch import Tensor
 
-import triton.language as tl
 from cobra.kernels.quantize import W4_COLUMNS, W8_COLUMNS
 from cobra.kernels.reference.precision import without_autocast
 from cobra.kernels.triton import INTERPRETED, OPERATORS

@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
-import triton
 from cobra.kernels.reference.precision import residual_dtype
 from cobra.kernels.triton import OPERATORS
 from cobra.kernels.triton.launch import launch

@@ -1,10 +1,10 @@
 """Weights of 8 and 4 bits as Triton kernels read them: `cobra.kernels.quantize` says how they are packed."""
 
 import torch
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from cobra.kernels.quantize import BLOCK_ROWS
 from cobra.kernels.triton.launch import launch
 

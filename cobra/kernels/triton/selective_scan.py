@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
-import triton
 from cobra.kernels.call import needs_gradient
 from cobra.kernels.registration import room_for_gradient
 from cobra.kernels.triton import OPERATORS

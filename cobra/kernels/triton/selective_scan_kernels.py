@@ -8,6 +8,7 @@ None or (B, L, ...), with the strides of its rows, tokens and groups.
 
 import triton
 import triton.language as tl
+
 from cobra.kernels.triton.formulas import sigmoid, silu, softplus
 from cobra.kernels.triton.visits import flag_and_token
 

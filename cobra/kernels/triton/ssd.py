@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from cobra.kernels.call import Limit
 from cobra.kernels.triton import OPERATORS
 from cobra.kernels.triton.launch import launch

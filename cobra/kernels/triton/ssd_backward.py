@@ -1,10 +1,10 @@
 """Gradients of Mamba-2's scan in Triton: a sweep over the states and back, then all chunks twice."""
 
 import torch
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from cobra.kernels.triton.launch import launch
 from cobra.kernels.triton.ssd_chunk import (
     Scan,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from cobra.kernels.reference.masks import join_sequences
 from cobra.kernels.reference.time_step import LONGEST_DECAY
 from cobra.kernels.scan_order import for_kernels, unvisit, visit

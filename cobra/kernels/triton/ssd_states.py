@@ -1,10 +1,10 @@
 """States between the chunks of Mamba-2's scan and their gradients, each found by going through a row once."""
 
 import torch
-from torch import Tensor
-
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from cobra.kernels.triton.launch import launch
 from cobra.kernels.triton.ssd_chunk import (
     Scan,

@@ -3,6 +3,7 @@ state has an element for each thread at least, so that none is loaded by one thr
 
 import triton
 import triton.language as tl
+
 from cobra.kernels.triton.formulas import product, silu, softplus
 
 

@@ -1,9 +1,9 @@
 """One token of decoding in Triton: two launches a Mamba-2 mixer, three a Mamba-1 mixer; no gradient."""
 
 import torch
+import triton
 from torch import Tensor
 
-import triton
 from cobra.kernels.triton import OPERATORS
 from cobra.kernels.triton.launch import launch
 from cobra.kernels.triton.step_kernels import (
