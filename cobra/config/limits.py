@@ -10,6 +10,9 @@ MAX_TEMPLATE_TEXT = 5_000_000
 # Of what it does in all, in characters that it makes and 200 a call: a chat of 100 turns takes a million.
 MAX_TEMPLATE_WORK = 20_000_000
 
+# Of the text of one record of a data set, in characters: pictures may be in it, in base64.
+MAX_RECORD_TEXT = 200_000_000
+
 # Of a language model: the deepest that are published have some 130 blocks.
 MAX_LAYERS = 1000
 # Parameters of a model that a published configuration describes, counted before they have memory.

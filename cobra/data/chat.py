@@ -22,6 +22,8 @@ from cobra.data.chat_template import ChatTemplate
 from cobra.data.token_ids import IMAGE_TEXT, TokenIds
 
 _ROLES = ("user", "assistant")
+# What a template with a place for a system turn writes there.
+_PROBE = "You see."
 
 
 @dataclass
@@ -93,6 +95,17 @@ class Chat:
     @cached_property
     def _known_ids(self) -> Tensor:
         return torch.tensor([*self.tokenizer.get_vocab().values()])
+
+    @cached_property
+    def has_system(self) -> bool:
+        """Whether the template has a place for a system turn. Those of the published systems have none."""
+        said = {"role": "system", "content": [{"type": "text", "text": _PROBE}]}
+        asked = {"role": "user", "content": [{"type": "text", "text": "a"}]}
+        try:
+            return any(_PROBE in segment.text for segment in self.segments([said, asked], prompt=True))
+        # some refuse the role
+        except ValueError:
+            return False
 
     def segments(self, messages: list[dict[str, Any]], prompt: bool = False) -> list[Segment]:
         """The rendered chat, cut where the assistant starts and stops; `prompt`: ready for its next turn."""

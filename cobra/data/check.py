@@ -28,8 +28,9 @@ def print_check(files: list[Path], image_root: Path) -> None:
         for sample in bad_samples(data):
             print(harmless(str(sample), sys.stdout))
             found += 1
-        print(f"{file}: {len(data.table)} records, {found} of them bad{_counted(data.mended)}")
-        records, bad = records + len(data.table), bad + found
+        size = len(data) + data.bad
+        print(f"{file}: {size} records, {found} of them bad{_counted(data.mended)}")
+        records, bad = records + size, bad + found
     if bad:
         raise ValueError(
             f"{bad} of {records} records cannot be used: fetch or mend them, or a run skips them"
@@ -38,11 +39,7 @@ def print_check(files: list[Path], image_root: Path) -> None:
 
 def bad_samples(data: LlavaJson) -> Iterator[BadSample]:
     """Records that are no chat, then those with a picture that cannot be read; decodes every picture."""
-    for name, problem in zip(
-        *(data.table.data.column(c).to_pylist() for c in ("id", "problem")), strict=True
-    ):
-        if problem:
-            yield BadSample(data.source, name, problem)
+    yield from data.bad_records()
     # decoding gives other threads room
     with ThreadPool() as pool:
         problems = pool.imap(lambda index: _problem(data[index]), range(len(data)), chunksize=8)

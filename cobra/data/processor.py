@@ -73,6 +73,7 @@ class Processor:
         messages = (
             record.messages[:-1] if prompt and record.messages[-1].role == "assistant" else record.messages
         )
+        self._check_system(record)
         segments = self.chat.segments([m.as_dict() for m in messages], prompt)
         pictures = [self._picture(image) for image in record.images]
         ids, labels = self._tokens(segments, record.id, [picture.layout for picture in pictures])
@@ -91,6 +92,7 @@ class Processor:
             record: the chat; its last turn asks.
             seen: layouts of that turn's first pictures, whose pixels are not needed any more.
         """
+        self._check_system(record)
         segments = self.chat.segments([m.as_dict() for m in record.messages], prompt=True)
         read = max((number for number, s in enumerate(segments, 1) if s.is_answer), default=0)
         images = sum(part["type"] == "image" for part in record.messages[-1].content)
@@ -149,6 +151,13 @@ class Processor:
                 f"{IMAGE_TEXT!r} from the text"
             )
         return ids, labels
+
+    def _check_system(self, record: Record) -> None:
+        if record.messages[0].role == "system" and not self.chat.has_system:
+            raise ValueError(
+                f"record {record.id!r} has a system turn, for which the chat template has no place: drop the "
+                "turn, or set `template` to one that writes it"
+            )
 
     def _check_room(self, example: Example, room: int) -> None:
         made = sum([self.num_image_tokens(picture.layout) for picture in example.pictures])

@@ -12,7 +12,7 @@ ImageSource = str | Path | bytes | np.ndarray
 # {"type": "image"} or {"type": "text", "text": ...}, as chat templates take them.
 Part = dict[str, str]
 
-Role = Literal["user", "assistant"]
+Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Record:
 
     Attributes:
         id: unique within its source.
-        messages: turns, alternating, the user's first; in evaluation the last answer is the truth.
+        messages: turns, alternating, the user's first, or a system turn before it; in evaluation the last
+            answer is the truth.
         images: one a picture part, in reading order.
         source: name of the data set.
         meta: whatever a scorer needs, such as the question's type.
@@ -59,14 +60,15 @@ class Record:
     labels: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.messages:
+        has_system = bool(self.messages) and self.messages[0].role == "system"
+        if len(self.messages) == has_system:
             raise ValueError(f"record {self.id!r} has no messages: drop it when importing")
-        for number, message in enumerate(self.messages):
-            expected = "assistant" if number % 2 else "user"
+        for number, message in enumerate(self.messages[has_system:], int(has_system)):
+            expected = "assistant" if (number - has_system) % 2 else "user"
             if message.role != expected:
                 raise ValueError(
                     f"turn {number} of record {self.id!r} is by {message.role!r}, not {expected!r}: "
-                    "turns must alternate and start with the user"
+                    "turns must alternate and start with the user, or a system turn before"
                 )
         kinds = [_kind(part, self.id) for message in self.messages for part in message.content]
         if kinds.count("image") != len(self.images):

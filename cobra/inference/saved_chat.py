@@ -79,7 +79,7 @@ def _read(path: Path) -> tuple[Record, list[list[int]]]:
             images += [Path(part["image"]) for part in turn["content"] if part["type"] == "image"]
             said += [[int(number) for number in turn["ids"]]] if turn["role"] == "assistant" else []
         record = Record(str(path), messages, images)
-        if len(messages) % 2:
+        if messages[-1].role != "assistant":
             raise ValueError("it ends on a question")
     # anything may be in a file
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:

@@ -104,6 +104,20 @@ def messages(data: LlavaJson) -> None:
     assert learned(data) == ["Coffee."]
 
 
+def system_turn(data: LlavaJson) -> None:
+    assert not data.dropped
+    assert [message.text for message in data[0].messages] == [
+        "Answer briefly.",
+        "What animal is it?",
+        "A cat.",
+    ]
+    with pytest.raises(
+        ValueError, match=r"record 'b3' has a system turn, for which the chat template has no place"
+    ):
+        encode(data)
+    assert learned(data, 1) == ["Ginger and white.", "To the left of the camera."]
+
+
 def emoji(data: LlavaJson) -> None:
     assert data[0].messages[1].text == "\N{SMILING CAT FACE WITH OPEN MOUTH}"
 
@@ -116,7 +130,7 @@ MUST: dict[str, Callable[[LlavaJson], None]] = {
     **dict.fromkeys(("good.json", "lines.jsonl", "bom.json"), whole),
     "gpt_first.json": mended("starts with an answer"),
     "trailing_human.json": mended("ends on a question"),
-    "system_turn.json": dropped("b3", "a system turn, for which no template has a place"),
+    "system_turn.json": system_turn,
     "numeric_value.json": dropped("b6", "turn 1 is no text, but int"),
     "count_differs.json": dropped("c3", "<image> and pictures differ in number"),
     "missing_image.json": broken("b8"),

@@ -87,11 +87,17 @@ def test_bad_records_are_dropped_counted_and_logged_once(
     good = {"id": "good", "conversations": chat("hi", "hello")}
     bad: dict[str, list[Any]] = {
         "roles do not alternate": [[*chat("a", "b"), {"from": "gpt", "value": "c"}]],
-        "no turns": [[], chat("a"), list(reversed(chat("a", "b")))],
+        "no turns": [[], chat("a"), list(reversed(chat("a", "b"))), [{"from": "system", "value": "a"}]],
         "no answer": [chat("a", " ")],
         "empty turn": [chat("", "b"), [{"from": "human"}, {"from": "gpt", "value": "b"}]],
         "turn 1 is no text, but int": [[*chat("a"), {"from": "gpt", "value": 1}]],
-        "a system turn, for which no template has a place": [[{"from": "system", "value": "a"}]],
+        "a system turn contains <image>": [[{"from": "system", "value": "<image>"}, *chat("a", "b")]],
+        "turn 0 has a part that is no text and no picture": [
+            [{"from": "human", "value": [{"type": "video", "video": "a.mp4"}]}, *chat("a", "b")[1:]]
+        ],
+        "a picture is an address on the web: fetch it, and name its file": [
+            [{"from": "human", "value": [{"type": "image", "url": "https://a.b/c.jpg"}]}, *chat("a", "b")[1:]]
+        ],
         "unknown role": [[{"from": "narrator", "value": "a"}], ["a", "b"]],
         "an answer contains <image>": [chat("a", "<image>")],
         "<image> and pictures differ in number": [chat("<image>", "b")],
@@ -106,7 +112,7 @@ def test_bad_records_are_dropped_counted_and_logged_once(
     expected = {reason: len(cases) for reason, cases in bad.items()}
     expected["no conversations"] += 1
     expected["image is no path"] = 1
-    with caplog.at_level(logging.WARNING, "cobra.data.llava"):
+    with caplog.at_level(logging.WARNING, "cobra.data.chat_table"):
         data = load(tmp_path, rows)
     assert [record.id for record in records(data)] == ["good"]
     assert data.dropped == expected

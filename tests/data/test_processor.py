@@ -3,6 +3,8 @@
 # before lightning
 import cobra.torchvision_shim  # noqa: F401  isort: skip
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from cobra.data.batch import Batch
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
-from cobra.data.record import Record, assistant, user
+from cobra.data.record import Message, Record, assistant, user
 from cobra.models.projectors.base import TileTokens
 from cobra.models.vision.transform import SquashTransform
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID
@@ -129,3 +131,21 @@ def test_a_cut_leaves_each_label_under_its_token(processor: Processor) -> None:
         cut = short.encode(chat_record())
         assert (cut.ids, cut.labels) == (whole.ids[:length], whole.labels[:length])
         assert any(label != IGNORE_ID for label in cut.labels)
+
+
+def test_a_system_turn_goes_where_the_template_has_a_place_and_is_refused_where_not(
+    processor: Processor, tmp_path: Path
+) -> None:
+    said = "{% for m in messages %}{{ m.role ~ ': ' ~ m.content[0].text }}\n{% endfor %}"
+    (tmp_path / "plain.jinja").write_text(said)
+    system = Message("system", [{"type": "text", "text": "be <|endoftext|> brief"}])
+    record = Record("s", [system, user("why?"), assistant("so")])
+    chat = Chat(TOKENIZER, str(tmp_path / "plain.jinja"))
+    ids = Processor(chat, processor.transform, TileTokens(4)).encode(record).ids
+    assert chat.decode(ids).startswith("system: be <|endoftext|> brief\nuser: why?")
+    assert chat.eos_id not in ids
+    for encode in (processor.encode, processor.encode_question):
+        with pytest.raises(
+            ValueError, match="record 's' has a system turn, for which the chat template has no"
+        ):
+            encode(record)

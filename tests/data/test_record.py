@@ -34,6 +34,8 @@ def test_question_without_answer_is_a_record() -> None:
     ("messages", "images", "problem"),
     [
         ([], 0, "no messages"),
+        ([Message("system", [])], 0, "no messages"),
+        ([user("a"), Message("system", [])], 0, "turn 1 .* 'system', not 'assistant'"),
         ([assistant("so")], 0, "turn 0 .* 'assistant', not 'user'"),
         ([user("a"), user("b")], 0, "turn 1 .* 'user', not 'assistant'"),
         ([user("a", images=1)], 0, "0 images .* place 1"),

@@ -1,0 +1,37 @@
+"""Captions: any source of chats about pictures, as a stage that aligns takes it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cobra.data.raw_chat import caption
+from cobra.data.record import Record
+from cobra.data.source import Source
+
+
+class Captions(Source):
+    """Pictures with the first answer about them and no question: what Cobra's stage `align` reads.
+
+    Args:
+        source: the chats.
+    """
+
+    def __init__(self, source: Callable[[], Source]) -> None:
+        self.source = source()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.source[index]
+        return replace(record, messages=caption(record.messages))
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """The source's."""
+        return self.source.order(rng)
+
+    def identity(self) -> dict[str, Any]:
+        """The source's, as captions."""
+        return {"captions": self.source.identity()}
