@@ -26,6 +26,7 @@ class Batch:
         empty: ids of the records that have no label; only in training.
         seq_idx: (B, T) int32, the number of the packed example that a token belongs to, rising in a row; None
             where each row is one example.
+        examples: how many, B unless they are packed.
     """
 
     # records that could not be read, and the error in which the run is to end for want of them
@@ -48,6 +49,7 @@ class Batch:
         # found where the labels are still on the host
         self.places = places
         self.seq_idx = seq_idx
+        self.examples = len(ids)
         self.cells, self.records, self.empty = cells, records or [], empty or []
 
     def to(self, device: torch.device | str) -> "Batch":

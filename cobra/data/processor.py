@@ -85,6 +85,21 @@ class Processor:
             ids, labels = ids[: self.max_length], labels[: self.max_length]
         return Example(ids, labels, pictures, record)
 
+    def count(self, record: Record) -> tuple[int, int, int, int]:
+        """What `encode` would make of a record, however long: its tokens, image tokens included; labels; the
+        place of the first label, or the end; the end of the last picture. Opens no picture that need not be.
+        """
+        segments = self.chat.segments([m.as_dict() for m in record.messages])
+        ids, labels = self._tokens(segments, record.id, [self._layout(image) for image in record.images])
+        # nothing comes before the first token
+        learned = [place for place, label in enumerate(labels) if place and label != IGNORE_ID]
+        seen = len(ids) - ids[::-1].index(IMAGE_ID) if IMAGE_ID in ids else 0
+        return len(ids), len(learned), learned[0] if learned else len(ids), seen
+
+    def _layout(self, image: object) -> Layout:
+        fixed: Layout | None = getattr(self.transform, "layout", None)
+        return self._picture(image).layout if fixed is None else fixed
+
     def encode_question(self, record: Record, seen: Sequence[Layout] = ()) -> Example:
         """What a chat adds after its last answer, to be read from the state that this answer left.
 
@@ -108,17 +123,39 @@ class Processor:
         Raises:
             ValueError: where an example's ids have no place for exactly its pictures.
         """
-        ids = _pad([e.ids for e in examples], self.chat.pad_id, left)
-        for e, room in zip(examples, (ids == IMAGE_ID).sum(1).tolist(), strict=True):
-            self._check_room(e, room)
-        lengths = torch.tensor([[len(e.ids)] for e in examples])
+        return self._batch([[example] for example in examples], left)
+
+    def pack(self, rows: list[list[Example]]) -> Batch:
+        """A batch for training whose rows are examples laid end to end, told apart by `seq_idx`.
+
+        Raises:
+            ValueError: where an example's ids have no place for exactly its pictures, or a row is too long.
+        """
+        batch = self._batch(rows, left=False)
+        numbers = [[number for number, e in enumerate(row) for _ in e.ids] for row in rows]
+        # padding comes behind the last of any row
+        batch.seq_idx = _pad(numbers, max(map(len, rows)), left=False).int()
+        if batch.seq_idx.shape[1] > self.max_length:
+            first = max(rows, key=lambda row: sum(len(e.ids) for e in row))[0].record.id
+            raise ValueError(
+                f"the row that begins with record {first!r} is longer than max_length {self.max_length}: "
+                "records were changed after their tokens were counted; remove the counts from the cache"
+            )
+        return batch
+
+    def _batch(self, rows: list[list[Example]], left: bool) -> Batch:
+        examples = [e for row in rows for e in row]
+        ids = _pad([[token for e in row for token in e.ids] for row in rows], self.chat.pad_id, left)
+        for e in examples:
+            self._check_room(e, e.ids.count(IMAGE_ID))
+        lengths = torch.tensor([[sum(len(e.ids) for e in row)] for row in rows])
         places = torch.arange(ids.shape[1])
         mask = places >= ids.shape[1] - lengths if left else places < lengths  # (B, T)
-        labels = _pad([e.labels for e in examples], IGNORE_ID, left)
-        learned = (labels != IGNORE_ID).any(1).tolist()
-        empty = [e.record.id for e, some in zip(examples, learned, strict=True) if not some]
+        # nothing predicts an example's first token, least of all the last of the one before
+        labels = _pad([[x for e in row for x in (IGNORE_ID, *e.labels[1:])] for row in rows], IGNORE_ID, left)
+        empty = [e.record.id for e in examples if not any(label != IGNORE_ID for label in e.labels)]
         cells = [e.record.labels for e in examples if e.record.labels is not None]
-        return Batch(
+        batch = Batch(
             ids=ids,
             pictures=Pictures.stack([p for e in examples for p in e.pictures], checked=True),
             mask=mask,
@@ -128,6 +165,8 @@ class Processor:
             empty=[] if left else empty,
             places=None if left else label_places(labels),
         )
+        batch.examples = len(examples)
+        return batch
 
     def _tokens(
         self, segments: Sequence[Segment], record: str, layouts: Sequence[Layout]

@@ -2,7 +2,9 @@
 
 import logging
 import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
@@ -15,8 +17,9 @@ from cobra.data.batch import Batch
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
 from cobra.data.source import Source
+from cobra.data.token_counts import TokenCounts
 from cobra.train.samples import Encoded, Policy
-from cobra.train.schedule import ResumableLoader, StageSampler, make_plan
+from cobra.train.schedule import ResumableLoader, StageSampler, Supply, make_plan
 from cobra.train.stages import Plan, Stage
 
 logger = logging.getLogger(__name__)
@@ -37,13 +40,14 @@ class DataModule(L.LightningDataModule):
         val: sources that are answered during training, by name.
         test: sources that are answered by `test` and `predict`, by name.
         eval_batch_size: questions answered at a time.
-        max_length: longest training sequence, image tokens included.
+        max_length: longest training sequence, image tokens included; the length of a packed row.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         seed: of the order of examples.
         blind: feed zeros instead of pictures, in training and evaluation.
         on_bad_sample: what to do at a record that cannot be read, e.g. since its picture is missing: `skip`
-            trains on the next of its source, or leaves a question out, and tells its id and how many there
-            were; `stop` ends the run. `cobra data check` finds them before.
+            trains on the next of its source that has pictures as it has, or none, and leaves out a question
+            or a part of a packed row; it tells each by its id, and how many there were. `raise` ends the run.
+            `cobra data check` finds them before.
     """
 
     def __init__(
@@ -69,11 +73,13 @@ class DataModule(L.LightningDataModule):
         self.num_workers, self.seed, self.blind = num_workers, seed, blind
         self.on_bad_sample = on_bad_sample
         self.datasets: dict[str, dict[str, Source]] = {}
-        self.bad: set[BadSample] = set()
+        self.bad: Counter[BadSample] = Counter()
 
     def setup(self, stage: str) -> None:
         """Build the sources that this part of the run needs."""
         self.chat = Chat(self.tokenizer, self.template)
+        # of the sources and devices of an earlier part
+        self.__dict__.pop("supply", None)
         for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
             self.datasets[split] = {name: source() for name, source in self.sources[split].items()}
         if stage == "fit" and not self.stages:
@@ -81,22 +87,44 @@ class DataModule(L.LightningDataModule):
         if stage == "fit" and not self.datasets["train"]:
             raise ValueError("no training data: set data.train, e.g. to a cobra.data.llava.LlavaJson")
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Examples of each training source."""
-        return {name: len(source) for name, source in self.datasets["train"].items()}
+    @cached_property
+    def supply(self) -> Supply:
+        """What training batches are made of; counts tokens where stages go by them."""
+        assert self.trainer is not None
+        sources = self.datasets["train"]
+        counted = [name for stage in self.stages if stage.batching != "random" for name in stage.data]
+        counts = {name: self._counts(name) for name in dict.fromkeys(counted) if name in sources}
+        return Supply(sources, self.trainer.world_size, self.seed, self.max_length, counts)
+
+    def _counts(self, name: str) -> TokenCounts:
+        """Counted by one device of a machine, read by all."""
+        assert self.trainer is not None
+        source, processor = self.datasets["train"][name], self.processor()
+        if self.trainer.local_rank:
+            self.trainer.strategy.barrier("tokens are counted")
+            return TokenCounts.of(source, name, processor)
+        counts = TokenCounts.of(source, name, processor)
+        self.trainer.strategy.barrier("tokens are counted")
+        if counts.problems:
+            index, reason = next(iter(counts.problems.items()))
+            logger.warning(
+                "%d of %d records of %s cannot be encoded, e.g. number %d: %s",
+                len(counts.problems), len(source), name, index, reason,
+            )  # fmt: skip
+        return counts
 
     def plan(self) -> Plan:
         """The stages with their lengths in optimizer steps."""
         assert self.trainer is not None
-        return make_plan(
-            self.stages, self.sizes, self.trainer.world_size * self.trainer.accumulate_grad_batches
-        )
+        return make_plan(self.stages, self.supply, self.trainer.accumulate_grad_batches)
 
     def identity(self) -> dict[str, Any]:
         """What is cheaply known of the training data, as plain data: two runs that differ in it differ."""
         used = sorted({name for stage in self.stages for name in stage.data})
+        # grouped and packed batches depend on them
+        counts = {name: counts.digest() for name, counts in self.supply.counts.items()}
         return {
+            **({"token_counts": counts} if counts else {}),
             "seed": self.seed,
             "blind": self.blind,
             "max_length": self.max_length,
@@ -114,12 +142,7 @@ class DataModule(L.LightningDataModule):
         """The batches of the whole run."""
         assert self.trainer is not None
         sampler = StageSampler(
-            self.plan(),
-            self.sizes,
-            self.trainer.accumulate_grad_batches,
-            self.trainer.global_rank,
-            self.trainer.world_size,
-            self.seed,
+            self.plan(), self.supply, self.trainer.accumulate_grad_batches, self.trainer.global_rank
         )
         data = Encoded(self.datasets["train"], self.processor(), on_bad_sample=self.on_bad_sample)
         return ResumableLoader(
@@ -154,7 +177,7 @@ class DataModule(L.LightningDataModule):
             data = Encoded({name: source}, processor, prompt=True, on_bad_sample=self.on_bad_sample)
             loader = DataLoader(
                 data,
-                sampler=[(name, i) for i in range(rank, len(source), world)],
+                sampler=[((name, i),) for i in range(rank, len(source), world)],
                 batch_size=self.eval_batch_size,
                 collate_fn=data.collate,
                 num_workers=self.num_workers,
@@ -170,12 +193,18 @@ class DataModule(L.LightningDataModule):
             ValueError: where the run is to end for want of them.
         """
         for sample in batch.bad:
-            if sample not in self.bad:
-                self.bad.add(sample)
+            self.bad[sample] += 1
+            if self.bad[sample] == 1:
                 logger.warning("skipped %s (%d so far)", sample, len(self.bad))
         if batch.error:
             raise ValueError(batch.error)
         return batch
+
+    def teardown(self, stage: str) -> None:
+        """Tell how many records could not be read, of each source."""
+        for name, records in Counter(sample.source for sample in self.bad).items():
+            times = sum(count for sample, count in self.bad.items() if sample.source == name)
+            logger.warning("skipped %d records of %s, %d times in all", records, name, times)
 
 
 def _outlive(worker: int) -> None:

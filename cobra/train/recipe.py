@@ -30,6 +30,9 @@ def describe(
         # validation changes no weight, and epochs have become steps
         for name in ("validate", "epochs"):
             del values[name]
+        # what checkpoints of before it could be chosen had
+        if stage.batching == "random":
+            del values["batching"]
         kind = type(objective)
         stages.append({**values, "steps": steps, "objective": f"{kind.__module__}.{kind.__qualname__}"})
     return {"stages": stages, "accumulate_grad_batches": accumulate, "devices": devices, "data": data}

@@ -1,5 +1,7 @@
-"""Examples of a run, encoded when they are asked for; those that cannot be read are passed over, and told."""
+"""Rows of a run's batches, encoded when they are asked for; what cannot be read is passed over, and told."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -11,23 +13,40 @@ from cobra.data.batch import Batch
 from cobra.data.processor import Example, Processor
 from cobra.data.source import Source
 from cobra.models.vision.pictures import Pictures
-from cobra.train.schedule import Pick
+from cobra.train.streams import Row
 
-# What a run does at a sample that it cannot read: take the next of its source, or end.
-Policy = Literal["skip", "stop"]
-# An example, if there is one, and the bad samples that came before it.
-Sample = tuple[Example | None, list[BadSample]]
+# What a run does at a sample that it cannot read: take another in its place, or end with its error; `stop`
+# is what `raise` was called before.
+Policy = Literal["skip", "raise", "stop"]
+
+# Records among which one of the same kind, with or without pictures, is looked for.
+_NEAR = 1000
+
+
+@dataclass
+class Filled:
+    """A row as it could be filled.
+
+    Attributes:
+        examples: those that could be read.
+        bad: those that could not.
+    """
+
+    examples: list[Example] = field(default_factory=list)
+    bad: list[BadSample] = field(default_factory=list)
 
 
 class Encoded(Dataset):
-    """Examples of several sources, encoded when they are asked for.
+    """Rows of examples of several sources, encoded when they are asked for.
 
     Args:
         sources: records by the source's name.
         processor: encodes them.
         prompt: leave the last answer out. A question that cannot be read is then left out, too: another in
             its place would be counted twice.
-        on_bad_sample: whether the next record of the source takes the place of one that cannot be read.
+        on_bad_sample: whether to go on past a record that cannot be read. In its place comes the next of its
+            source that has pictures, or has none, as it; in a row that it shares none does: another may find
+            no room.
     """
 
     def __init__(
@@ -37,42 +56,66 @@ class Encoded(Dataset):
         prompt: bool = False,
         on_bad_sample: Policy = "skip",
     ) -> None:
-        self.sources, self.processor, self.prompt, self.on_bad_sample = (
-            sources,
-            processor,
-            prompt,
-            on_bad_sample,
-        )
+        self.sources, self.processor, self.prompt = sources, processor, prompt
+        self.skips = on_bad_sample == "skip"
 
-    def __getitem__(self, pick: Pick) -> Sample:
-        name, first = pick
-        size = len(self.sources[name])
-        tries = 1 if self.prompt or self.on_bad_sample == "stop" else min(size, MAX_BAD_SAMPLES)
-        bad: list[BadSample] = []
-        for index in range(first, first + tries):
-            read = self._read(name, index % size)
-            if isinstance(read, Example):
-                return read, bad
-            bad.append(read)
-        return None, bad
+    def __getitem__(self, row: Row) -> Filled:
+        filled = Filled()
+        for name, index in row:
+            self._add(filled, name, index)
+        if not filled.examples and self.skips and not self.prompt:
+            self._add_another(filled, *row[0])
+        return filled
 
-    def _read(self, name: str, index: int) -> Example | BadSample:
+    def _add(self, filled: Filled, name: str, index: int) -> bool:
+        """Encode a record, and say whether it could be."""
         record = str(index)
         try:
             found = self.sources[name][index]
             record = found.id
-            return self.processor.encode(found, self.prompt)
+            filled.examples.append(self.processor.encode(found, self.prompt))
         except (ValueError, OSError) as error:
-            return BadSample(name, record, str(error))
+            filled.bad.append(BadSample(name, record, str(error)))
+            return False
+        return True
 
-    def collate(self, samples: list[Sample]) -> Batch:
+    def _add_another(self, filled: Filled, name: str, index: int) -> None:
+        """Encode a record in the place of one that cannot be read."""
+        for other in self._others(name, index):
+            if len(filled.bad) == MAX_BAD_SAMPLES or self._add(filled, name, other):
+                return
+
+    def _others(self, name: str, index: int) -> Iterator[int]:
+        """Records behind one, first those that have pictures or have none as it."""
+        size, kind = len(self.sources[name]), self._has_pictures(name, index)
+        rest = []
+        for other in ((index + step) % size for step in range(1, min(size, _NEAR))):
+            if kind is None or self._has_pictures(name, other) == kind:
+                yield other
+            else:
+                rest.append(other)
+        yield from rest
+
+    def _has_pictures(self, name: str, index: int) -> bool | None:
+        """None where there is no knowing."""
+        try:
+            return bool(self.sources[name][index].images)
+        except (ValueError, OSError):
+            return None
+
+    def collate(self, rows: list[Filled]) -> Batch:
         """The batch of those that could be read. An error is kept for the run's own process to raise."""
-        examples = [example for example, _ in samples if example is not None]
-        batch = self.processor.collate(examples, left=self.prompt) if examples else _empty()
-        batch.bad = [sample for _, bad in samples for sample in bad]
-        hopeless = [bad for example, bad in samples if example is None]
-        if hopeless and self.on_bad_sample == "stop":
-            batch.error = f"{hopeless[0][0]}; on_bad_sample: skip goes on without it"
+        filled = [row.examples for row in rows if row.examples]
+        if not filled:
+            batch = _empty()
+        elif any(len(examples) > 1 for examples in filled):
+            batch = self.processor.pack(filled)
+        else:
+            batch = self.processor.collate([examples[0] for examples in filled], left=self.prompt)
+        batch.bad = [sample for row in rows for sample in row.bad]
+        hopeless = [row.bad for row in rows if not row.examples]
+        if batch.bad and not self.skips:
+            batch.error = f"{batch.bad[0]}; on_bad_sample: skip goes on without it"
         elif hopeless and not self.prompt:
             batch.error = f"{len(hopeless[0])} records in a row cannot be read, from {hopeless[0][0]}"
         return batch

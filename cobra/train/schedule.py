@@ -1,28 +1,94 @@
 """Batches by number: which examples make each is a function of the seed alone."""
 
 import math
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
+from cobra.data.source import Source
+from cobra.data.token_counts import TokenCounts
 from cobra.train.stages import Plan, Stage
+from cobra.train.streams import (
+    GroupedStream,
+    Order,
+    PackedStream,
+    RandomStream,
+    Row,
+    Stream,
+    token_arrays,
+)
 
-# An example: the name of its source and its number there.
-Pick = tuple[str, int]
+_Names = tuple[str, ...]
 
 
-def make_plan(stages: Sequence[Stage], sizes: dict[str, int], examples_per_size: int) -> Plan:
+@dataclass
+class Supply:
+    """What a run's batches are made of, and for how many devices.
+
+    Attributes:
+        sources: by name.
+        world: devices.
+        seed: of all random choices.
+        max_length: of a packed row.
+        counts: tokens of the records of sources, for stages whose batches are grouped or packed.
+    """
+
+    sources: Mapping[str, Source]
+    world: int = 1
+    seed: int = 0
+    max_length: int = 2048
+    counts: Mapping[str, TokenCounts] = field(default_factory=dict)
+    _orders: dict[_Names, Order] = field(default_factory=dict)
+    _made: dict[int, list[Stream]] = field(default_factory=dict)
+
+    def streams(self, stage: Stage, number: int, before: Mapping[_Names, int] | None = None) -> list[Stream]:
+        """The streams that a stage's batches are drawn from.
+
+        Args:
+            stage: the stage.
+            number: of the stage.
+            before: examples that earlier stages took of streams in random order, which go on behind them.
+        """
+        if stage.batching == "random":
+            return [
+                RandomStream(self._order(names), stage.batch_size, self.world, (before or {}).get(names, 0))
+                for names in stage.streams
+            ]
+        if number not in self._made:
+            self._made[number] = [self._stream(stage, number, names) for names in stage.streams]
+        return self._made[number]
+
+    def _order(self, names: _Names) -> Order:
+        if names not in self._orders:
+            self._orders[names] = Order({name: self.sources[name] for name in names}, [self.seed])
+        return self._orders[names]
+
+    def _stream(self, stage: Stage, number: int, names: _Names) -> Stream:
+        # every stage begins with a first epoch, in an order of its own
+        order = Order({name: self.sources[name] for name in names}, [self.seed, number])
+        tokens, pictured = token_arrays(order, self.counts)
+        if stage.batching == "grouped":
+            tokens = np.minimum(tokens, self.max_length)
+            return GroupedStream(order, stage.batch_size, self.world, tokens, pictured)
+        return PackedStream(order, stage.batch_size, self.world, tokens, self.max_length)
+
+
+def make_plan(stages: Sequence[Stage], supply: Supply, accumulate: int = 1) -> Plan:
     """Lengths of the stages in optimizer steps.
 
     Args:
         stages: in order.
-        sizes: examples of each source.
-        examples_per_size: examples an optimizer step takes at a batch size of 1 (devices × accumulation).
+        supply: what their batches are made of.
+        accumulate: batches an optimizer step.
     """
+    sizes = {name: len(source) for name, source in supply.sources.items()}
     steps = []
-    for stage in stages:
+    for number, stage in enumerate(stages):
         unknown = sorted(set(stage.data) - set(sizes))
         if unknown:
             raise ValueError(
@@ -30,65 +96,84 @@ def make_plan(stages: Sequence[Stage], sizes: dict[str, int], examples_per_size:
             )
         if empty := [name for name in stage.data if not sizes[name]]:
             raise ValueError(f"stage {stage.name!r}: its sources {empty} hold no records")
-        examples = sum(sizes[name] for name in stage.data) * (stage.epochs or 0)
-        steps.append(stage.steps or math.ceil(examples / (stage.batch_size * examples_per_size)))
+        steps.append(stage.steps or math.ceil(_batches(stage, number, supply) / accumulate))
     return Plan(stages, steps)
 
 
-class StageSampler(Sampler[list[Pick]]):
+def _batches(stage: Stage, number: int, supply: Supply) -> float:
+    """Batches of a stage's epochs: as many as hold the examples of all its sources, or a share of them."""
+    assert stage.epochs is not None
+    streams = supply.streams(stage, number)
+    examples = sum(stream.order.size for stream in streams)
+    if stage.batching == "random":
+        return stage.epochs * examples / (stage.batch_size * supply.world)
+    if len(streams) == 1:
+        return streams[0].length(stage.epochs)
+    shares = np.array([*stage.streams.values()])
+    held = np.array([stream.order.size / stream.batches(1) for stream in streams])
+    return stage.epochs * examples / float((shares / shares.sum() * held).sum())
+
+
+class StageSampler(Sampler[list[Row]]):
     """The batches of a whole run, one after the other.
 
     Batch k is the same whatever came before it, so a run that is resumed sees what the uninterrupted one
-    would have seen. Each source is walked through in a new random order every epoch; devices take disjoint
-    slices.
+    would have seen, and batches that were taken are counted, not made. Each source is walked through in a new
+    order every epoch; devices take disjoint rows.
 
     Args:
         plan: the stages and their lengths.
-        sizes: examples of each source.
+        supply: what batches are made of.
         accumulate: batches an optimizer step.
         rank: number of this device.
-        world: devices.
-        seed: of all random choices.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        sizes: dict[str, int],
-        accumulate: int = 1,
-        rank: int = 0,
-        world: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self.plan, self.sizes = plan, sizes
-        self.accumulate, self.rank, self.world, self.seed = accumulate, rank, world, seed
+    def __init__(self, plan: Plan, supply: Supply, accumulate: int = 1, rank: int = 0) -> None:
+        self.plan, self.supply, self.accumulate, self.rank = plan, supply, accumulate, rank
         self.start = 0
 
     def __len__(self) -> int:
         return self.plan.total * self.accumulate
 
-    def __iter__(self) -> Iterator[list[Pick]]:
-        taken: dict[str, int] = dict.fromkeys(self.sizes, 0)
-        for number in range(len(self)):
-            stage = self.plan.stages[self.plan.index(number // self.accumulate)]
-            rng = np.random.default_rng([self.seed, number])
-            names = list(stage.data)
-            shares = np.array([stage.data[name] for name in names], dtype=float)
-            name = names[rng.choice(len(names), p=shares / shares.sum())]
-            first = taken[name] + self.rank * stage.batch_size
-            taken[name] += stage.batch_size * self.world
-            if number >= self.start:
-                yield [(name, self._example(name, first + i)) for i in range(stage.batch_size)]
+    def __iter__(self) -> Iterator[list[Row]]:
+        taken: Counter[_Names] = Counter()
+        first = 0
+        for index, (stage, steps) in enumerate(zip(self.plan.stages, self.plan.steps, strict=True)):
+            last = first + steps * self.accumulate
+            begin = min(max(self.start, first), last)
+            counts = self._count(stage, first, begin)
+            if begin < last:
+                streams = self.supply.streams(stage, index, taken)
+                for number in range(begin, last):
+                    drawn = self._draw(stage, number)
+                    yield streams[drawn].rows(counts[drawn], self.rank)
+                    counts[drawn] += 1
+            if stage.batching == "random":
+                for names, count in zip(stage.streams, counts, strict=True):
+                    taken[names] += count * stage.batch_size * self.supply.world
+            first = last
 
-    def _example(self, name: str, position: int) -> int:
-        epoch, offset = divmod(position, self.sizes[name])
-        return int(_order(self.seed, name, epoch, self.sizes[name])[offset])
+    def _count(self, stage: Stage, first: int, begin: int) -> list[int]:
+        """Batches of each stream among those of a stage before one of them."""
+        if len(stage.streams) == 1:
+            return [begin - first]
+        drawn = Counter(self._draw(stage, number) for number in range(first, begin))
+        return [drawn[number] for number in range(len(stage.streams))]
+
+    def _draw(self, stage: Stage, number: int) -> int:
+        """The stream that a batch is from."""
+        if len(stage.streams) == 1:
+            return 0
+        drawn = np.random.default_rng([self.supply.seed, number]).random()
+        return bisect_right(_bounds(tuple(stage.streams.values())), drawn)
 
 
-# a batch can span the end of an epoch in every source, so a handful of orders are in use at a time
-@lru_cache(maxsize=16)
-def _order(seed: int, name: str, epoch: int, size: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch, *name.encode()]).permutation(size)
+@lru_cache
+def _bounds(shares: tuple[float, ...]) -> list[float]:
+    """Below which number from 0 to 1 each is drawn: with this numpy's `choice` draws, without its checks."""
+    bounds = (np.array(shares, dtype=float) / np.array(shares, dtype=float).sum()).cumsum()
+    ends: list[float] = (bounds / bounds[-1]).tolist()
+    return ends
 
 
 class ResumableLoader(DataLoader):

@@ -3,9 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cobra.train.objectives.base import Objective
 from cobra.train.objectives.next_token import NextToken
+
+# How examples come together in batches.
+Batching = Literal["random", "grouped", "packed"]
 
 
 @dataclass
@@ -16,13 +20,15 @@ class Stage:
         name: shown in logs, e.g. `align`.
         train: parts of the model that learn; the others are frozen.
         data: names of training sources and the share of the batches that each provides. Which a batch is
-            from is drawn; a source is gone through in random order, and again in another when it ends.
-        batch_size: examples a batch on each device.
+            from is drawn; a source is gone through in random order, and again in another when it ends. Or
+            names alone: every record of each comes once in a pass, all shuffled together.
+        batch_size: examples a batch on each device; rows where they are packed.
         lr: peak learning rate, or those of the parts in `train` by their names.
         steps: optimizer steps.
         epochs: passes over as many examples as the sources hold together; only where steps are left out.
-            With one source each record comes once in a pass. With several, shares decide how often those of
-            each come: on average once where the shares are as the sizes of the sources.
+            With one source, or names without shares, each record comes once in a pass. With several, shares
+            decide how often those of each come: on average once where the shares are as the sizes of the
+            sources.
         warmup: share of the steps in which the rate rises from 0.
         hold: share of the steps after which the rate starts to fall.
         decay: shape of the fall, `cosine` or `linear`.
@@ -31,11 +37,15 @@ class Stage:
         objective: what is minimised.
         validate: whether the validation questions are answered in it; before a model has learned to answer
             they only take time.
+        batching: how examples come together. `random`: as they come. `grouped`: batches purely with or purely
+            without pictures, of examples of similar length, so that little is padded. `packed`: rows of
+            data.max_length filled with whole examples that do not see each other, so that hardly anything is.
+            For the latter two the tokens of all records are counted before the first step, once.
     """
 
     name: str
     train: list[str]
-    data: dict[str, float]
+    data: dict[str, float] | list[str]
     batch_size: int
     lr: float | dict[str, float]
     steps: int | None = None
@@ -47,6 +57,7 @@ class Stage:
     weight_decay: float = 0.0
     objective: Callable[[object], Objective] = NextToken  # type: ignore[assignment]
     validate: bool = True
+    batching: Batching = "random"
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
@@ -66,8 +77,10 @@ class Stage:
             )
         if self.decay not in ("cosine", "linear"):
             raise ValueError(f"stage {self.name!r}: decay must be cosine or linear, got {self.decay!r}")
-        if not self.data or not all(0 < share < math.inf for share in self.data.values()):
+        if not self.data or not all(0 < share < math.inf for share in self.streams.values()):
             raise ValueError(f"stage {self.name!r}: every share in data must be positive, got {self.data}")
+        if len(set(self.data)) < len(self.data):
+            raise ValueError(f"stage {self.name!r}: data names a source twice, in {self.data}")
         if self.epochs is not None and self.epochs <= 0:
             raise ValueError(f"stage {self.name!r}: epochs must be positive, got {self.epochs}")
         if not 0 <= self.warmup <= 1 or not 0 <= self.hold <= 1 or self.final_lr < 0:
@@ -77,6 +90,13 @@ class Stage:
             )
         if not self.train:
             raise ValueError(f"stage {self.name!r} trains no part of the model: name some in `train`")
+
+    @property
+    def streams(self) -> dict[tuple[str, ...], float]:
+        """Sources whose records are shuffled together, and the share of the batches that they provide."""
+        if isinstance(self.data, dict):
+            return {(name,): share for name, share in self.data.items()}
+        return {tuple(self.data): 1.0} if self.data else {}
 
     @property
     def peaks(self) -> dict[str, float]:

@@ -29,7 +29,7 @@ class Supervision:
         Raises:
             ValueError: naming records, where the share passes the bound, or will whatever follows.
         """
-        self.seen += len(batch.ids)
+        self.seen += batch.examples
         self.empty += batch.empty
         if len(self.empty) > _BOUND * max(self.seen, min(self.records, _ENOUGH)):
             ids = ", ".join(repr(record) for record in dict.fromkeys(self.empty[:_SHOWN]))

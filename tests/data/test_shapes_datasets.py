@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cobra.data.shapes.cache import cache_folder, load_scenes
+from cobra.data.cache_folder import cache_folder
+from cobra.data.shapes.cache import load_scenes
 from cobra.data.shapes.dataset import (
     DESCRIBE,
     ShapesCaptions,
@@ -82,7 +83,7 @@ def test_evaluation_asks_every_type_and_answer_equally_often(split: Split, types
 @pytest.mark.parametrize("broken", ["npz", "npy"])
 def test_broken_cache_is_drawn_again(broken: str) -> None:
     first = load_scenes(10, 6, "train")
-    (path,) = cache_folder().glob(f"*-train-10-6.{broken}")
+    (path,) = cache_folder("shapes").glob(f"*-train-10-6.{broken}")
     whole = path.read_bytes()
     middle = len(whole) // 2
     for damaged in (whole[:middle], b"", whole[:middle] + bytes(64) + whole[middle + 64 :]):
@@ -92,7 +93,7 @@ def test_broken_cache_is_drawn_again(broken: str) -> None:
         assert np.array_equal(again.images, first.images)
         assert again.questions == first.questions
         assert path.read_bytes() == whole
-    assert not list(cache_folder().glob("*.tmp"))
+    assert not list(cache_folder("shapes").glob("*.tmp"))
 
 
 def test_cached_scenes_are_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,9 +31,10 @@ def data_of(rank: int = 0, world: int = 1, accumulate: int = 1, **options: Any) 
     data.trainer = SimpleNamespace(
         world_size=world,
         global_rank=rank,
+        local_rank=rank,
         accumulate_grad_batches=accumulate,
         lightning_module=SimpleNamespace(model=model),
-        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        strategy=SimpleNamespace(root_device=torch.device("cpu"), barrier=lambda name: None),
     )
     data.setup("fit")
     data.setup("test")
@@ -43,7 +44,7 @@ def data_of(rank: int = 0, world: int = 1, accumulate: int = 1, **options: Any) 
 def picks(**options: Any) -> list[Any]:
     sampler = data_of(**options).train_dataloader().batch_sampler
     assert isinstance(sampler, StageSampler)
-    return list(sampler)
+    return [[pick for row in batch for pick in row] for batch in sampler]
 
 
 def test_a_run_sees_the_batches_of_its_seed_device_and_accumulation() -> None:

@@ -9,14 +9,31 @@ from cobra.data.record import Record, assistant, user
 from cobra.data.source import Source
 from cobra.train.objectives.next_token import NextToken
 from cobra.train.recipe import check_recipe, describe, go_on
-from cobra.train.schedule import make_plan
+from cobra.train.schedule import Supply, make_plan
 from cobra.train.stages import Stage
 from tests.train.test_data import data_of
 from tests.train.test_module import stage
 
 
+class Said(Source):
+    """Records that answer in one way, the last in another; one without an answer cannot be read."""
+
+    def __init__(self, size: int = 4, first: str = "yes", last: str = "no") -> None:
+        self.size, self.answers = size, {0: first, size - 1: last}
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Record:
+        answer = self.answers.get(index, "so")
+        if not answer:
+            raise ValueError("no answer")
+        return Record(str(index), [user("so?"), assistant(answer)])
+
+
 def recipe(stages: list[Stage], accumulate: int = 1, devices: int = 1, **data: Any) -> Any:
-    plan = make_plan(stages, {"noise": 10, "other": 10}, accumulate * devices)
+    held = Supply({name: Said(10) for name in ("noise", "other")}, devices)
+    plan = make_plan(stages, held, accumulate)
     objectives: list[nn.Module] = [NextToken(None) for _ in stages]  # type: ignore[arg-type]
     return describe(plan, objectives, {"seed": 0, **data}, accumulate, devices)
 
@@ -64,22 +81,6 @@ def test_a_checkpoint_that_does_not_say_its_plan_is_refused() -> None:
         ValueError, match=r"a\.ckpt is of step 3, and the stages have 2 steps: give them more"
     ):
         go_on({"loops": {"fit_loop": {}}, "global_step": 3}, 2, 1, "a.ckpt")
-
-
-class Said(Source):
-    """Records that answer in one way, the last in another; one without an answer cannot be read."""
-
-    def __init__(self, size: int = 4, first: str = "yes", last: str = "no") -> None:
-        self.size, self.answers = size, {0: first, size - 1: last}
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> Record:
-        answer = self.answers.get(index, "so")
-        if not answer:
-            raise ValueError("no answer")
-        return Record(str(index), [user("so?"), assistant(answer)])
 
 
 def test_other_data_have_another_identity() -> None:

@@ -61,7 +61,7 @@ def test_the_next_record_takes_the_place_of_a_bad_one(workers: int, caplog: pyte
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_shall_stop_ends_with_the_record_in_one_line(workers: int) -> None:
-    data = data_of(train={"noise": partial(Partly, {2})}, num_workers=workers, on_bad_sample="stop")
+    data = data_of(train={"noise": partial(Partly, {2})}, num_workers=workers, on_bad_sample="raise")
     with pytest.raises(
         ValueError, match=r"^record 'id2' of noise: image .* on_bad_sample: skip goes on"
     ) as error:

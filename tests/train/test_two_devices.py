@@ -25,7 +25,7 @@ from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.vlm import CobraVLM
 from cobra.train.data import DataModule, SourceFactory
 from cobra.train.module import CobraModule
-from cobra.train.schedule import StageSampler, make_plan
+from cobra.train.schedule import StageSampler, Supply, make_plan
 from cobra.train.write_answers import WriteAnswers
 from tests.models.builders import PROJECTORS, VOCAB, small_vit
 from tests.test_cli import ON_CPU, run
@@ -110,9 +110,10 @@ def test_two_devices_train_what_one_device_trains(tmp_path: Path) -> None:
 
 
 def test_some_steps_of_that_run_show_a_picture_to_one_device_alone() -> None:
-    plan = make_plan([stage("mixed", ["projector"], batch_size=1, steps=4)], {"noise": 10}, 2)
-    ranks = [list(StageSampler(plan, {"noise": 10}, rank=rank, world=2)) for rank in (0, 1)]
-    pictures = [(ours[0][1] % 2, theirs[0][1] % 2) for ours, theirs in zip(*ranks, strict=True)]
+    held = Supply({"noise": Noise()}, world=2)
+    plan = make_plan([stage("mixed", ["projector"], batch_size=1, steps=4)], held)
+    ranks = [list(StageSampler(plan, held, rank=rank)) for rank in (0, 1)]
+    pictures = [(ours[0][0][1] % 2, theirs[0][0][1] % 2) for ours, theirs in zip(*ranks, strict=True)]
     assert {(0, 1), (1, 0)} & set(pictures)
 
 

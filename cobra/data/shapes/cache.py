@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from cobra.data.cache_folder import cache_folder
 from cobra.data.shapes.build import Scenes, build_scenes
 from cobra.data.shapes.questions import Question
 from cobra.data.shapes.scene import VERSION, Split
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 @cache
 def load_scenes(n: int, seed: int, split: Split) -> Scenes:
     """As `build_scenes`, from memory or the cache folder ($COBRA_CACHE or ~/.cache/cobra) if there."""
-    path = cache_folder() / f"v{VERSION}-{split}-{n}-{seed}.npz"
+    path = cache_folder("shapes") / f"v{VERSION}-{split}-{n}-{seed}.npz"
     try:
         return _read(path, n)
     except FileNotFoundError:
@@ -37,12 +38,6 @@ def load_scenes(n: int, seed: int, split: Split) -> Scenes:
     except OSError as error:
         logger.warning("cannot cache scenes in %s (%s): set COBRA_CACHE to a writable folder", path, error)
     return scenes
-
-
-def cache_folder() -> Path:
-    """Where drawn scenes are kept."""
-    root = os.environ.get("COBRA_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "cobra") / "shapes"
 
 
 def _read(path: Path, n: int) -> Scenes:

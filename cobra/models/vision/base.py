@@ -17,7 +17,8 @@ class VisionEncoder(Component, ABC):
         embed_dim: width of a patch feature.
         num_patches: patches a tile, N.
         transform: RGB picture to this encoder's tiles, one unless it cuts pictures. It travels to worker
-            processes: an object of its own, without weights.
+            processes: an object of its own, without weights. Where it makes the same layout of every picture
+            it says which in an attribute `layout`: tokens are then counted without reading pictures.
     """
 
     embed_dim: int

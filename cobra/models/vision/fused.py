@@ -9,7 +9,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from cobra.models.vision.base import VisionEncoder
-from cobra.models.vision.pictures import Picture, Pixels
+from cobra.models.vision.pictures import Layout, Picture, Pixels
 
 
 class FusedEncoder(VisionEncoder):
@@ -60,6 +60,12 @@ class FusedTransform:
     """
 
     transforms: Sequence[Callable[[Image], Picture]]
+
+    @property
+    def layout(self) -> Layout | None:
+        """Of every picture, where all encoders make the same of each; else None."""
+        layouts = {getattr(transform, "layout", None) for transform in self.transforms}
+        return layouts.pop() if len(layouts) == 1 else None
 
     def __call__(self, image: Image) -> Picture:
         """RGB picture to its tiles."""

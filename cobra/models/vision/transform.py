@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cobra.models.vision.pictures import Picture
+from cobra.models.vision.pictures import ONE_TILE, Layout, Picture
 
 _BICUBIC = Image.Resampling.BICUBIC
 
@@ -19,7 +19,12 @@ class SquareTransform(ABC):
         image_size: side of the square in pixels.
         mean: mean of each RGB channel on a 0–1 scale.
         std: standard deviation of each channel on a 0–1 scale.
+
+    Attributes:
+        layout: of every picture.
     """
+
+    layout: Layout | None = ONE_TILE
 
     def __init__(self, image_size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self.image_size = image_size

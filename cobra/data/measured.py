@@ -1,0 +1,135 @@
+"""Tables of what was found of each record of a source, by worker processes, once: kept on disk and mapped."""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader, Dataset
+
+from cobra.data.cache_folder import cache_folder
+from cobra.data.record import Record
+from cobra.data.source import Source
+
+logger = logging.getLogger(__name__)
+
+# Numbers found of a record, by the column.
+Measure = Callable[[Record], Mapping[str, int]]
+# Records that a process measures at a time, and those that are too few to start processes for.
+_CHUNK, _FEW = 256, 2048
+
+
+def measured(source: Source, measure: Measure, columns: Mapping[str, str], key: Any, title: str) -> pa.Table:
+    """What `measure` finds of every record, a row each, and its `problem`: why there is nothing, or "".
+
+    The table is mapped from a file in the cache folder, which all processes of a machine share; where there
+    is none, or a broken one, it is measured and written.
+
+    Args:
+        source: the records.
+        measure: raises ValueError or OSError at a record of which there is nothing to find.
+        columns: numpy's types of what it finds.
+        key: all that it depends on, as plain data: where it differs, the table is another.
+        title: what the progress bar says.
+    """
+    name = sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    path = cache_folder("measured") / f"{name}.arrow"
+    if (table := read_table(path, len(source))) is not None:
+        return table
+    table = _measure(source, measure, columns, title)
+    try:
+        write_table(path, table)
+    except OSError as error:
+        logger.warning(
+            "cannot keep what was found in %s (%s): set COBRA_CACHE to a folder with room", path, error
+        )
+        return table
+    found = read_table(path, len(source))
+    return table if found is None else found
+
+
+def read_table(path: Path, rows: int) -> pa.Table | None:
+    """The table of a file, mapped; None where there is no file, or a broken one."""
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        table.validate(full=True)
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowException) as error:
+        logger.warning("%s is broken (%s): measuring again", path, error)
+        return None
+    return table if len(table) == rows else None
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table whole or not at all, so that no other process reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    os.close(descriptor)
+    try:
+        with pa.OSFile(name, "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+            # a column in one piece is read without a copy
+            writer.write_table(table.combine_chunks(), max_chunksize=max(1, len(table)))
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _measure(source: Source, measure: Measure, columns: Mapping[str, str], title: str) -> pa.Table:
+    chunks = _Chunks(source, measure, columns)
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # a generator of its own: a run that finds the table has the same random numbers
+    loader = DataLoader(
+        chunks,
+        batch_size=None,
+        num_workers=workers if len(source) > _FEW else 0,
+        generator=torch.Generator(),
+    )
+    found: dict[str, list[np.ndarray]] = {name: [] for name in columns}
+    problems: list[str] = []
+    bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*bars, console=Console(stderr=True), disable=len(source) <= _FEW) as progress:
+        task = progress.add_task(title, total=len(source))
+        for values, told in loader:
+            for name, column in values.items():
+                found[name].append(column)
+            problems += told
+            progress.advance(task, len(told))
+    arrays: dict[str, Any] = {
+        name: np.concatenate([*parts, np.empty(0, columns[name])]) for name, parts in found.items()
+    }
+    return pa.table({**arrays, "problem": pa.array(problems, pa.string())})
+
+
+class _Chunks(Dataset):
+    """What is found of some records that follow each other."""
+
+    def __init__(self, source: Source, measure: Measure, columns: Mapping[str, str]) -> None:
+        self.source, self.measure, self.columns = source, measure, columns
+
+    def __len__(self) -> int:
+        return -(-len(self.source) // _CHUNK)
+
+    def __getitem__(self, number: int) -> tuple[dict[str, np.ndarray], list[str]]:
+        # a data set ends where it raises this
+        if number >= len(self):
+            raise IndexError(number)
+        indices = range(number * _CHUNK, min((number + 1) * _CHUNK, len(self.source)))
+        values = {name: np.zeros(len(indices), kind) for name, kind in self.columns.items()}
+        problems = [""] * len(indices)
+        for row, index in enumerate(indices):
+            try:
+                for name, value in self.measure(self.source[index]).items():
+                    values[name][row] = value
+            except (ValueError, OSError) as error:
+                problems[row] = str(error) or type(error).__name__
+        return values, problems
