@@ -31,6 +31,7 @@ from cobra.train.param_groups import decayed_names, group_parameters, hidden_mat
 from cobra.train.recipe import check_groups, check_recipe, describe, go_on
 from cobra.train.sharding import data_parallel, shard, start_moments, whole, zero
 from cobra.train.stages import Plan, Stage
+from cobra.train.step_loss import StepLoss
 from cobra.train.supervision import Supervision
 from cobra.weights.check_fit import check_fit
 from cobra.weights.run_checkpoint import FILES
@@ -181,6 +182,9 @@ class CobraModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Enter the stage of the first step; at the end of the plan, where none follows, the last."""
+        trainer = self.trainer
+        sums = partial(trainer.strategy.reduce, reduce_op="sum")
+        self.step_loss = StepLoss(trainer.accumulate_grad_batches, trainer.world_size, sums)
         self.enter(self.plan.index(self.global_step))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -203,21 +207,28 @@ class CobraModule(L.LightningModule):
         self.supervision = Supervision(stage.name, records, self.trainer.datamodule.max_length)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of the stage's objective."""
+        """The batch's share of the step's loss; see `StepLoss`."""
         assert self.entered is not None
         objective = self.objectives[self.entered]
         if objective.reads_answers:
             self.supervision.add(batch)
         loss, logged = objective(self.model, batch)
         self.loss_check.add(loss, self.stages[self.entered].name, self.global_step)
-        self.log_dict({"loss": loss.detach(), **logged}, prog_bar=True, batch_size=len(batch.ids))
+        self.log_dict(logged, prog_bar=True, batch_size=len(batch.ids))
         # logging takes a while beside a small model's step
         if is_logged(self.trainer, self.global_step + 1):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"stage": float(self.entered), "lr": rate}, batch_size=1)
             if objective.reads_answers:
                 self.log("answer_tokens", (batch.labels != IGNORE_ID).sum().float(), batch_size=1)
+        loss = self.step_loss.add(loss, objective.weight(batch))
         return loss if self.device_mesh is None else loss + zero(self)
+
+    def on_after_backward(self) -> None:
+        """Behind the step's last batch, take the mean over all of it; before anybody looks at gradients."""
+        if not self.trainer.fit_loop.epoch_loop._should_accumulate():
+            loss = self.step_loss.finish(p.grad for p in self.parameters())
+            self.log("loss", loss, prog_bar=True, batch_size=1)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Free the gradients behind the step: Lightning would keep them through the next forward pass."""

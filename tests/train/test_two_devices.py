@@ -54,16 +54,17 @@ def _single_thread() -> Iterator[None]:
 
 def trainer_of(devices: int, tmp_path: Path, *callbacks: L.Callback, **options: Any) -> L.Trainer:
     """A trainer in fp64: sums in another order then differ by less than Adam sees."""
-    # the port of the processes before
-    os.environ.pop("MASTER_PORT", None)
+    if "RANK" not in os.environ:
+        # the port of the processes before
+        os.environ.pop("MASTER_PORT", None)
     # the strategy that the command chooses, but for how its processes start: importing takes seconds
     strategy = "ddp_fork_find_unused_parameters_true" if devices > 1 else "auto"
     return L.Trainer(
-        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", devices=devices, strategy=strategy,
-        precision="64-true", enable_progress_bar=False, enable_model_summary=False, logger=False,
+        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", devices=devices, strategy=options.pop("strategy", strategy),
+        enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False, num_sanity_val_steps=0, enable_checkpointing=False,
         callbacks=list(callbacks),
-        **options,
+        **{"precision": "64-true", "logger": False, **options},
     )  # fmt: skip
 
 

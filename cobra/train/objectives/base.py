@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from cobra.data.batch import Batch
-from cobra.models.vlm import CobraVLM
+from cobra.models.vlm import CobraVLM, label_places
 
 
 class Objective(nn.Module, ABC):
@@ -23,4 +23,10 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, model: CobraVLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss (scalar) and what else to log, by name."""
+        """The loss (scalar), a mean over what `weight` counts, and what else to log, by name."""
+
+    def weight(self, batch: Batch) -> int:
+        """What the loss of a batch is a mean over: tokens of answers, or examples. A step's is one over all."""
+        if not self.reads_answers:
+            return len(batch.ids)
+        return len(label_places(batch.labels) if batch.places is None else batch.places)
