@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from cobra.models.vlm import CobraVLM
+from cobra.train.selection import named_modules
 
 
 class Learning:
@@ -35,10 +36,13 @@ class Learning:
             for name, reference in frozen_modules(objective)
         }
 
-    def thaw(self, parts: Collection[str], objectives: Collection[int]) -> None:
-        """Let some parts of the model and some objectives learn, and no others."""
-        for name, part in self.model.parts().items():
-            part.requires_grad_(name in parts).train(name in parts)
+    def thaw(self, names: Collection[str], objectives: Collection[int]) -> None:
+        """Let what is named of the model (see `named_modules`) and some objectives learn, and no others."""
+        for part in self.model.parts().values():
+            part.requires_grad_(False).eval()
+        for name in names:
+            for module in named_modules(self.model, name):
+                module.requires_grad_(True).train()
         for number, objective in enumerate(self.objectives):
             objective.requires_grad_(number in objectives).train(number in objectives)
         for owner, name in self.frozen:

@@ -29,6 +29,7 @@ from cobra.train.muon_adamw import MuonAdamW
 from cobra.train.objectives.base import Objective
 from cobra.train.param_groups import decayed_names, group_parameters, hidden_matrices
 from cobra.train.recipe import check_groups, check_recipe, describe, go_on
+from cobra.train.selection import named_modules
 from cobra.train.sharding import data_parallel, shard, start_moments, whole, zero
 from cobra.train.stages import Plan, Stage
 from cobra.train.step_loss import StepLoss
@@ -108,7 +109,7 @@ class CobraModule(L.LightningModule):
             raise ModelError(str(error)) from error
         self.objectives = nn.ModuleList(objectives)
         self.learning = Learning(self.model, objectives)
-        self.learning.thaw({part for stage in self.stages for part in stage.train}, range(len(objectives)))
+        self.learning.thaw({name for stage in self.stages for name in stage.train}, range(len(objectives)))
         # stages set the modes; Lightning warns where any but training is found before
         self.train()
         leave_out(self, [f"objectives.{name}" for name in self.learning.references])
@@ -133,10 +134,14 @@ class CobraModule(L.LightningModule):
         return model, objectives
 
     def _check_parts(self, model: CobraVLM) -> None:
-        trains = [(f"stage {stage.name!r} trains", stage.train) for stage in self.stages]
-        for who, names in [("muon steps", self.muon), *trains]:
-            if unknown := sorted(set(names) - set(model.parts())):
-                raise ValueError(f"{who} unknown parts {unknown}: {list(model.parts())}")
+        if unknown := sorted(set(self.muon) - set(model.parts())):
+            raise ValueError(f"muon steps unknown parts {unknown}: {list(model.parts())}")
+        for stage in self.stages:
+            for name in stage.train:
+                try:
+                    named_modules(model, name)
+                except ValueError as error:
+                    raise ValueError(f"stage {stage.name!r} trains {name!r}, but {error}") from error
 
     def _check_precision(self) -> None:
         """Refuse to train the time scales of a state in half precision.
@@ -145,11 +150,12 @@ class CobraModule(L.LightningModule):
         fp32 (state-spaces/mamba, README, "Precision"), and so do Cobra's.
         """
         assert self.model is not None
-        trained = {part for stage in self.stages for part in stage.train}
+        trained = dict.fromkeys(name for stage in self.stages for name in stage.train)
         precision = "" if self._trainer is None else str(self.trainer.precision)
-        for name, part in self.model.parts().items():
-            marked = [n for n, p in part.named_parameters() if is_time_scale(p) and p.requires_grad]
-            if marked and name in trained and precision in ("bf16-true", "16-true"):
+        modules = [(name, module) for name in trained for module in named_modules(self.model, name)]
+        for name, module in modules:
+            marked = [n for n, p in module.named_parameters() if is_time_scale(p) and p.requires_grad]
+            if marked and precision in ("bf16-true", "16-true"):
                 mixed = precision.replace("true", "mixed")
                 raise ValueError(
                     f"trainer.precision {precision} would lose most updates of {name}.{marked[0]} and its "
@@ -210,6 +216,7 @@ class CobraModule(L.LightningModule):
         """The batch's share of the step's loss; see `StepLoss`."""
         assert self.entered is not None
         objective = self.objectives[self.entered]
+        assert isinstance(objective, Objective)
         if objective.reads_answers:
             self.supervision.add(batch)
         loss, logged = objective(self.model, batch)

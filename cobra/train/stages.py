@@ -18,12 +18,13 @@ class Stage:
 
     Args:
         name: shown in logs, e.g. `align`.
-        train: parts of the model that learn; the others are frozen.
+        train: parts of the model that learn; the others are frozen. A part may learn in part, by the path of
+            a module in it: `vision.tower.blocks.12-` are a tower's blocks from number 12 on.
         data: names of training sources and the share of the batches that each provides. Which a batch is
             from is drawn; a source is gone through in random order, and again in another when it ends. Or
             names alone: every record of each comes once in a pass, all shuffled together.
         batch_size: examples a batch on each device; rows where they are packed.
-        lr: peak learning rate, or those of the parts in `train` by their names.
+        lr: peak learning rate, or those by name of the parts in which something learns.
         steps: optimizer steps.
         epochs: passes over as many examples as the sources hold together; only where steps are left out.
             With one source, or names without shares, each record comes once in a pass. With several, shares
@@ -62,7 +63,7 @@ class Stage:
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
             raise ValueError(f"stage {self.name!r} needs steps or epochs")
-        if isinstance(self.lr, dict) and set(self.lr) != set(self.train):
+        if isinstance(self.lr, dict) and set(self.lr) != self.parts:
             raise ValueError(
                 f"stage {self.name!r} trains {self.train}, but lr names {list(self.lr)}: name the same parts"
             )
@@ -97,6 +98,10 @@ class Stage:
         if isinstance(self.data, dict):
             return {(name,): share for name, share in self.data.items()}
         return {tuple(self.data): 1.0} if self.data else {}
+
+    def parts(self) -> set[str]:
+        """The parts of the model in which something learns."""
+        return {name.partition(".")[0] for name in self.train}
 
     @property
     def peaks(self) -> dict[str, float]:

@@ -77,3 +77,10 @@ def test_parts_may_have_rates_of_their_own() -> None:
         stage(train=["projector"], lr={"lm": 1.0})
     with pytest.raises(ValueError, match="must be positive"):
         stage(train=["lm"], lr={"lm": 0.0})
+
+
+def test_rates_are_named_by_part_also_where_a_part_learns_in_part() -> None:
+    halves = stage(train=["vision.blocks.1-", "lm"], lr={"vision": 1.0, "lm": 2.0})
+    assert halves.rate(50, 100, "vision") * 2 == halves.rate(50, 100, "lm")
+    with pytest.raises(ValueError, match="name the same parts"):
+        stage(train=["vision.blocks.1-"], lr={"vision.blocks.1-": 1.0})

@@ -60,11 +60,10 @@ def trainer_of(devices: int, tmp_path: Path, *callbacks: L.Callback, **options: 
     # the strategy that the command chooses, but for how its processes start: importing takes seconds
     strategy = "ddp_fork_find_unused_parameters_true" if devices > 1 else "auto"
     return L.Trainer(
-        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", devices=devices, strategy=options.pop("strategy", strategy),
-        enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", devices=devices,
+        strategy=options.pop("strategy", strategy), enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False, num_sanity_val_steps=0, enable_checkpointing=False,
-        callbacks=list(callbacks),
-        **{"precision": "64-true", "logger": False, **options},
+        callbacks=list(callbacks), **{"precision": "64-true", "logger": False, **options},
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ class Objective(nn.Module, ABC):
         """The loss (scalar), a mean over what `weight` counts, and what else to log, by name."""
 
     def weight(self, batch: Batch) -> int:
-        """What the loss of a batch is a mean over: tokens of answers, or examples. A step's is one over all."""
+        """The tokens of answers, or the examples, that the loss of a batch is a mean over."""
         if not self.reads_answers:
             return len(batch.ids)
         return len(label_places(batch.labels) if batch.places is None else batch.places)
