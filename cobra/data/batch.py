@@ -32,6 +32,9 @@ class Batch:
     # records that could not be read, and the error in which the run is to end for want of them
     bad: Sequence[BadSample] = ()
     error = ""
+    # of its examples the ids, and all their tokens without padding: known on the host, nothing waits for them
+    names: Sequence[str] = ()
+    tokens = 0
 
     def __init__(
         self,

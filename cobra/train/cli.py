@@ -23,7 +23,6 @@ from lightning.pytorch.callbacks import (
     Checkpoint,
     ModelCheckpoint,
     ProgressBar,
-    RichProgressBar,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -48,6 +47,7 @@ from cobra.train.run_folder import RunFolder
 from cobra.train.save_result import SaveResult
 from cobra.train.stages import Stage
 from cobra.train.stop_when_terminated import StopWhenTerminated
+from cobra.train.throughput import Bar, Throughput
 from cobra.train.write_answers import WriteAnswers
 
 # where a run writes that no yaml gives a place
@@ -147,15 +147,18 @@ class CobraCLI(LightningCLI):
             kwargs["logger"] = CSVLogger(root, name="logs") if self.subcommand == "fit" else False
         callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._checkpointing()]
         callbacks += self._progress(config)
-        callbacks += [TrainingClock()] if self.subcommand == "fit" else []
+        if self.subcommand == "fit":
+            # one with the peak of a device that has no known one is the user's
+            measured = any(isinstance(callback, Throughput) for callback in callbacks)
+            callbacks += [TrainingClock(), *([] if measured else [Throughput()])]
         return self._trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
 
     def _progress(self, config: Mapping[str, Any]) -> list[Callback]:
-        """A bar that a GPU is seldom waited for to draw, unless there is another or none."""
+        """A bar with the run's numbers, for which a GPU is seldom waited; unless there is another or none."""
         own = any(isinstance(callback, ProgressBar) for callback in config["callbacks"] or [])
         drawn = config["enable_progress_bar"] is not False and not own
         on_gpu = config["accelerator"] != "cpu" and torch.accelerator.is_available()
-        return [RichProgressBar(refresh_rate=_DRAWN)] if drawn and on_gpu else []
+        return [Bar(refresh_rate=_DRAWN if on_gpu else 1)] if drawn else []
 
     def _try(self, root: Path, config: dict[str, Any]) -> Trainer:
         self.save_config_callback = None

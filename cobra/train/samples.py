@@ -113,6 +113,8 @@ class Encoded(Dataset):
         else:
             batch = self.processor.collate([examples[0] for examples in filled], left=self.prompt)
         batch.bad = [sample for row in rows for sample in row.bad]
+        batch.names = [example.record.id for examples in filled for example in examples]
+        batch.tokens = sum(len(example.ids) for examples in filled for example in examples)
         hopeless = [row.bad for row in rows if not row.examples]
         if batch.bad and not self.skips:
             batch.error = f"{batch.bad[0]}; on_bad_sample: skip goes on without it"

@@ -1,6 +1,7 @@
 """Batches by number: which examples make each is a function of the seed alone."""
 
 import math
+import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -177,9 +178,14 @@ def _bounds(shares: tuple[float, ...]) -> list[float]:
 
 
 class ResumableLoader(DataLoader):
-    """A loader that can start after the batches that a run has taken, which its optimizer steps tell."""
+    """A loader that can start after the batches that a run has taken, which its optimizer steps tell.
+
+    Attributes:
+        waited: seconds that batches were waited for.
+    """
 
     _start = 0
+    waited = 0.0
 
     def state_dict(self) -> dict[str, int]:
         """Nothing: Lightning asks whoever it gives a state."""
@@ -193,4 +199,13 @@ class ResumableLoader(DataLoader):
         sampler = self.batch_sampler
         assert isinstance(sampler, StageSampler)
         sampler.start = self._start
-        return super().__iter__()
+        return self._timed(super().__iter__())
+
+    def _timed(self, batches: Iterator) -> Iterator:
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
