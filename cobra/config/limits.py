@@ -45,7 +45,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("depth", "n_layers"), (1, MAX_LAYERS)),
     "num_workers": (0, MAX_WORKERS),
     # a number without end stands for never
-    **dict.fromkeys(("checkpoint_every", "steps"), (1, 10**12)),
+    **dict.fromkeys(("checkpoint_every", "every", "steps"), (1, 10**12)),
+    "minutes": (1e-3, 1e6),
+    "keep": (1, 10_000),
     "epochs": (1e-6, 1e6),
     "lr": (1e-30, 1e6),
     "weight_decay": (0, 1e6),

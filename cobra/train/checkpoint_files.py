@@ -1,6 +1,7 @@
 """Lightning's checkpoints as files that are never half written, and that name nothing to be removed."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_leaves
 
 from cobra.weights.saving import put, saving
 
@@ -51,23 +55,19 @@ class CheckpointFiles(TorchCheckpointIO):
         """Write a checkpoint; the one before is there until it is on the disk.
 
         Raises:
-            OSError: where it cannot be written, e.g. on a full disk.
+            OSError: where there is no room for it, or it cannot be written.
         """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        check_room(target, _bytes(checkpoint))
         try:
             with saving(target.parent) as folder:
                 with (folder / target.name).open("wb") as file:
                     torch.save(checkpoint, file)
                 put(folder / target.name, target)
         except (OSError, RuntimeError) as error:
-            kept = "the one before is kept; " if target.exists() else ""
             # torch's writer stumbles over what it met
-            reason = error.__context__ or error
-            raise OSError(
-                f"checkpoint {target} cannot be written ({reason}): {kept}make room, or set "
-                "trainer.default_root_dir"
-            ) from error
+            raise _unwritten(target, error.__context__ or error) from error
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint in one of the folders; a path may be any that a file says."""
@@ -80,6 +80,33 @@ class CheckpointFiles(TorchCheckpointIO):
             rank_zero_warn(f"{path} is not removed: it is no checkpoint of this run")
 
 
+def check_room(target: Path, size: int) -> None:
+    """Refuse to begin a checkpoint of so many bytes that its disk has no room for.
+
+    Raises:
+        OSError: saying how much is missing.
+    """
+    # other machines may see another folder of that name
+    there = next(folder for folder in target.parents if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < size:
+        raise _unwritten(target, f"it takes {size / 1e9:.3f} GB, and {free / 1e9:.3f} GB are free")
+
+
+def _unwritten(target: Path, reason: object) -> OSError:
+    kept = "the one before is kept; " if target.exists() else ""
+    return OSError(
+        f"checkpoint {target} cannot be written ({reason}): {kept}make room, or set trainer.default_root_dir"
+    )
+
+
+def _bytes(checkpoint: dict[str, Any]) -> int:
+    """Of the tensors that this device writes, each memory once."""
+    leaves = tree_leaves(checkpoint)
+    tensors = [t.to_local() if isinstance(t, DTensor) else t for t in leaves if isinstance(t, Tensor)]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
 class SaveFolder:
     """A strategy's `save_checkpoint`, if it writes folders: beside what they replace, then in its place."""
 
@@ -89,13 +116,22 @@ class SaveFolder:
     def __call__(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; all devices must call it."""
         strategy, target = self.strategy, Path(self.strategy.broadcast(filepath))
+        self._check_room(checkpoint, target)
         if not strategy.is_global_zero:
             self._write(checkpoint, target.name, None)
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
         with saving(target.parent) as folder:
             self._write(checkpoint, target.name, folder)
             put(folder / target.name, target)
+
+    def _check_room(self, checkpoint: dict[str, Any], target: Path) -> None:
+        """On all devices alike, so that none waits for another that has ended."""
+        mine = torch.tensor(float(_bytes(checkpoint)), device=self.strategy.root_device)
+        size = int(self.strategy.reduce(mine, reduce_op="sum"))
+        if self.strategy.is_global_zero:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        self.strategy.barrier()
+        check_room(target, size)
 
     def _write(self, checkpoint: dict[str, Any], name: str, folder: Path | None) -> None:
         """Write into the first device's folder, and wait for all."""

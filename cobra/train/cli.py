@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +22,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import (
     Callback,
     Checkpoint,
-    ModelCheckpoint,
     ProgressBar,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -37,6 +37,7 @@ from cobra.config.class_paths import refuse_functions, restrict_imports
 from cobra.config.one_line import in_one_line
 from cobra.config.text_file import read_text
 from cobra.train.checkpoint_files import protect_checkpoints
+from cobra.train.checkpoints import CheckpointPlan, Checkpoints
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
 from cobra.train.fully_sharded import NAME as SHARDED
@@ -95,7 +96,10 @@ class CobraCLI(LightningCLI):
         )
         parser.link_arguments("stages", "model.stages")
         parser.link_arguments("stages", "data.stages")
-        parser.add_argument("--checkpoint_every", type=int, default=200, help="Steps between checkpoints.")
+        parser.add_class_arguments(CheckpointPlan, "checkpoint")
+        parser.add_argument(
+            "--checkpoint_every", type=int | None, default=None, help="The same as checkpoint.every."
+        )
         parser.add_argument(
             "--overwrite", action=ActionYesNo, default=False, help="Start anew in a folder that holds a run."
         )
@@ -145,12 +149,12 @@ class CobraCLI(LightningCLI):
         if config["logger"] is None:
             # a new folder every launch: a CSV that is opened again loses its first part
             kwargs["logger"] = CSVLogger(root, name="logs") if self.subcommand == "fit" else False
-        callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._checkpointing()]
-        callbacks += self._progress(config)
+        callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._progress(config)]
         if self.subcommand == "fit":
             # one with the peak of a device that has no known one is the user's
             measured = any(isinstance(callback, Throughput) for callback in callbacks)
             callbacks += [TrainingClock(), *([] if measured else [Throughput()])]
+        callbacks += self._checkpointing()
         return self._trainer(default_root_dir=str(root), callbacks=callbacks, **kwargs)
 
     def _progress(self, config: Mapping[str, Any]) -> list[Callback]:
@@ -241,11 +245,11 @@ class CobraCLI(LightningCLI):
             self.config[self.subcommand][allowed] = False
 
     def _checkpointing(self) -> list[Callback]:
-        every, last = self._get(self.config, "checkpoint_every"), self.folder.last
-        regular = ModelCheckpoint(
-            last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False
-        )
-        return [regular, StopWhenTerminated(last), SaveResult(last, self.folder.model)]
+        plan, last = self._get(self.config_init, "checkpoint"), self.folder.last
+        every = self._get(self.config, "checkpoint_every")
+        plan = plan if every is None else replace(plan, every=every)
+        # the last row of a log has what callbacks before it log
+        return [Checkpoints(last, plan), StopWhenTerminated(last), SaveResult(last, self.folder.model)]
 
 
 def _count(trainer: Mapping[str, Any]) -> int:

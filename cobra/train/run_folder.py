@@ -14,6 +14,7 @@ class RunFolder:
     Attributes:
         root: the folder.
         last: its newest checkpoint.
+        best: the one with the best of a metric, where the run was asked for it.
         model: the model that a finished run leaves.
         lock: held from `claim` on, for as long as the process lives.
     """
@@ -21,18 +22,19 @@ class RunFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.last = root / "checkpoints" / "last.ckpt"
+        self.best = root / "checkpoints" / "best.ckpt"
         self.model = root / "model"
         self.lock: TextIO | None = None
 
     def named(self, checkpoint: str) -> Path:
-        """The checkpoint that a command line names, `last` or a path."""
-        return self.last if checkpoint == "last" else Path(checkpoint).expanduser()
+        """The checkpoint that a command line names, `last`, `best` or a path."""
+        return {"last": self.last, "best": self.best}.get(checkpoint) or Path(checkpoint).expanduser()
 
     def check_start(self, checkpoint: str, fits: bool) -> None:
         """Refuse a checkpoint that is not there or is none.
 
         Args:
-            checkpoint: `last` or a path.
+            checkpoint: `last`, `best` or a path.
             fits: whether training goes on from it.
         """
         path = self.named(checkpoint)
@@ -60,7 +62,8 @@ class RunFolder:
             self.lock = claim(self.root / ".lock")
         except OSError as error:
             raise self._unwritable(error) from error
-        restore(self.last)
+        for checkpoint in (self.last, self.best):
+            restore(checkpoint)
 
     def make(self) -> None:
         """Make the folder, or say why nothing can be written there."""

@@ -9,14 +9,18 @@ import cobra.torchvision_shim  # noqa: F401  (before lightning)
 from lightning.pytorch import Callback, LightningModule, Trainer  # isort: skip
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-# of several GPUs, between two questions whether one was asked to stop
+# of several GPUs, between two questions to each other
 _STEPS = 4
+
+
+def may_ask(trainer: Trainer, step: int) -> bool:
+    """Whether devices may ask each other behind a step: GPUs wait for each other then, so in every fourth."""
+    alone = trainer.world_size == 1 or trainer.strategy.root_device.type == "cpu"
+    return alone or step % _STEPS == 0
 
 
 class StopWhenTerminated(Callback):
     """After SIGTERM, write a checkpoint when the step is done, and stop; all devices after the same step.
-
-    GPUs that ask each other wait for each other, so they do in every fourth step.
 
     Lightning's own answer to SIGTERM writes nothing, and has devices wait for each other at different places.
     On one device validation stops at once: there may be no time to end it.
@@ -40,11 +44,11 @@ class StopWhenTerminated(Callback):
         if trainer.global_step == self.step:
             return
         self.step = trainer.global_step
-        alone = trainer.world_size == 1 or trainer.strategy.root_device.type == "cpu"
-        last = self.step == pl_module.plan.total
-        if not (alone or last or self.step % _STEPS == 0):
+        if not (may_ask(trainer, self.step) or self.step == pl_module.plan.total):
             return
         if trainer.strategy.reduce_boolean_decision(self.terminated, all=False):
+            # Lightning would log the step behind the callbacks
+            trainer._logger_connector.update_train_step_metrics()
             self._stop(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

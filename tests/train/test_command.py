@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from cobra.pretrained import from_pretrained
+from cobra.train.checkpoints import CheckpointPlan, Checkpoints
 from cobra.train.clock import TrainingClock
 from cobra.train.save_result import SaveResult
+from cobra.train.throughput import Throughput
 from cobra.train.write_answers import WriteAnswers
 from tests.test_cli import ON_CPU, ROOT, instantiate
 from tests.train.test_module import run, stage
@@ -31,15 +32,18 @@ def test_a_run_saves_logs_and_writes_into_its_own_folder(
         "--trainer.default_root_dir",
         str(tmp_path),
     ]
-    cli = instantiate(monkeypatch, "fit", *words, "--checkpoint_every", "7")
+    plan = ["--checkpoint", "{minutes: 30, keep: 2, best: val/macro}", "--checkpoint_every", "7"]
+    cli = instantiate(monkeypatch, "fit", *words, *plan)
     trainer, callbacks = cli.trainer, cli.trainer.callbacks
-    checkpoint = only(callbacks, ModelCheckpoint)
-    assert (checkpoint._every_n_train_steps, checkpoint.filename) == (7, "last")
-    assert Path(checkpoint.dirpath) == tmp_path / "checkpoints"
+    checkpoints = only(callbacks, Checkpoints)
+    assert checkpoints.last == tmp_path / "checkpoints/last.ckpt"
+    # the older name of `every`
+    assert checkpoints.plan == CheckpointPlan(every=7, minutes=30, keep=2, best="val/macro")
     result = only(callbacks, SaveResult)
     assert (result.checkpoint, result.directory) == (tmp_path / "checkpoints/last.ckpt", tmp_path / "model")
     assert only(callbacks, WriteAnswers).directory == tmp_path
     only(callbacks, TrainingClock)
+    only(callbacks, Throughput)
     assert isinstance(trainer.logger, CSVLogger)
     assert Path(trainer.logger.root_dir).parent == tmp_path
 

@@ -81,6 +81,13 @@ def steps(folder: Path) -> list[str]:
     return [row["step"] for file in files for row in csv.DictReader(file.open()) if row["lr"]]
 
 
+def test_the_last_step_before_the_end_is_logged(tmp_path: Path) -> None:
+    logger, callbacks = CSVLogger(tmp_path, "cut"), [Terminate(2), StopWhenTerminated(tmp_path / "last.ckpt")]
+    with pytest.raises(SIGTERMException, match="terminated after step 3"):
+        run(stages(), tmp_path, callbacks, logger=logger, log_every_n_steps=1, limit_val_batches=0)
+    assert steps(tmp_path / "cut") == ["0", "1", "2"]
+
+
 def test_a_run_that_is_terminated_in_its_last_step_is_not_called_finished(tmp_path: Path) -> None:
     with pytest.raises(SIGTERMException, match="terminated after step 6"):
         run(stages(), tmp_path, [Terminate(5), StopWhenTerminated(tmp_path / "last.ckpt")])
@@ -104,6 +111,7 @@ class Gpus(StopWhenTerminated):
             strategy=strategy,
             global_step=trainer.global_step,
             save_checkpoint=trainer.save_checkpoint,
+            _logger_connector=trainer._logger_connector,
         )
         super().on_train_batch_end(seen, pl_module, *rest)
 
