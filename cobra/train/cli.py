@@ -25,7 +25,6 @@ from lightning.pytorch.callbacks import (
     ProgressBar,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
@@ -43,6 +42,7 @@ from cobra.train.data import DataModule
 from cobra.train.fully_sharded import NAME as SHARDED
 from cobra.train.lengths import check_lengths, trial
 from cobra.train.list_elements import merge_elements
+from cobra.train.loggers import place_loggers, with_csv
 from cobra.train.module import CobraModule
 from cobra.train.run_folder import RunFolder
 from cobra.train.save_result import SaveResult
@@ -146,9 +146,8 @@ class CobraCLI(LightningCLI):
         if (setting := trial(config, self.subcommand)) is not None:
             rank_zero_info(f"{setting}: a trial, of which nothing is written")
             return self._try(root, config)
-        if config["logger"] is None:
-            # a new folder every launch: a CSV that is opened again loses its first part
-            kwargs["logger"] = CSVLogger(root, name="logs") if self.subcommand == "fit" else False
+        if self.subcommand == "fit" or config["logger"] is None:
+            kwargs["logger"] = self.subcommand == "fit" and with_csv(config["logger"], root)
         callbacks = [*(config["callbacks"] or []), WriteAnswers(root), *self._progress(config)]
         if self.subcommand == "fit":
             # one with the peak of a device that has no known one is the user's
@@ -219,6 +218,7 @@ class CobraCLI(LightningCLI):
             raise ValueError(f"say which weights to use, e.g. --ckpt_path {self.folder.last}")
         if fits:
             check_lengths(trainer)
+            place_loggers(trainer["logger"], self.folder.root)
         writes = trial(trainer, verb) is None
         # the processes of further devices come here, too
         is_first = rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
