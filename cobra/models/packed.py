@@ -139,8 +139,14 @@ class PackedLinear(nn.Module):
 
     def __init__(self, matrix: PackedMatrix, bias: Tensor | None) -> None:
         super().__init__()
+        self.in_features, self.out_features = matrix.columns, matrix.rows
         self.matrix = matrix
         self.register_buffer("bias", None if bias is None else bias.detach())
+
+    @property
+    def qweight(self) -> Tensor:
+        """The packed weight, by the name under which peft looks for the device of an adapter."""
+        return next(self.matrix.buffers())
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) to (..., N)."""

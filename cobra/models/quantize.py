@@ -120,7 +120,8 @@ def parameters_on_meta(
 def _places_of_weights(lm: nn.Module) -> list[list[tuple[nn.Module, str]]]:
     """Parents and names of the modules to replace; those that share a weight are together."""
     places: dict[int, list[tuple[nn.Module, str]]] = {}
-    for parent in lm.modules():
+    # in dictionaries peft keeps adapters, which are small, and to be merged as they are
+    for parent in (module for module in lm.modules() if not isinstance(module, nn.ModuleDict)):
         for name, child in parent.named_children():
             if type(child) in _QUANTIZED:
                 places.setdefault(id(child.weight), []).append((parent, name))

@@ -38,6 +38,7 @@ class CobraVLM(Component):
 
     Attributes:
         num_image_tokens: of a picture by its layout; holds no weights, so that a worker process can count.
+        adapters: of its parts, by their names; see `cobra.models.adapters.adapt`.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class CobraVLM(Component):
         widths = (self.vision.embed_dim, self.lm.d_model)
         self.projector: Projector = _built(projector(*widths), Projector, "projector")
         self.num_image_tokens = self.projector.counter(self.vision.num_patches)
+        self.adapters: dict[str, Any] = {}
 
     def forward(
         self, ids: Tensor, pictures: Pictures | Pixels | None = None, seq_idx: Tensor | None = None

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from cobra.convert.parts import load_parts
 from cobra.data.batch import Batch
 from cobra.eval.predictions import Prediction
+from cobra.models.adapters import Lora, adapt
 from cobra.models.lm.init import is_time_scale
 from cobra.models.recompute import recompute
 from cobra.models.vlm import IGNORE_ID, CobraVLM
@@ -60,6 +61,8 @@ class CobraModule(L.LightningModule):
             run's last.ckpt or a hub repository, in any layout that `cobra convert` reads. With --ckpt_path
             they are read only where an objective keeps modules frozen, which checkpoints leave out.
             Every rank reads them before the model is sharded; building on the meta device is refused.
+        adapters: parts whose weights stay as they are, and the adapters (LoRA) that learn in their place in
+            the stages that train the part, e.g. {lm: {r: 128, alpha: 256}}. See `cobra.models.adapters.Lora`.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class CobraModule(L.LightningModule):
         recompute: dict[str, int] | None = None,
         max_new_tokens: int = 16,
         weights: dict[str, str] | None = None,
+        adapters: dict[str, Lora] | None = None,
     ) -> None:
         super().__init__()
         self.stages = stages
@@ -80,6 +84,7 @@ class CobraModule(L.LightningModule):
         self.recompute = recompute or {}
         self.max_new_tokens = max_new_tokens
         self.weights = weights or {}
+        self.adapters = adapters or {}
         # in the place of `weights`, where a checkpoint will follow: for copies that it does not hold
         self.origin: dict[str, str] = {}
         # whether a checkpoint of another plan may be gone on from
@@ -125,17 +130,27 @@ class CobraModule(L.LightningModule):
         model = self.build()
         self._check_parts(model)
         if fits:
-            load_parts(model, self.weights)
-        objectives = [stage.objective(model) for stage in self.stages]
-        # what a checkpoint leaves out may be a copy of the model as the run started
-        if fits and self.origin and any(any(frozen_modules(objective)) for objective in objectives):
-            load_parts(model, self.origin)
-            objectives = [stage.objective(model) for stage in self.stages]
-        return model, objectives
+            load_parts(model, self.weights if self._is_first(model) else self.origin)
+        adapt(model, self.adapters)
+        return model, [stage.objective(model) for stage in self.stages]
+
+    def _is_first(self, model: CobraVLM) -> bool:
+        """Whether no checkpoint follows, or all is in it.
+
+        What a checkpoint leaves out, the frozen modules of objectives, may be a copy of the model as the run
+        started.
+        """
+        if not self.origin:
+            return True
+        # what is drawn after it stays the same
+        with torch.random.fork_rng(devices=[]):
+            return not any(any(frozen_modules(stage.objective(model))) for stage in self.stages)
 
     def _check_parts(self, model: CobraVLM) -> None:
         if unknown := sorted(set(self.muon) - set(model.parts())):
             raise ValueError(f"muon steps unknown parts {unknown}: {list(model.parts())}")
+        if both := sorted(set(self.muon) & set(self.adapters)):
+            raise ValueError(f"muon steps {both}, which have adapters: leave them to AdamW")
         for stage in self.stages:
             for name in stage.train:
                 try:

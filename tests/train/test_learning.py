@@ -1,7 +1,6 @@
 """What a stage names learns, but for what a part or an objective keeps frozen."""
 
 import copy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
 from cobra.data.batch import Batch
-from cobra.models.lm.mamba import MambaLM
+from cobra.models.adapters import Lora
 from cobra.models.vlm import CobraVLM
 from cobra.train.module import CobraModule
 from cobra.train.objectives.base import Objective
 from cobra.train.objectives.next_token import NextToken
 from cobra.train.stages import Stage
-from tests.models.builders import PROJECTORS, small_vit
 from tests.train.test_module import Watch, run, stage
 
-
-def adapted() -> CobraVLM:
-    model = CobraVLM(small_vit, PROJECTORS["pixel_unshuffle"], partial(MambaLM, 512, 16, 1))
-    config = LoraConfig(r=2, target_modules=["in_proj", "out_proj"], init_lora_weights=False)
-    inject_adapter_in_model(config, model.lm)
-    return model
+ADAPTERS = {"lm": Lora(2, 4, dropout=0.1, targets=["in_proj", "out_proj"])}
 
 
 class StayClose(Objective):
@@ -49,11 +41,12 @@ class StayClose(Objective):
 def test_lora_in_a_trained_part_keeps_its_base_frozen_in_every_stage(tmp_path: Path) -> None:
     watch = Watch()
     stages = [stage("a", ["projector"]), stage("b", ["lm"]), stage("c", ["vision"]), stage("d", ["lm"])]
-    module = run(stages, tmp_path, [watch], model=adapted)
+    module = run(stages, tmp_path, [watch], adapters=ADAPTERS)
     lora = {name for name in watch.weights[0] if "lora_" in name}
     groups = module.trainer.optimizers[0].param_groups
     stepped = {id(p) for group in groups for p in group["params"]}
     assert {n for n, p in module.named_parameters() if ".lm." in n and id(p) in stepped} == lora
+    # A only in the second step, behind B, which is 0 before
     for first in (2, 6):
         before, after = watch.weights[first - 1], watch.weights[first + 1]
         assert {name for name in before if not torch.equal(before[name], after[name])} == lora

@@ -15,6 +15,7 @@ from torch.optim import AdamW
 from cobra.data.batch import Batch
 from cobra.data.record import Record, assistant, user
 from cobra.data.source import Source
+from cobra.models.adapters import Lora
 from cobra.models.lm.mamba import MambaLM
 from cobra.models.vlm import CobraVLM
 from cobra.train.clock import TrainingClock
@@ -59,11 +60,12 @@ def run(
     betas: tuple[float, float] = (0.9, 0.999),
     resume: Path | None = None,
     recompute: dict[str, int] | None = None,
+    adapters: dict[str, Lora] | None = None,
     **options: object,
 ) -> CobraModule:
     lm = partial(MambaLM, 512, 16, 1)
     model = model or partial(CobraVLM, small_vit, PROJECTORS["pixel_unshuffle"], lm)
-    module = CobraModule(stages, model, betas, muon, recompute)
+    module = CobraModule(stages, model, betas, muon, recompute, adapters=adapters)
     data = DataModule(stages, "cobra:data/shapes/tokenizer", train={"noise": Noise}, val={"noise": Noise})
     trainer = L.Trainer(
         default_root_dir=tmp_path, max_epochs=1, accelerator="cpu",

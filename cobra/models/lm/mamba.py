@@ -74,6 +74,9 @@ class MambaMixer(Mixer):
         dt_range: time steps at initialization.
     """
 
+    # of low rank itself
+    unadapted = ("dt_proj",)
+
     def __init__(
         self,
         d_model: int,

@@ -20,10 +20,12 @@ class Mixer(Component, ABC):
     Attributes:
         layout: what it remembers of the tokens that it has read, which `State` allocates; by default nothing.
         rotary: the embedding of positions that it looks up in `Tokens.rotations`, if it does.
+        unadapted: its linears that get adapters only where they are named.
     """
 
     layout: Mapping[str, Buffer] = {}
     rotary: Rotary | None = None
+    unadapted: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, x: Tensor, state: LayerState | None, tokens: Tokens) -> Tensor:
