@@ -99,6 +99,7 @@ class Stage:
             return {(name,): share for name, share in self.data.items()}
         return {tuple(self.data): 1.0} if self.data else {}
 
+    @property
     def parts(self) -> set[str]:
         """The parts of the model in which something learns."""
         return {name.partition(".")[0] for name in self.train}

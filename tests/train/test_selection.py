@@ -34,6 +34,7 @@ def test_a_tower_learns_from_a_block_on_and_keeps_the_blocks_before(tmp_path: Pa
     assert last
     assert all(name.startswith("model.lm.layers.0.") for name in last)
     # the modes follow, and the optimizer has no more than learns
+    assert module.model is not None
     assert not module.model.vision.training
     trained = {p for group in module.trainer.optimizers[0].param_groups for p in group["params"]}
     names = {name for name, p in module.named_parameters() if p in trained and ".vision." in name}
