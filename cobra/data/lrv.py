@@ -11,8 +11,8 @@ from cobra.data.raw_chat import RawChat
 class LrvInstruct(LlavaJson):
     """Chats from a file of `{"image_id", "question", "answer"}`: filter_cap1.json, chart_release_update.json.
 
-    Ids of Visual Genome's pictures lack the `.jpg` of their files, which are in LRV's own archive and
-    numbered otherwise than Visual Genome; ids of charts are names of files.
+    Ids of Visual Genome's pictures lack the `.jpg` of their files, which are in LRV's own archive, numbered
+    otherwise than Visual Genome; ids of charts are names of files.
     """
 
     def raws(self) -> Iterator[RawChat]:

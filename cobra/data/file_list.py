@@ -1,0 +1,21 @@
+"""Files of a source that has several: a folder, a pattern, or one."""
+
+import glob
+from os.path import expanduser
+from pathlib import Path
+
+
+def find_files(files: str | Path, ending: str) -> list[Path]:
+    """The files of a folder with an ending such as `.tar`, at any depth, or of a pattern; sorted.
+
+    Raises:
+        FileNotFoundError: where there is none.
+    """
+    pattern = expanduser(files)
+    if Path(pattern).is_dir():
+        found = [path for path in Path(pattern).rglob(f"*{ending}") if path.is_file()]
+    else:
+        found = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
+    if not found:
+        raise FileNotFoundError(f"there is no {ending} file in or of {pattern!r}: check `files`")
+    return sorted(path.absolute() for path in found)
