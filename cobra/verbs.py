@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cobra.config.argument_types import path, positive, whole
-from cobra.config.limits import MAX_SEED
+from cobra.config.limits import MAX_SEED, MAX_SIZE
 
 if TYPE_CHECKING:
     from cobra.inference.conversation import Conversation
@@ -146,6 +146,21 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     shapes.add_argument("--split", choices=("train", "test", "composition"), default="train")
     shapes.add_argument("--size", type=whole(1), default=2000, help="scenes (default: 2000)")
     shapes.add_argument("--seed", type=whole(0, MAX_SEED), default=0, help="of the scenes (default: 0)")
+    text = sets.add_parser("text", help="write text that is here: Python's library, Debian's documentation")
+    text.set_defaults(data=_text)
+    text.add_argument("--out", type=path, required=True, help="folder to write to")
+    tokenizer = sets.add_parser("tokenizer", help="train a byte-level BPE on text")
+    tokenizer.set_defaults(data=_tokenizer)
+    tokenizer.add_argument(
+        "files", type=path, nargs="+", help="JSON Lines or parquet with a column `text`, or plain text"
+    )
+    tokenizer.add_argument(
+        "--vocab-size", type=whole(300, MAX_SIZE), default=4096, help="tokens (default: 4096)"
+    )
+    tokenizer.add_argument(
+        "--held-out", type=float, default=0.0, help="share of documents that it does not see (default: 0)"
+    )
+    tokenizer.add_argument("--out", type=path, required=True, help="folder to write to")
     check = sets.add_parser("check", help="find records that a run could not use: no chats, broken pictures")
     check.set_defaults(data=_check)
     check.add_argument("json", type=path, nargs="+", help="LLaVA-style files, JSON or JSON Lines")
@@ -162,6 +177,18 @@ def _shapes(options: argparse.Namespace) -> None:
     from cobra.data.shapes.export import export_llava
 
     export_llava(options.out, options.split, options.size, options.seed)
+
+
+def _text(options: argparse.Namespace) -> None:
+    from cobra.data.text.shipped import write_shipped_text
+
+    write_shipped_text(options.out)
+
+
+def _tokenizer(options: argparse.Namespace) -> None:
+    from cobra.data.text.tokenizer import make_tokenizer
+
+    make_tokenizer(options.files, options.vocab_size, options.out, options.held_out)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -25,12 +26,14 @@ class Example:
         labels: as ids in the assistant's turns that say something, IGNORE_ID elsewhere.
         pictures: in reading order.
         record: where it came from.
+        seq_idx: number of the text that each token belongs to, rising; None where all are one.
     """
 
     ids: list[int]
     labels: list[int]
     pictures: list[Picture]
     record: Record
+    seq_idx: list[int] | None = None
 
 
 class Processor:
@@ -70,6 +73,8 @@ class Processor:
 
     def encode(self, record: Record, prompt: bool = False) -> Example:
         """A training example; with `prompt`, all but the last answer, ready to be continued."""
+        if record.tokens is not None:
+            return self._text(record, record.tokens)
         messages = (
             record.messages[:-1] if prompt and record.messages[-1].role == "assistant" else record.messages
         )
@@ -89,8 +94,13 @@ class Processor:
         """What `encode` would make of a record, however long: its tokens, image tokens included; labels; the
         place of the first label, or the end; the end of the last picture. Opens no picture that need not be.
         """
-        segments = self.chat.segments([m.as_dict() for m in record.messages])
-        ids, labels = self._tokens(segments, record.id, [self._layout(image) for image in record.images])
+        if record.tokens is not None:
+            text = self._text(record, record.tokens)
+            ids, labels = text.ids, text.labels
+        else:
+            self._check_system(record)
+            segments = self.chat.segments([m.as_dict() for m in record.messages])
+            ids, labels = self._tokens(segments, record.id, [self._layout(image) for image in record.images])
         # nothing comes before the first token
         learned = [place for place, label in enumerate(labels) if place and label != IGNORE_ID]
         seen = len(ids) - ids[::-1].index(IMAGE_ID) if IMAGE_ID in ids else 0
@@ -99,6 +109,21 @@ class Processor:
     def _layout(self, image: object) -> Layout:
         fixed: Layout | None = getattr(self.transform, "layout", None)
         return self._picture(image).layout if fixed is None else fixed
+
+    def _text(self, record: Record, tokens: np.ndarray) -> Example:
+        """Plain text, in which every token is learned that has one before it."""
+        if len(tokens) > self.max_length:
+            raise ValueError(
+                f"record {record.id!r} has {len(tokens)} tokens, more than max_length "
+                f"{self.max_length}: raise it"
+            )
+        ids, labels = tokens.tolist(), tokens.tolist()
+        if record.borders is None:
+            return Example(ids, labels, [], record)
+        for border in record.borders.tolist():
+            labels[border] = IGNORE_ID
+        numbers = np.searchsorted(record.borders, np.arange(len(ids)), side="right")
+        return Example(ids, labels, [], record, numbers.tolist())
 
     def encode_question(self, record: Record, seen: Sequence[Layout] = ()) -> Example:
         """What a chat adds after its last answer, to be read from the state that this answer left.
@@ -132,10 +157,7 @@ class Processor:
             ValueError: where an example's ids have no place for exactly its pictures, or a row is too long.
         """
         batch = self._batch(rows, left=False)
-        numbers = [[number for number, e in enumerate(row) for _ in e.ids] for row in rows]
-        # padding comes behind the last of any row
-        batch.seq_idx = _pad(numbers, max(map(len, rows)), left=False).int()
-        if batch.seq_idx.shape[1] > self.max_length:
+        if batch.ids.shape[1] > self.max_length:
             first = max(rows, key=lambda row: sum(len(e.ids) for e in row))[0].record.id
             raise ValueError(
                 f"the row that begins with record {first!r} is longer than max_length {self.max_length}: "
@@ -164,6 +186,7 @@ class Processor:
             records=[e.record for e in examples] if left else [],
             empty=[] if left else empty,
             places=None if left else label_places(labels),
+            seq_idx=_numbers(rows, left) if any(len(row) > 1 or row[0].seq_idx for row in rows) else None,
         )
         batch.examples = len(examples)
         return batch
@@ -213,6 +236,18 @@ class Processor:
                 f"a transform must make a Picture, such as Picture([pixels]), not {type(picture)}"
             )
         return replace(picture, tiles=tree_map(torch.zeros_like, picture.tiles)) if self.blind else picture
+
+
+def _numbers(rows: list[list[Example]], left: bool) -> Tensor:
+    """The number of the sequence (B, T) that a token belongs to, rising in a row."""
+    numbers: list[list[int]] = []
+    for row in rows:
+        numbers.append([])
+        for e in row:
+            first = numbers[-1][-1] + 1 if numbers[-1] else 0
+            numbers[-1] += [first + number for number in e.seq_idx or [0] * len(e.ids)]
+    # padding comes behind the last of any row
+    return _pad(numbers, max(row[-1] for row in numbers) + 1, left).int()
 
 
 def _pad(rows: list[list[int]], value: int, left: bool) -> Tensor:

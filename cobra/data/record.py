@@ -50,6 +50,8 @@ class Record:
         source: name of the data set.
         meta: whatever a scorer needs, such as the question's type.
         labels: what a vision objective learns from, such as classes of cells (cells, attributes).
+        tokens: (T,) ids of plain text in the place of messages; all of them are learned.
+        borders: where in `tokens` texts start that are to know nothing of those before; None: all are one.
     """
 
     id: str
@@ -58,8 +60,12 @@ class Record:
     source: str = ""
     meta: dict[str, str] = field(default_factory=dict)
     labels: np.ndarray | None = field(default=None, repr=False)
+    tokens: np.ndarray | None = field(default=None, repr=False)
+    borders: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.tokens is not None and not (self.messages or self.images):
+            return
         has_system = bool(self.messages) and self.messages[0].role == "system"
         if len(self.messages) == has_system:
             raise ValueError(f"record {self.id!r} has no messages: drop it when importing")

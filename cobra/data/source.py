@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from cobra.data.chat import Chat
 from cobra.data.record import Record
 
 
@@ -17,6 +18,12 @@ class Source(Dataset[Record], ABC):
     raises ValueError or OSError; what `on_bad_sample` says is done with it.
     """
 
+    def prepare(self, chat: Chat, max_length: int) -> None:
+        """Get ready for a run's tokenizer and its longest sequence, before anything is asked of it.
+
+        Records of a chat need neither.
+        """
+
     @abstractmethod
     def __len__(self) -> int:
         """Records."""
@@ -24,6 +31,11 @@ class Source(Dataset[Record], ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Record:
         """One record."""
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Of its text, where they are known: a held-out loss is then told in bits a byte, too."""
+        return None
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """The numbers of all records (len,) in random order, as an epoch goes through them.

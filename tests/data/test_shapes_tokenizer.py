@@ -7,7 +7,8 @@ import cobra.torchvision_shim  # noqa: F401  (before transformers)
 from cobra.data.record import assistant, user
 from cobra.data.shapes.build import build_scenes
 from cobra.data.shapes.scene import CELL_NAMES, caption
-from cobra.data.shapes.tokenizer import FOLDER, SPECIAL_TOKENS, VOCAB_SIZE, corpus, save_tokenizer
+from cobra.data.shapes.tokenizer import FOLDER, VOCAB_SIZE, corpus, save_tokenizer
+from cobra.data.text.tokenizer import SPECIAL_TOKENS
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast  # isort: skip
 

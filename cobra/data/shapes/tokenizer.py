@@ -1,17 +1,15 @@
 """The tokenizer of the tiny models: byte-level BPE in which every word of ShapesVQA is one token."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
 from cobra.data.shapes.dataset import DESCRIBE
 from cobra.data.shapes.questions import ANSWERS, plural
 from cobra.data.shapes.scene import CELL_NAMES, COLORS, NUMBERS, SHAPES
+from cobra.data.text.tokenizer import save_bpe, train_bpe
 
-# Ids 0 to 4, in this order.
-SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|user|>", "<|assistant|>", "<image>")
 # A round size for a model's embedding; there are fewer tokens where the corpus has no more pairs to merge.
 VOCAB_SIZE = 512
 # Committed files; chat_template.jinja is written by hand.
@@ -20,18 +18,8 @@ FOLDER = Path(__file__).parent / "tokenizer"
 
 def train_tokenizer() -> Tokenizer:
     """A GPT-2 style tokenizer, always the same: its corpus is a list of phrases, no drawn scenes."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
     # the chat template puts a space before every text, so that a word is the same token wherever it stands
-    tokenizer.train_from_iterator((f" {phrase}" for phrase in corpus()), trainer)
-    return tokenizer
+    return train_bpe((f" {phrase}" for phrase in corpus()), VOCAB_SIZE)
 
 
 def corpus() -> Iterator[str]:
@@ -55,15 +43,4 @@ def corpus() -> Iterator[str]:
 
 def save_tokenizer(folder: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json, for `AutoTokenizer` beside a chat template."""
-    folder.mkdir(parents=True, exist_ok=True)
-    train_tokenizer().save(str(folder / "tokenizer.json"))
-    end, pad, *others = SPECIAL_TOKENS
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": end,
-        "pad_token": pad,
-        "additional_special_tokens": others,
-        "clean_up_tokenization_spaces": False,
-        "padding_side": "left",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_bpe(train_tokenizer(), folder)

@@ -1,0 +1,1 @@
+"""Plain text, as language models are pretrained on."""
