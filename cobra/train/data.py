@@ -38,8 +38,9 @@ class DataModule(L.LightningDataModule):
         template: chat template file; the tokenizer's own when left out.
         train: training sources by name; stages say how much of each they use.
         val: sources that are answered during training, by name.
+        held_out: sources whose loss is measured then, by name, in every stage: text, or chats with answers.
         test: sources that are answered by `test` and `predict`, by name.
-        eval_batch_size: questions answered at a time.
+        eval_batch_size: questions answered at a time; of held-out sources, records.
         max_length: longest training sequence, image tokens included; the length of a packed row.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         seed: of the order of examples.
@@ -57,6 +58,7 @@ class DataModule(L.LightningDataModule):
         template: str | None = None,
         train: dict[str, SourceFactory] | None = None,
         val: dict[str, SourceFactory] | None = None,
+        held_out: dict[str, SourceFactory] | None = None,
         test: dict[str, SourceFactory] | None = None,
         eval_batch_size: int = 128,
         max_length: int = 2048,
@@ -68,7 +70,12 @@ class DataModule(L.LightningDataModule):
         super().__init__()
         self.stages = stages
         self.tokenizer, self.template = tokenizer, template
-        self.sources = {"train": train or {}, "val": val or {}, "test": test or {}}
+        self.sources = {
+            "train": train or {},
+            "val": val or {},
+            "held_out": held_out or {},
+            "test": test or {},
+        }
         self.eval_batch_size, self.max_length = eval_batch_size, max_length
         self.num_workers, self.seed, self.blind = num_workers, seed, blind
         self.on_bad_sample = on_bad_sample
@@ -80,8 +87,11 @@ class DataModule(L.LightningDataModule):
         self.chat = Chat(self.tokenizer, self.template)
         # of the sources and devices of an earlier part
         self.__dict__.pop("supply", None)
-        for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
+        measured = ("val", "held_out")
+        for split in {"fit": ("train", *measured), "validate": measured}.get(stage, ("test",)):
             self.datasets[split] = {name: source() for name, source in self.sources[split].items()}
+            for source in self.datasets[split].values():
+                source.prepare(self.chat, self.max_length)
         if stage == "fit" and not self.stages:
             raise ValueError("no stages: say in `stages` what is trained, on what and for how long")
         if stage == "fit" and not self.datasets["train"]:
@@ -157,24 +167,24 @@ class DataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> list[DataLoader]:
-        """Questions, one loader a source."""
-        return self._questions("val")
+        """Questions, one loader a source, then what is held out."""
+        return [*self._measured("val"), *self._measured("held_out", prompt=False)]
 
     def test_dataloader(self) -> list[DataLoader]:
         """Questions, one loader a source."""
-        return self._questions("test")
+        return self._measured("test")
 
     def predict_dataloader(self) -> list[DataLoader]:
         """Questions, one loader a source."""
-        return self._questions("test")
+        return self._measured("test")
 
-    def _questions(self, split: str) -> list[DataLoader]:
+    def _measured(self, split: str, prompt: bool = True) -> list[DataLoader]:
         processor = self.processor()
         assert self.trainer is not None
         rank, world = self.trainer.global_rank, self.trainer.world_size
         loaders = []
         for name, source in self.datasets[split].items():
-            data = Encoded({name: source}, processor, prompt=True, on_bad_sample=self.on_bad_sample)
+            data = Encoded({name: source}, processor, prompt, counted=True, on_bad_sample=self.on_bad_sample)
             loader = DataLoader(
                 data,
                 sampler=[((name, i),) for i in range(rank, len(source), world)],

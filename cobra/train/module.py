@@ -25,6 +25,7 @@ from cobra.models.vlm import IGNORE_ID, CobraVLM
 from cobra.pretrained import described
 from cobra.train.clock import is_logged
 from cobra.train.divergence import LossCheck, check_state
+from cobra.train.held_out import HeldOut, held_out_losses
 from cobra.train.learning import Learning, frozen_modules, leave_out
 from cobra.train.muon_adamw import MuonAdamW
 from cobra.train.objectives.base import Objective
@@ -305,7 +306,12 @@ class CobraModule(L.LightningModule):
         return kept and str(kept)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Answer the questions and count the right answers of each type, unless the stage says not to."""
+        """Count the right answers of each type, unless the stage says not to; add up what is held out."""
+        number = dataloader_idx - len(self.trainer.datamodule.datasets["val"])
+        if number >= 0:
+            assert self.model is not None
+            self.held_out.add(list(self.trainer.datamodule.datasets["held_out"])[number], self.model, batch)
+            return
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if fitting and self.entered is not None and not self.stages[self.entered].validate:
             return
@@ -330,13 +336,17 @@ class CobraModule(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start counting."""
         self.counts: dict[str, list[int]] = {}
+        self.held_out = HeldOut()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the accuracy of each type, and their mean."""
-        gathered: list[Any] = [self.counts]
+        """Log the accuracy of each type, and their mean; the loss of what is held out."""
+        gathered: list[Any] = [(self.counts, self.held_out.sums)]
         if self.trainer.world_size > 1:
-            gathered = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.counts)
+            own, gathered = gathered[0], [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, own)
+        losses = held_out_losses([sums for _, sums in gathered], self.trainer.datamodule.datasets["held_out"])
+        self.log_dict(losses, sync_dist=True)
+        gathered = [counts for counts, _ in gathered]
         kinds = sorted({kind for counts in gathered for kind in counts})
         accuracy = {}
         for kind in kinds:

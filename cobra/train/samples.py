@@ -42,7 +42,8 @@ class Encoded(Dataset):
     Args:
         sources: records by the source's name.
         processor: encodes them.
-        prompt: leave the last answer out. A question that cannot be read is then left out, too: another in
+        prompt: leave the last answer out.
+        counted: each record counts once, in an evaluation: one that cannot be read is left out, as another in
             its place would be counted twice.
         on_bad_sample: whether to go on past a record that cannot be read. In its place comes the next of its
             source that has pictures, or has none, as it; in a row that it shares none does: another may find
@@ -54,16 +55,18 @@ class Encoded(Dataset):
         sources: dict[str, Source],
         processor: Processor,
         prompt: bool = False,
+        counted: bool = False,
         on_bad_sample: Policy = "skip",
     ) -> None:
-        self.sources, self.processor, self.prompt = sources, processor, prompt
+        self.sources, self.processor = sources, processor
+        self.prompt, self.counted = prompt, counted
         self.skips = on_bad_sample == "skip"
 
     def __getitem__(self, row: Row) -> Filled:
         filled = Filled()
         for name, index in row:
             self._add(filled, name, index)
-        if not filled.examples and self.skips and not self.prompt:
+        if not filled.examples and self.skips and not self.counted:
             self._add_another(filled, *row[0])
         return filled
 
@@ -118,7 +121,7 @@ class Encoded(Dataset):
         hopeless = [row.bad for row in rows if not row.examples]
         if batch.bad and not self.skips:
             batch.error = f"{batch.bad[0]}; on_bad_sample: skip goes on without it"
-        elif hopeless and not self.prompt:
+        elif hopeless and not self.counted:
             batch.error = f"{len(hopeless[0])} records in a row cannot be read, from {hopeless[0][0]}"
         return batch
 
