@@ -84,8 +84,8 @@ def train_and_test(lm: str, folder: Path, devices: int, resume: Path | None = No
     def parts() -> tuple[CobraModule, DataModule]:
         L.seed_everything(0)
         data = DataModule(
-            stages, TOKENIZER, train={"noise": Noise}, val={"seven": Seven}, test={"seven": Seven},
-            eval_batch_size=3,
+            stages, TOKENIZER, train={"noise": Noise}, val={"seven": Seven}, held_out={"seven": Seven},
+            test={"seven": Seven}, eval_batch_size=3,
         )  # fmt: skip
         again = {"lm": 1} if devices > 1 else {}
         return CobraModule(stages, partial(vlm, lm), recompute=again, max_new_tokens=4), data
@@ -94,6 +94,7 @@ def train_and_test(lm: str, folder: Path, devices: int, resume: Path | None = No
     steps = ModelCheckpoint(folder / "checkpoints", "at{step}", every_n_train_steps=2, save_top_k=-1)
     fit = trainer(folder, devices, steps, SaveResult(last, folder / "model"))
     fit.fit(*parts(), ckpt_path=resume)
+    (folder / "held_out.txt").write_text(str(float(fit.callback_metrics["held_out/seven"])))
     trainer(folder, devices).test(*parts(), ckpt_path=last)
 
 
@@ -109,6 +110,9 @@ def test_sharded_training_saves_and_answers_as_one_device_does(lm: str, tmp_path
     means = [(a + b) / 2 for a, b in zip(first, second, strict=True)]
     assert first != second
     assert means == pytest.approx(expected, rel=1e-5)
+
+    held_out = [float((folder / "held_out.txt").read_text()) for folder in (alone, both)]
+    assert held_out[0] == pytest.approx(held_out[1], rel=1e-5)
 
     torch.testing.assert_close(weights_of(both), weights_of(alone), rtol=1e-4, atol=1e-4)
     model, _ = from_pretrained(both / "model")
