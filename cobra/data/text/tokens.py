@@ -66,7 +66,7 @@ def token_file(
         "tokenizer": sha256(tokenizer.to_str().encode()).hexdigest(),
         "end": end,
     }
-    cache = cache or cache_folder().with_name("text")
+    cache = cache or cache_folder("text")
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     if not folder.is_dir():

@@ -132,7 +132,7 @@ def test_a_row_that_goes_on_over_documents_learns_every_token_but_its_first(
     batch = processor.collate([processor.encode(source[index]) for index in (0, 1)])
     assert batch.seq_idx is None
     assert batch.places is not None
-    assert torch.equal(batch.labels, batch.ids)
+    assert torch.equal(batch.labels[:, 1:], batch.ids[:, 1:])
     assert len(batch.places) == 2 * 15
 
 
