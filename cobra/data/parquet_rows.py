@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 # Runs that a cache holds, about; half of them are mixed with each other.
 _PIECES = 8
-# Row groups that are read at the same time, each as a stream.
-_STREAMS = 4
+# Row groups that are read at the same time: each holds a page of its column, which may be large.
+_STREAMS = 2
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,8 @@ class ParquetRows:
         self._kept[number] = batch
         while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self.cache:
             self._kept.popitem(last=False)
+        # else a worker keeps three times as much
+        pa.default_memory_pool().release_unused()
 
     def _forget(self) -> None:
         self._kept: OrderedDict[int, pa.Table] = OrderedDict()
