@@ -43,6 +43,7 @@ class ChatTable(Source):
         files: that it reads.
         cache_dir: where the table is kept; the folder of the `datasets` library when left out.
         options: whatever else the table depends on.
+        shown: what messages call the data; the first file when left out.
     """
 
     # what is stored of a picture: its name, or its bytes
@@ -51,12 +52,18 @@ class ChatTable(Source):
     may_ask = False
 
     def __init__(
-        self, name: str, files: Sequence[Path], cache_dir: str | Path | None, options: Any = None
+        self,
+        name: str,
+        files: Sequence[Path],
+        cache_dir: str | Path | None,
+        options: Any = None,
+        shown: str | None = None,
     ) -> None:
         self.source = name
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         key = json.dumps([_VERSION, type(self).raws.__qualname__, options, stats])
-        shown = f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else str(files[0])
+        if shown is None:
+            shown = f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else str(files[0])
         self.path = _folder(cache_dir) / f"{name[:80]}-{sha256(key.encode()).hexdigest()[:20]}.arrow"
         self._convert(shown)
         self._open()
@@ -175,6 +182,8 @@ class ChatTable(Source):
             name = given.get("id", given.get("idx"))
             row = {"id": _text(number if name is None else name), "row": number}
             try:
+                if raw.problem:
+                    raise ValueError(raw.problem)
                 chat = to_turns(raw.chat, self.may_ask)
             except ValueError as problem:
                 bad.append({**row, "problem": str(problem)})

@@ -31,11 +31,13 @@ class RawChat:
         chat: the dictionary; whatever else it is, is no chat.
         meta: what a scorer needs of it.
         mended: what was left out of it already.
+        problem: what is wrong with it, where that is known already.
     """
 
     chat: Any
     meta: dict[str, str] = field(default_factory=dict)
     mended: str = ""
+    problem: str = ""
 
 
 @dataclass
