@@ -15,7 +15,7 @@ from rich.progress import track
 from tokenizers import Tokenizer
 
 from cobra.data.chat import Chat
-from cobra.data.shapes.cache import cache_folder
+from cobra.data.cache_folder import cache_folder
 from cobra.data.text.documents import Documents, is_held_out
 from cobra.weights.saving import hold, put, saving
 

@@ -1,6 +1,6 @@
 """Several encoders as one."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.pictures import Layout, Picture, Pixels
+from cobra.models.vision.transform import SquareTransform
 
 
 class FusedEncoder(VisionEncoder):
@@ -69,8 +70,22 @@ class FusedTransform:
 
     def __call__(self, image: Image) -> Picture:
         """RGB picture to its tiles."""
-        pictures = [transform(image) for transform in self.transforms]
+        pictures = self._pictures(image)
         layouts = {picture.layout for picture in pictures}
         if len(layouts) > 1:
             raise ValueError(f"fused encoders need one common layout of a picture, got {[*layouts]}")
         return Picture(list(zip(*(picture.tiles for picture in pictures), strict=True)), layouts.pop())
+
+    def _pictures(self, image: Image) -> list[Picture]:
+        """What each transform makes of it; a square that several want is resized once, most of their work."""
+        squares: dict[Hashable, Image] = {}
+        pictures = []
+        for transform in self.transforms:
+            if not isinstance(transform, SquareTransform):
+                pictures.append(transform(image))
+                continue
+            shape = transform.shape()
+            if shape not in squares:
+                squares[shape] = transform.square(image)
+            pictures.append(transform.normalize(squares[shape]))
+        return pictures

@@ -3,6 +3,8 @@
 # declares operators that timm's import of torchvision needs
 import cobra.torchvision_shim  # noqa: F401  isort: skip
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import timm
@@ -12,6 +14,8 @@ from torch import Tensor
 from torchvision.transforms import functional as tv
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from cobra.models.vision.fused import FusedTransform
+from cobra.models.vision.pictures import Picture
 from cobra.models.vision.transform import CropTransform, LetterboxTransform, SquareTransform, SquashTransform
 
 MEAN, STD, SIDE = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), 32
@@ -74,3 +78,39 @@ def test_a_long_strip_needs_no_gigabytes(kind: type[SquareTransform]) -> None:
     (tile,) = transform(Image.new("RGB", (10, 33_000), "red")).tiles
     assert isinstance(tile, Tensor)
     assert tile.shape == (3, 384, 384)
+
+
+def test_encoders_that_want_the_same_square_share_it_and_each_has_its_own_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    half = (0.5,) * 3
+    squash, crop, letterbox = SquashTransform, CropTransform, LetterboxTransform
+    alike = [kind(SIDE, mean, STD) for kind in (squash, crop) for mean in (MEAN, half)]
+    # the colour of bars is the mean, and every argument of a crop moves it
+    unlike: list[SquareTransform] = [letterbox(SIDE, MEAN, STD), letterbox(SIDE, half, STD)]
+    unlike += [letterbox(SIDE, half, STD, 1.0, True), crop(SIDE, MEAN, STD, 0.9)]
+    unlike += [crop(SIDE, MEAN, STD, floors=True)]
+    transforms: list[SquareTransform] = [*alike, *unlike]
+    expected = [pixels(transform(picture((50, 71)))) for transform in transforms]
+    resized: list[SquareTransform] = []
+
+    def told(plain: Callable[..., Image.Image]) -> Callable[..., Image.Image]:
+        def square(self: SquareTransform, image: Image.Image) -> Image.Image:
+            resized.append(self)
+            return plain(self, image)
+
+        return square
+
+    for kind in (squash, crop, letterbox):
+        monkeypatch.setattr(kind, "square", told(kind.square))
+    (tile,) = FusedTransform(transforms)(picture((50, 71))).tiles
+    assert all(torch.equal(ours, alone) for ours, alone in zip(tile, expected, strict=True))
+    assert all(alone.is_contiguous() for alone in expected), "else a batch is stacked slowly"
+    # a letterbox crops what it has padded
+    assert list(dict.fromkeys(resized)) == [alike[0], alike[2], *unlike]
+
+
+def pixels(made: Picture) -> Tensor:
+    (tile,) = made.tiles
+    assert isinstance(tile, Tensor)
+    return tile
