@@ -14,19 +14,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock
 
 from cobra.data.bad_sample import BadSample
 from cobra.data.raw_chat import RawChat, to_messages, to_turns
 from cobra.data.record import ImageSource, Message, Record
 from cobra.data.source import Source
+from cobra.data.table_writer import CannotWrite, TableWriter, table_writer
 
 logger = logging.getLogger(__name__)
 
 # Part of the key under which a converted table is found again: raise it with any change to what is stored.
 _VERSION = 3
-# A batch of the table has so many rows or bytes, about, whichever is reached first.
-_ROWS, _BYTES = 2048, 1 << 24
 # After so many records the pages that they lay on are let go; the system keeps them for whoever asks next.
 _FORGET = 64
 
@@ -98,7 +96,8 @@ class ChatTable(Source):
         try:
             images = [self.image(name, row["row"]) for name in row["images"]]
         except (ValueError, OSError) as error:
-            raise type(error)(f"record {row['id']!r} of {self.source}: {error}") from error
+            kind = OSError if isinstance(error, OSError) else ValueError
+            raise kind(f"record {row['id']!r} of {self.source}: {error}") from error
         return Record(row["id"], self.messages(row["turns"]), images, self.source, dict(row["meta"]))
 
     def bad_records(self) -> Iterator[BadSample]:
@@ -127,10 +126,13 @@ class ChatTable(Source):
         return self._batches[number].slice(index - start, 1).to_pylist()[0]
 
     def _open(self) -> None:
-        with self.path.open("rb") as file:
-            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        reader = pa.ipc.open_file(pa.py_buffer(self._mapped))
-        self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        try:
+            with self.path.open("rb") as file:
+                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            reader = pa.ipc.open_file(pa.py_buffer(self._mapped))
+            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        except (OSError, ValueError) as error:
+            raise ValueError(f"the table {self.path} cannot be read ({error}): delete it") from error
         self._ends: list[int] = np.cumsum([batch.num_rows for batch in self._batches]).tolist()
         self._taken = 0
 
@@ -159,21 +161,19 @@ class ChatTable(Source):
 
     def _convert(self, shown: str) -> None:
         """Write the table, if there is none. Processes that need it at the same time wait for the first."""
-        partial = self.path.with_suffix(".partial")
+        if self.path.exists():
+            return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_suffix(".lock")):
-                if not self.path.exists():
-                    with _Writer(partial, self.image_type) as writer:
-                        self._write(writer, shown)
-                    partial.replace(self.path)
-        except _CannotWrite as error:
+            with table_writer(self.path, self.image_type) as writer:
+                if writer is not None:
+                    self._write(writer, shown)
+        except CannotWrite as error:
             raise OSError(
                 f"the table of {shown} cannot be written to {self.path.parent} ({error}): set `cache_dir` "
                 "to a folder with room"
             ) from error
 
-    def _write(self, writer: "_Writer", shown: str) -> None:
+    def _write(self, writer: TableWriter, shown: str) -> None:
         """Records in order, then those that are no chat."""
         bad = []
         number = -1
@@ -189,62 +189,11 @@ class ChatTable(Source):
                 bad.append({**row, "problem": str(problem)})
                 continue
             row |= {"turns": chat.turns, "images": chat.images, "meta": raw.meta}
-            writer.add(row, mended=", ".join(filter(None, (raw.mended, chat.mended))))
+            writer.add({**row, "mended": ", ".join(filter(None, (raw.mended, chat.mended)))})
         if number < 0:
             raise ValueError(f"{shown} holds no records: fetch it again")
         for row in bad:
             writer.add(row)
-
-
-class _CannotWrite(Exception):
-    """No room, or no right to write."""
-
-
-class _Writer:
-    """An Arrow file that takes rows one by one; no file is left behind an error."""
-
-    def __init__(self, path: Path, image: pa.DataType) -> None:
-        text, whole = pa.string(), pa.int64()
-        turns = pa.list_(pa.struct({"role": text, "text": text}))
-        self.schema = pa.schema(
-            {"id": text, "row": whole, "images": pa.list_(image), "turns": turns, "meta": pa.map_(text, text),
-             "mended": text, "problem": text}
-        )  # fmt: skip
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        self.bytes = 0
-
-    def __enter__(self) -> "_Writer":
-        try:
-            self.file = pa.ipc.new_file(self.path, self.schema)
-        except OSError as error:
-            raise _CannotWrite(str(error)) from error
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        try:
-            if kind is None:
-                self._flush()
-            self.file.close()
-        except OSError as error:
-            self.path.unlink(missing_ok=True)
-            raise _CannotWrite(str(error)) from error
-        if kind is not None:
-            self.path.unlink(missing_ok=True)
-
-    def add(self, row: dict[str, Any], mended: str = "") -> None:
-        """Add a row; what it does not say is empty."""
-        self.rows.append({"images": [], "turns": [], "meta": {}, "mended": mended, "problem": "", **row})
-        self.bytes += sum(map(len, row.get("images", ()))) + sum(len(t["text"]) for t in row.get("turns", ()))
-        if len(self.rows) >= _ROWS or self.bytes >= _BYTES:
-            try:
-                self._flush()
-            except OSError as error:
-                raise _CannotWrite(str(error)) from error
-
-    def _flush(self) -> None:
-        self.file.write_batch(pa.RecordBatch.from_pylist(self.rows, self.schema))
-        self.rows, self.bytes = [], 0
 
 
 def _text(name: Any) -> str:

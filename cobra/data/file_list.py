@@ -1,8 +1,12 @@
 """Files of a source that has several: a folder, a pattern, or one."""
 
 import glob
+from collections.abc import Iterable, Sequence
 from os.path import expanduser
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
 
 
 def find_files(files: str | Path, ending: str) -> list[Path]:
@@ -19,3 +23,9 @@ def find_files(files: str | Path, ending: str) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"there is no {ending} file in or of {pattern!r}: check `files`")
     return sorted(path.absolute() for path in found)
+
+
+def tracked(files: Sequence[Path], name: str) -> Iterable[Path]:
+    """The files one after the other, with a bar of those that are done."""
+    console = Console(stderr=True)
+    return track(files, f"Reading {name}", len(files), console=console, disable=len(files) == 1)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from cobra.data.chat_table import ChatTable
 from cobra.data.columns import Columns, picture
-from cobra.data.file_list import find_files
+from cobra.data.file_list import find_files, tracked
 from cobra.data.parquet_rows import ParquetRows
 from cobra.data.raw_chat import RawChat
 from cobra.data.record import ImageSource
@@ -54,7 +54,7 @@ class ParquetChats(ChatTable):
 
     def raws(self) -> Iterator[RawChat]:
         """The rows of all files, in order."""
-        for path in self.files:
+        for path in tracked(self.files, self.source):
             row = 0
             file = pq.ParquetFile(path)
             columns = [*self.columns.texts, *self.pictures.counting(file)]

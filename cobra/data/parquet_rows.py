@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 # Runs that a cache holds, about; half of them are mixed with each other.
 _PIECES = 8
-# Row groups that are read at the same time: each holds a page of its column, which may be large.
-_STREAMS = 2
+# Row groups that are read at the same time, as many as a window has: each holds a page of its column.
+_STREAMS = 4
 
 
 @dataclass(frozen=True)

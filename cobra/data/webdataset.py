@@ -9,7 +9,7 @@ from typing import Any
 
 from cobra.config.limits import MAX_RECORD_TEXT
 from cobra.data.chat_table import ChatTable
-from cobra.data.file_list import find_files
+from cobra.data.file_list import find_files, tracked
 from cobra.data.raw_chat import RawChat
 from cobra.data.record import ImageSource
 
@@ -37,7 +37,7 @@ class WebDataset(ChatTable):
 
     def raws(self) -> Iterator[RawChat]:
         """The samples of all shards, in order."""
-        for number, path in enumerate(self.files):
+        for number, path in enumerate(tracked(self.files, self.source)):
             try:
                 # without a colon a compressed shard would be read, which has no places
                 with tarfile.open(path, "r:") as shard:
