@@ -34,7 +34,8 @@ MAX_SIZE = 10_000_000
 _SIZES = (
     "batch_size", "chunk_size", "d_conv", "d_ff", "d_model", "d_state",
     "dt_rank", "embed_dim", "eval_batch_size", "expand", "factor", "head_dim", "image_size", "max_length",
-    "max_new_tokens", "n_groups", "n_heads", "n_kv_heads", "num_heads", "side", "size", "turns", "vocab_size",
+    "max_new_tokens", "n_groups", "n_heads", "n_kv_heads", "num_heads", "row_length", "side", "size", "turns",
+    "vocab_size",
 )  # fmt: skip
 _SHARES = ("final_lr", "hold", "warmup")
 # Least and most of an argument, by its name, wherever a yaml or a config.json has it.

@@ -150,19 +150,20 @@ class Processor:
         """
         return self._batch([[example] for example in examples], left)
 
-    def pack(self, rows: list[list[Example]]) -> Batch:
+    def pack(self, rows: list[list[Example]], room: int) -> Batch:
         """A batch for training whose rows are examples laid end to end, told apart by `seq_idx`.
 
         Raises:
-            ValueError: where an example's ids have no place for exactly its pictures, or a row is too long.
+            ValueError: where an example's ids have no place for exactly its pictures, or a row has more than
+                `room` tokens.
         """
         batch = self._batch(rows, left=False)
-        if batch.ids.shape[1] > self.max_length:
-            first = max(rows, key=lambda row: sum(len(e.ids) for e in row))[0].record.id
-            raise ValueError(
-                f"the row that begins with record {first!r} is longer than max_length {self.max_length}: "
-                "records were changed after their tokens were counted; remove the counts from the cache"
-            )
+        for row in rows:
+            if (tokens := sum(len(e.ids) for e in row)) > room:
+                raise ValueError(
+                    f"the row of records {[e.record.id for e in row]} has {tokens} tokens and room for "
+                    f"{room}: they have changed since they were counted; empty $COBRA_CACHE/measured"
+                )
         return batch
 
     def _batch(self, rows: list[list[Example]], left: bool) -> Batch:

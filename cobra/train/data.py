@@ -41,7 +41,9 @@ class DataModule(L.LightningDataModule):
         held_out: sources whose loss is measured then, by name, in every stage: text, or chats with answers.
         test: sources that are answered by `test` and `predict`, by name.
         eval_batch_size: questions answered at a time; of held-out sources, records.
-        max_length: longest training sequence, image tokens included; the length of a packed row.
+        max_length: longest training sequence, image tokens included.
+        row_length: of rows that a stage packs; max_length when left out. Where most sequences are longer than
+            a third of it much of a row stays empty, and a longer one wastes less.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         seed: of the order of examples.
         blind: feed zeros instead of pictures, in training and evaluation.
@@ -62,6 +64,7 @@ class DataModule(L.LightningDataModule):
         test: dict[str, SourceFactory] | None = None,
         eval_batch_size: int = 128,
         max_length: int = 2048,
+        row_length: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
         blind: bool = False,
@@ -77,6 +80,9 @@ class DataModule(L.LightningDataModule):
             "test": test or {},
         }
         self.eval_batch_size, self.max_length = eval_batch_size, max_length
+        self.row_length = max_length if row_length is None else row_length
+        if self.row_length < max_length:
+            raise ValueError(f"row_length {row_length} must be at least max_length {max_length}: lower that")
         self.num_workers, self.seed, self.blind = num_workers, seed, blind
         self.on_bad_sample = on_bad_sample
         self.datasets: dict[str, dict[str, Source]] = {}
@@ -104,7 +110,7 @@ class DataModule(L.LightningDataModule):
         sources = self.datasets["train"]
         counted = [name for stage in self.stages if stage.batching != "random" for name in stage.data]
         counts = {name: self._counts(name) for name in dict.fromkeys(counted) if name in sources}
-        return Supply(sources, self.trainer.world_size, self.seed, self.max_length, counts)
+        return Supply(sources, self.trainer.world_size, self.seed, self.max_length, self.row_length, counts)
 
     def _counts(self, name: str) -> TokenCounts:
         """Counted by one device of a machine, read by all."""
@@ -134,7 +140,7 @@ class DataModule(L.LightningDataModule):
         # grouped and packed batches depend on them
         counts = {name: counts.digest() for name, counts in self.supply.counts.items()}
         return {
-            **({"token_counts": counts} if counts else {}),
+            **({"token_counts": counts, "row_length": self.row_length} if counts else {}),
             "seed": self.seed,
             "blind": self.blind,
             "max_length": self.max_length,
@@ -154,7 +160,9 @@ class DataModule(L.LightningDataModule):
         sampler = StageSampler(
             self.plan(), self.supply, self.trainer.accumulate_grad_batches, self.trainer.global_rank
         )
-        data = Encoded(self.datasets["train"], self.processor(), on_bad_sample=self.on_bad_sample)
+        data = Encoded(
+            self.datasets["train"], self.processor(), on_bad_sample=self.on_bad_sample, room=self.row_length
+        )
         return ResumableLoader(
             data,
             batch_sampler=sampler,

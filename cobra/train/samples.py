@@ -48,6 +48,7 @@ class Encoded(Dataset):
         on_bad_sample: whether to go on past a record that cannot be read. In its place comes the next of its
             source that has pictures, or has none, as it; in a row that it shares none does: another may find
             no room.
+        room: tokens of a row of several examples.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class Encoded(Dataset):
         prompt: bool = False,
         counted: bool = False,
         on_bad_sample: Policy = "skip",
+        room: int = 0,
     ) -> None:
-        self.sources, self.processor = sources, processor
+        self.sources, self.processor, self.room = sources, processor, room
         self.prompt, self.counted = prompt, counted
         self.skips = on_bad_sample == "skip"
 
@@ -112,7 +114,7 @@ class Encoded(Dataset):
         if not filled:
             batch = _empty()
         elif any(len(examples) > 1 for examples in filled):
-            batch = self.processor.pack(filled)
+            batch = self.processor.pack(filled, self.room)
         else:
             batch = self.processor.collate([examples[0] for examples in filled], left=self.prompt)
         batch.bad = [sample for row in rows for sample in row.bad]

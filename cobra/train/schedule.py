@@ -35,7 +35,8 @@ class Supply:
         sources: by name.
         world: devices.
         seed: of all random choices.
-        max_length: of a packed row.
+        max_length: to which examples are cut.
+        row_length: of a packed row, at least `max_length`.
         counts: tokens of the records of sources, for stages whose batches are grouped or packed.
     """
 
@@ -43,6 +44,7 @@ class Supply:
     world: int = 1
     seed: int = 0
     max_length: int = 2048
+    row_length: int = 2048
     counts: Mapping[str, TokenCounts] = field(default_factory=dict)
     _orders: dict[_Names, Order] = field(default_factory=dict)
     _made: dict[int, list[Stream]] = field(default_factory=dict)
@@ -73,10 +75,10 @@ class Supply:
         # every stage begins with a first epoch, in an order of its own
         order = Order({name: self.sources[name] for name in names}, [self.seed, number])
         tokens, pictured = token_arrays(order, self.counts)
+        tokens = np.minimum(tokens, self.max_length)
         if stage.batching == "grouped":
-            tokens = np.minimum(tokens, self.max_length)
             return GroupedStream(order, stage.batch_size, self.world, tokens, pictured)
-        return PackedStream(order, stage.batch_size, self.world, tokens, self.max_length)
+        return PackedStream(order, stage.batch_size, self.world, tokens, self.row_length)
 
 
 def make_plan(stages: Sequence[Stage], supply: Supply, accumulate: int = 1) -> Plan:

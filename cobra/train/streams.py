@@ -215,22 +215,20 @@ class GroupedStream(Stream):
 class PackedStream(Stream):
     """Batches of rows that are filled with whole examples, up to a length.
 
-    An epoch's examples are packed by best fit, longest first, within windows of its order; rows then come in
-    random order. The last batch of an epoch goes on with the rows of the next.
+    An epoch's examples are packed within windows of its order; rows then come in random order. The last batch
+    of an epoch goes on with the rows of the next.
 
     Args:
         order: of the examples.
         batch_size: rows a batch on each device.
         world: devices.
         tokens: of each example.
-        max_length: of a row; an example that is longer will be cut and fills it.
+        room: of a row.
     """
 
-    def __init__(
-        self, order: Order, batch_size: int, world: int, tokens: np.ndarray, max_length: int
-    ) -> None:
+    def __init__(self, order: Order, batch_size: int, world: int, tokens: np.ndarray, room: int) -> None:
         super().__init__(order, batch_size, world)
-        self.tokens, self.max_length = np.clip(tokens, 1, max_length), max_length
+        self.tokens, self.room = np.maximum(tokens, 1), room
         # rows before each epoch, as far as is known
         self.starts = [0]
         self.plan = lru_cache(maxsize=2)(self._plan)
@@ -265,7 +263,7 @@ class PackedStream(Stream):
         parts, sizes = [], []
         for start in range(0, len(order), _PACKED):
             window = order[start : start + _PACKED]
-            rows = pack(self.tokens[window], self.max_length)
+            rows = pack(self.tokens[window], self.room)
             # a random number for each row in the place of that in which it was opened
             rows = rng.permutation(int(rows.max()) + 1)[rows]
             parts.append(window[np.argsort(rows, kind="stable")])
@@ -275,7 +273,7 @@ class PackedStream(Stream):
     def padding(self, epoch: int = 0) -> float:
         """The share of an epoch's rows that is filled with nothing."""
         examples, ends = self.plan(epoch)
-        return 1 - float(self.tokens[examples].sum()) / ((len(ends) - 1) * self.max_length)
+        return 1 - float(self.tokens[examples].sum()) / ((len(ends) - 1) * self.room)
 
 
 def token_arrays(order: Order, counts: Mapping[str, TokenCounts]) -> tuple[np.ndarray, np.ndarray]:
