@@ -5,12 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cobra.data.batch import Batch
 from cobra.data.record import Record, assistant, user
 from cobra.data.source import Source
 from cobra.train.data import DataModule
+from cobra.train.samples import Encoded
 from tests.train import test_module
 from tests.train.test_data import data_of
 from tests.train.test_module import stage
@@ -57,6 +59,45 @@ def test_the_next_record_takes_the_place_of_a_bad_one(workers: int, caplog: pyte
         assert any(
             f"skipped record 'id{index}' of noise: image 'missing.png' does not" in text for text in told
         )
+
+
+class Kinds(Partly):
+    """Pictures in every second record, the odd ones; some are missing."""
+
+    def __getitem__(self, index: int) -> Record:
+        images: list[Any] = [np.zeros((8, 8, 3), np.uint8)] * (index % 2)
+        if index in self.missing:
+            images = [Path("missing.png")]
+        elif index == 4:
+            raise ValueError("no turns")
+        messages = [user("what?", images=len(images)), assistant(f"number {index}")]
+        return Record(f"id{index}", messages, images)
+
+
+def test_one_of_the_same_kind_takes_the_place_of_a_bad_one() -> None:
+    data = data_of(train={"noise": partial(Kinds, {2, 3, 5})})
+    encoded = Encoded(data.datasets["train"], data.processor())
+    # of 4 nobody knows what it was about; nothing is behind 9 but the beginning
+    instead = {2: 7, 3: 7, 4: 6, 5: 7, 9: 9}
+    for index, other in instead.items():
+        filled = encoded[(("noise", index),)]
+        assert [example.record.id for example in filled.examples] == [f"id{other}"]
+    assert [bad.id for bad in encoded[(("noise", 3),)].bad] == ["id3", "id5"]
+    # where there is no other of its kind any is better than none
+    data = data_of(train={"noise": partial(Kinds, {1, 3, 5, 7, 9})})
+    filled = Encoded(data.datasets["train"], data.processor())[(("noise", 1),)]
+    assert [example.record.id for example in filled.examples] == ["id2"]
+
+
+def test_what_was_skipped_is_counted_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    data = data_of(train={"noise": partial(Partly, {2, 3})})
+    taken(data)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "cobra.train.data"):
+        data.teardown("fit")
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line == f"skipped 2 records of noise, {sum(data.bad.values())} times in all"
+    assert sum(data.bad.values()) >= 3
 
 
 @pytest.mark.parametrize("workers", [0, 2])
