@@ -163,10 +163,16 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     tokenizer.add_argument("--out", type=path, required=True, help="folder to write to")
     check = sets.add_parser("check", help="find records that a run could not use: no chats, broken pictures")
     check.set_defaults(data=_check)
-    check.add_argument("json", type=path, nargs="+", help="LLaVA-style files, JSON or JSON Lines")
-    check.add_argument(
-        "--image-root", type=path, required=True, help="folder that the files' image paths start from"
+    check.add_argument("json", type=path, nargs="*", help="LLaVA-style files, JSON or JSON Lines")
+    check.add_argument("--image-root", type=path, help="folder that the files' image paths start from")
+    run = check.add_argument_group(
+        "a run", "All that its stages read, instead of files; what was found is kept: a second look is short."
     )
+    run.add_argument("-c", "--config", type=path, action="append", default=[], help="yaml of the run")
+    run.add_argument("--stage", action="append", default=[], help="look at this stage alone; may be repeated")
+    run.add_argument("--devices", type=whole(1), help="of the run (default: the config's)")
+    run.add_argument("--json", type=path, dest="report", metavar="FILE", help="write what was found as JSON")
+    run.add_argument("--plot", type=path, metavar="FILE", help="write a histogram of tokens as PNG")
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -192,9 +198,16 @@ def _tokenizer(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from cobra.data.check import print_check
+    if options.config and not options.json:
+        from cobra.train.check_data import check_data
 
-    print_check(options.json, options.image_root)
+        check_data(options.config, options.stage, options.devices, options.report, options.plot)
+    elif options.json and options.image_root and not options.config:
+        from cobra.data.check import print_check
+
+        print_check(options.json, options.image_root)
+    else:
+        raise ValueError("name files and their --image-root, or the yamls of a run with -c")
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """`cobra data check`: what of a file of chats a run could not use, found before it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -59,5 +59,5 @@ def _problem(record: Record) -> BadSample | None:
     return None
 
 
-def _counted(mended: dict[str, int]) -> str:
+def _counted(mended: Mapping[str, int]) -> str:
     return "".join(f"; {count} mended: {what}" for what, count in mended.items())

@@ -41,8 +41,7 @@ def measured(source: Source, measure: Measure, columns: Mapping[str, str], key: 
         key: all that it depends on, as plain data: where it differs, the table is another.
         title: what the progress bar says.
     """
-    name = sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:32]
-    path = cache_folder("measured") / f"{name}.arrow"
+    path = table_path(key)
     if (table := read_table(path, len(source))) is not None:
         return table
     table = _measure(source, measure, columns, title)
@@ -55,6 +54,12 @@ def measured(source: Source, measure: Measure, columns: Mapping[str, str], key: 
         return table
     found = read_table(path, len(source))
     return table if found is None else found
+
+
+def table_path(key: Any) -> Path:
+    """The file of the table of a key."""
+    name = sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return cache_folder("measured") / f"{name}.arrow"
 
 
 def read_table(path: Path, rows: int) -> pa.Table | None:

@@ -1,7 +1,9 @@
 """The contract of a source of records: what an importer is, whatever it reads."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,14 @@ class Source(Dataset[Record], ABC):
 
     It travels to worker processes, so it holds names and tables, no pictures. A record that cannot be made
     raises ValueError or OSError; what `on_bad_sample` says is done with it.
+
+    Attributes:
+        dropped: what an importer has left out for want of a chat, and how many records, by the reason.
+        mended: what it has changed, and in how many.
     """
+
+    dropped: Mapping[str, int] = MappingProxyType({})
+    mended: Mapping[str, int] = MappingProxyType({})
 
     def prepare(self, chat: Chat, max_length: int) -> None:
         """Get ready for a run's tokenizer and its longest sequence, before anything is asked of it.

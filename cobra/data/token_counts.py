@@ -98,11 +98,12 @@ def _content(record: Record) -> int:
     for message in record.messages:
         digest.update(repr((message.role, message.content)).encode("utf-8", "replace"))
     for image in record.images:
-        digest.update(_bytes(image) + b"\0")
+        digest.update(image_bytes(image) + b"\0")
     return int.from_bytes(digest.digest(), "little")
 
 
-def _bytes(image: ImageSource) -> bytes:
+def image_bytes(image: ImageSource) -> bytes:
+    """What tells a picture from others: its pixels, its file's bytes or the name of that."""
     if isinstance(image, np.ndarray):
         return image.tobytes()
     return image if isinstance(image, bytes) else str(image).encode("utf-8", "replace")

@@ -176,7 +176,7 @@ class CobraCLI(LightningCLI):
     def _trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         on_cpu = ("cpu",) if torch.accelerator.is_available() else ("cpu", "auto")
-        count = _count(config)
+        count = devices_of(config)
         if config["accelerator"] in on_cpu and "," in str(config["devices"]):
             # Lightning takes a number alone there, which has no devices to name
             kwargs["devices"] = count
@@ -252,7 +252,7 @@ class CobraCLI(LightningCLI):
         return [Checkpoints(last, plan), StopWhenTerminated(last), SaveResult(last, self.folder.model)]
 
 
-def _count(trainer: Mapping[str, Any]) -> int:
+def devices_of(trainer: Mapping[str, Any]) -> int:
     """Devices of a run on this machine."""
     devices, on_cpu = str(trainer["devices"]), trainer["accelerator"] == "cpu"
     if "," in devices or "[" in devices:

@@ -18,6 +18,7 @@ from cobra.train.streams import (
     GroupedStream,
     Order,
     PackedStream,
+    Pick,
     RandomStream,
     Row,
     Stream,
@@ -47,7 +48,7 @@ class Supply:
     row_length: int = 2048
     counts: Mapping[str, TokenCounts] = field(default_factory=dict)
     _orders: dict[_Names, Order] = field(default_factory=dict)
-    _made: dict[int, list[Stream]] = field(default_factory=dict)
+    _made: dict[tuple[int, str], list[Stream]] = field(default_factory=dict)
 
     def streams(self, stage: Stage, number: int, before: Mapping[_Names, int] | None = None) -> list[Stream]:
         """The streams that a stage's batches are drawn from.
@@ -62,9 +63,15 @@ class Supply:
                 RandomStream(self._order(names), stage.batch_size, self.world, (before or {}).get(names, 0))
                 for names in stage.streams
             ]
-        if number not in self._made:
-            self._made[number] = [self._stream(stage, number, names) for names in stage.streams]
-        return self._made[number]
+        key = number, stage.batching
+        if key not in self._made:
+            self._made[key] = [self._stream(stage, number, names) for names in stage.streams]
+        return self._made[key]
+
+    def tokens(self, pick: Pick) -> int:
+        """Of an example, after the cut."""
+        name, index = pick
+        return min(self.max_length, int(self.counts[name].tokens[index]))
 
     def _order(self, names: _Names) -> Order:
         if names not in self._orders:
@@ -99,8 +106,22 @@ def make_plan(stages: Sequence[Stage], supply: Supply, accumulate: int = 1) -> P
             )
         if empty := [name for name in stage.data if not sizes[name]]:
             raise ValueError(f"stage {stage.name!r}: its sources {empty} hold no records")
-        steps.append(stage.steps or math.ceil(_batches(stage, number, supply) / accumulate))
+        steps.append(steps_of(stage, number, supply, accumulate))
     return Plan(stages, steps)
+
+
+def steps_of(stage: Stage, number: int, supply: Supply, accumulate: int = 1) -> int:
+    """Length of a stage of this number in optimizer steps."""
+    return stage.steps or math.ceil(_batches(stage, number, supply) / accumulate)
+
+
+def drawn_stream(stage: Stage, seed: int, number: int) -> int:
+    """The stream that a batch of a run is from."""
+    if len(stage.streams) == 1:
+        return 0
+    return bisect_right(
+        _bounds(tuple(stage.streams.values())), np.random.default_rng([seed, number]).random()
+    )
 
 
 def _batches(stage: Stage, number: int, supply: Supply) -> float:
@@ -115,6 +136,14 @@ def _batches(stage: Stage, number: int, supply: Supply) -> float:
     shares = np.array([*stage.streams.values()])
     held = np.array([stream.order.size / stream.batches(1) for stream in streams])
     return stage.epochs * examples / float((shares / shares.sum() * held).sum())
+
+
+@lru_cache
+def _bounds(shares: tuple[float, ...]) -> list[float]:
+    """Below which number from 0 to 1 each is drawn: with this numpy's `choice` draws, without its checks."""
+    bounds = (np.array(shares, dtype=float) / np.array(shares, dtype=float).sum()).cumsum()
+    ends: list[float] = (bounds / bounds[-1]).tolist()
+    return ends
 
 
 class StageSampler(Sampler[list[Row]]):
@@ -148,7 +177,7 @@ class StageSampler(Sampler[list[Row]]):
             if begin < last:
                 streams = self.supply.streams(stage, index, taken)
                 for number in range(begin, last):
-                    drawn = self._draw(stage, number)
+                    drawn = drawn_stream(stage, self.supply.seed, number)
                     yield streams[drawn].rows(counts[drawn], self.rank)
                     counts[drawn] += 1
             if stage.batching == "random":
@@ -160,23 +189,8 @@ class StageSampler(Sampler[list[Row]]):
         """Batches of each stream among those of a stage before one of them."""
         if len(stage.streams) == 1:
             return [begin - first]
-        drawn = Counter(self._draw(stage, number) for number in range(first, begin))
+        drawn = Counter(drawn_stream(stage, self.supply.seed, number) for number in range(first, begin))
         return [drawn[number] for number in range(len(stage.streams))]
-
-    def _draw(self, stage: Stage, number: int) -> int:
-        """The stream that a batch is from."""
-        if len(stage.streams) == 1:
-            return 0
-        drawn = np.random.default_rng([self.supply.seed, number]).random()
-        return bisect_right(_bounds(tuple(stage.streams.values())), drawn)
-
-
-@lru_cache
-def _bounds(shares: tuple[float, ...]) -> list[float]:
-    """Below which number from 0 to 1 each is drawn: with this numpy's `choice` draws, without its checks."""
-    bounds = (np.array(shares, dtype=float) / np.array(shares, dtype=float).sum()).cumsum()
-    ends: list[float] = (bounds / bounds[-1]).tolist()
-    return ends
 
 
 class ResumableLoader(DataLoader):

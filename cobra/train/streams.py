@@ -270,11 +270,6 @@ class PackedStream(Stream):
             sizes.append(np.bincount(rows))
         return np.concatenate(parts), np.cumsum([0, *np.concatenate(sizes)])
 
-    def padding(self, epoch: int = 0) -> float:
-        """The share of an epoch's rows that is filled with nothing."""
-        examples, ends = self.plan(epoch)
-        return 1 - float(self.tokens[examples].sum()) / ((len(ends) - 1) * self.room)
-
 
 def token_arrays(order: Order, counts: Mapping[str, TokenCounts]) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of each example of an order, and whether it has pictures."""

@@ -1,0 +1,160 @@
+"""`cobra data check -c`: what a run would meet, found before it, and once."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from cobra.cli import main
+from cobra.data.token_counts import Counting
+
+MODEL = {
+    "class_path": "cobra.models.vlm.CobraVLM",
+    "init_args": {
+        "vision": {
+            "class_path": "cobra.models.vision.small_vit.SmallViT",
+            "init_args": {"image_size": 32, "embed_dim": 16},
+        },
+        "projector": {"class_path": "cobra.models.projectors.linear.LinearProjector"},
+        "lm": {
+            "class_path": "cobra.models.lm.mamba.MambaLM",
+            "init_args": {"vocab_size": 512, "d_model": 16, "n_layers": 1},
+        },
+    },
+}
+# of a picture
+TOKENS = 16
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COBRA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "tables")
+
+
+def row(name: str, image: str | None, question: str = "what is it?", answer: str = "red") -> dict[str, Any]:
+    turns = [
+        {"from": "human", "value": "<image>" * (image is not None) + question},
+        {"from": "gpt", "value": answer},
+    ]
+    return {"id": name, "conversations": turns, **({"image": image} if image else {})}
+
+
+def config(folder: Path, rows: list[dict[str, Any]], **stage: Any) -> Path:
+    Image.linear_gradient("L").save(folder / "good.png")
+    (folder / "bad.png").write_bytes((folder / "good.png").read_bytes()[:200])
+    (folder / "data.json").write_text(json.dumps(rows))
+    source = {
+        "class_path": "cobra.data.llava.LlavaJson",
+        "init_args": {"json": str(folder / "data.json"), "image_root": str(folder)},
+    }
+    first = {
+        "name": "align",
+        "train": ["projector"],
+        "data": ["chats"],
+        "epochs": 2,
+        "batch_size": 2,
+        "lr": 1.0e-3,
+    }
+    tree = {
+        "stages": [{**first, **stage}, {**first, "name": "other", "data": {"others": 1.0}}],
+        "model": {"model": MODEL},
+        "data": {
+            "tokenizer": "cobra:data/shapes/tokenizer",
+            "train": {"chats": source, "others": source},
+            "max_length": 60,
+        },
+        "trainer": {"accelerator": "cpu", "devices": 3, "accumulate_grad_batches": 2},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(tree))
+    return folder / "run.yaml"
+
+
+def check(monkeypatch: pytest.MonkeyPatch, *options: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["cobra", "data", "check", *map(str, options)])
+    main()
+
+
+def test_everything_that_a_run_could_not_use_is_counted_named_and_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = [
+        row("fine", "good.png"),
+        row("again", "good.png"),
+        row("text", None),
+        row("gone", "gone.png"),
+        row("torn", "bad.png"),
+        row("long", None, "why? " * 90),
+        row("behind", "good.png", "why? " * 90 + "<image>"),
+        row("endless", None, answer="so " * 90),
+        row("mute", "good.png", answer=""),
+        row("pretends", None, "what is <image>?"),
+    ]
+    rows[6]["conversations"][0]["value"] = "why? " * 90 + "<image>"
+    file, plot = config(tmp_path, rows), tmp_path / "plots/lengths.png"
+    with pytest.raises(SystemExit, match=r"cobra data: 6 of 10 records cannot be used or teach nothing"):
+        check(monkeypatch, "-c", file, "--stage", "align", "--json", tmp_path / "out.json", "--plot", plot)
+    told = json.loads((tmp_path / "out.json").read_text())
+    found = told["sources"]["chats"]
+    expected = {
+        "records": 8, "missing": 1, "broken": 1, "cut_pictures": 1, "nothing_to_learn": 1, "over_long": 3,
+        "duplicates": 1, "unreadable": 0, "pictures": 5,
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
+    assert sum(found["dropped"].values()) == 2
+    assert set(found["bad"]) == {"gone", "torn", "behind"}
+    assert found["picture_bytes"] == (tmp_path / "good.png").stat().st_size
+    assert set(told["sources"]) == {"chats"}
+    # 8 records twice, 2 × 3 devices × 2 a step
+    assert told["stages"]["align"]["steps"] == 2
+    out = capsys.readouterr().out
+    assert "record gone of chats: image" in out
+    assert "no answer" in out
+    with Image.open(plot) as drawn:
+        assert drawn.size == (960, 480)
+
+
+def test_good_data_pass_and_a_second_look_reads_no_record(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = config(tmp_path, [row(f"r{i}", "good.png", "so? " * i) for i in range(7)], batching="packed")
+    check(monkeypatch, "-c", file, "--devices", 1)
+    first = capsys.readouterr().out
+    assert "stages on 1 device" in first
+    monkeypatch.setattr(Counting, "__call__", None)
+    monkeypatch.setattr("cobra.data.picture_checks.load_rgb", None)
+    check(monkeypatch, "-c", file, "--devices", 1)
+    assert capsys.readouterr().out == first
+
+
+def test_a_picture_that_was_fetched_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = config(tmp_path, [row("fine", "good.png"), row("gone", "gone.png")])
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="2 of 4 records"):
+            check(monkeypatch, "-c", file)
+    (tmp_path / "gone.png").write_bytes((tmp_path / "good.png").read_bytes())
+    for _ in range(2):
+        check(monkeypatch, "-c", file)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stage", "none"], r"there is no stage 'none': name some of \['align', 'other'\]"),
+        (["data.json"], "name files and their --image-root, or the yamls of a run with -c"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        check(monkeypatch, "-c", config(tmp_path, [row("fine", "good.png")]), *options)
+
+
+def test_an_unknown_source_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"data\.train has no source 'gone': it has \['chats', 'others'\]"):
+        check(monkeypatch, "-c", config(tmp_path, [row("fine", "good.png")], data=["gone"]))
