@@ -21,18 +21,21 @@ def pack(lengths: np.ndarray, room: int) -> np.ndarray:
         return np.empty(0, dtype=np.int64)
     if not 0 < lengths.min() <= lengths.max() <= room:
         raise ValueError(f"lengths from {lengths.min()} to {lengths.max()} must be 1 to {room} to be packed")
-    left = _Left(lengths, room)
+    order = np.argsort(lengths, kind="stable")
+    sizes = np.bincount(lengths)
+    # where those of a length that have no row yet begin in the order
+    starts = (np.cumsum(sizes) - sizes).tolist()
+    left = _Left(sizes.tolist(), room)
     rows = np.empty(len(lengths), dtype=np.int64)
     row = 0
     while left.present:
-        free = room
-        chosen = [left.present.bit_length() - 1]
-        while chosen:
-            for length in chosen:
-                rows[left.take(length)] = row
-                free -= length
-            chosen = left.fill(free)
-        row += 1
+        filled = left.fill_row()
+        alike = 1 + left.take_again(filled)
+        for length in filled:
+            start = starts[length]
+            rows[order[start : start + alike]] = np.arange(row, row + alike)
+            starts[length] += alike
+        row += alike
     return rows
 
 
@@ -40,33 +43,47 @@ class _Left:
     """The lengths that have no row yet.
 
     Attributes:
+        counts: of each length.
         present: bit n is whether there is a length n.
         mirrored: the same, with bit room - n.
     """
 
-    def __init__(self, lengths: np.ndarray, room: int) -> None:
-        self.room, self.present, self.mirrored = room, 0, 0
-        order = np.argsort(lengths, kind="stable")
-        values, starts = np.unique(lengths[order], return_index=True)
-        self.places = {
-            int(value): part.tolist() for value, part in zip(values, np.split(order, starts[1:]), strict=True)
-        }
-        for value in self.places:
-            self._flip(value)
+    def __init__(self, counts: list[int], room: int) -> None:
+        self.counts, self.room, self.present, self.mirrored = counts, room, 0, 0
+        for length, count in enumerate(counts):
+            if count:
+                self._flip(length)
 
     def _flip(self, length: int) -> None:
         self.present ^= 1 << length
         self.mirrored ^= 1 << (self.room - length)
 
-    def take(self, length: int) -> int:
-        """The place of one of them, which is then gone."""
-        places = self.places[length]
-        place: int = places.pop()
-        if not places:
+    def _take(self, length: int, count: int = 1) -> None:
+        self.counts[length] -= count
+        if not self.counts[length]:
             self._flip(length)
-        return place
 
-    def fill(self, free: int) -> list[int]:
+    def fill_row(self) -> list[int]:
+        """The lengths of a row, which are then gone."""
+        filled: list[int] = []
+        free, chosen = self.room, [self.present.bit_length() - 1]
+        while chosen:
+            for length in chosen:
+                self._take(length)
+            filled += chosen
+            free -= sum(chosen)
+            chosen = self._fitting(free)
+        return filled
+
+    def take_again(self, filled: list[int]) -> int:
+        """How many more rows of these lengths there are, which are then gone: they would be filled alike."""
+        times = min(self.counts[length] // filled.count(length) for length in filled)
+        if times:
+            for length in filled:
+                self._take(length, times)
+        return times
+
+    def _fitting(self, free: int) -> list[int]:
         """Lengths to go on with in a row with so much room: none where nothing fits."""
         fitting = self.present & ((2 << free) - 1)
         if not fitting:
@@ -79,7 +96,6 @@ class _Left:
                 break
             if pairs := self.present & (self.mirrored >> (self.room - total)):
                 first = pairs.bit_length() - 1
-                second = total - first
-                if first != second or len(self.places[first]) > 1:
-                    return [first, second]
+                if total != 2 * first or self.counts[first] > 1:
+                    return [first, total - first]
         return [longest]

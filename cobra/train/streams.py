@@ -22,7 +22,7 @@ Row = tuple[Pick, ...]
 _SORTED = 50
 # Examples that are packed together: those of a row were near each other in the epoch's order, and the rows
 # that are left half full, the last ones, are few.
-_PACKED = 2**15
+_PACKED = 2**16
 
 
 class Order:
