@@ -1,6 +1,6 @@
 """A model as a folder: config.json, model.safetensors, tokenizer files."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +13,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
+from cobra.adapter_folder import is_adapter_folder, load_adapter, write_adapter
 from cobra.config.build import build, build_on_meta
-from cobra.config.config_json import CONFIG, LM, VLM, read_quantized, read_tree, write_config
+from cobra.config.config_json import (
+    ADAPTERS,
+    CONFIG,
+    LM,
+    VLM,
+    read_config,
+    read_quantized,
+    read_tree,
+    write_config,
+)
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
+from cobra.models import adapters
+from cobra.models.adapters import Lora, adapt
 from cobra.models.component import Component
 from cobra.models.fill import Filling
 from cobra.models.lm.base import LanguageModel
@@ -26,7 +38,7 @@ from cobra.models.vlm import CobraVLM
 from cobra.weights.check_fit import check_fit
 from cobra.weights.run_checkpoint import ModelFiles, model_files, pack, refuse_shares
 from cobra.weights.saving import put, saving, sync
-from cobra.weights.tensors import open_safetensors, open_tensors
+from cobra.weights.tensors import in_memory, open_safetensors, open_tensors
 
 WEIGHTS = "model.safetensors"
 # Parameters made for one that is saved: towers make some that their features do not use.
@@ -38,8 +50,10 @@ def save_pretrained(
 ) -> None:
     """Write a model and its tokenizer; each file appears whole or not at all.
 
+    Adapters are merged into the weights, and kept beside those of a quantized model, which cannot take them.
+
     Args:
-        model: the model; its language model may be quantized.
+        model: the model; its language model may be quantized, and parts may be adapted.
         chat: tokenizer and chat template.
         directory: made if missing; an earlier model there is replaced file by file.
         weights: the model's state, where the model itself holds only a part of it (sharded training).
@@ -49,23 +63,58 @@ def save_pretrained(
             adapters, so that they could not be read back; nothing is written then.
     """
     directory = Path(directory)
-    state = _readable(model, model.state_dict() if weights is None else weights)
+    state = model.state_dict() if weights is None else weights
+    kept: dict[str, Lora] = model.adapters if model.lm.quantized else {}
+    if model.adapters and not kept:
+        state = {
+            name: stored.read() for name, stored in adapters.merged(in_memory(state), model.adapters).items()
+        }
+    state = _readable(model, state, kept)
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory) as temporary:
-        _describe(model, chat, temporary)
+        _describe(model, chat, temporary, kept)
         save_file(state, temporary / WEIGHTS, metadata={"format": "pt"})
+
+
+def save_adapter(
+    model: CobraVLM,
+    chat: Chat,
+    directory: str | Path,
+    trained: Collection[str],
+    sources: Mapping[str, str],
+    weights: dict[str, Tensor] | None = None,
+) -> None:
+    """Write the adapters of a model in peft's format, and what belongs to them, whole or not at all.
+
+    Beside them lie the weights of what else was trained, the tokenizer, and a config.json that describes the
+    model and says where the rest of it was read.
+
+    Args:
+        model: with adapters.
+        chat: tokenizer and chat template.
+        directory: made if missing.
+        trained: names of the parts that were trained.
+        sources: where parts were read before they were trained, by their names.
+        weights: the model's state, where the model itself holds only a part of it (sharded training).
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with replacing(directory) as temporary:
+        chat.save(temporary)
+        write_config(temporary, VLM, model.config(), None, adapters.described(model.adapters), dict(sources))
+        write_adapter(temporary, model, model.state_dict() if weights is None else weights, trained, sources)
 
 
 def described(model: CobraVLM, chat: Chat) -> dict[str, Tensor]:
     """The files of a model folder besides the weights, for a checkpoint of a training run to hold."""
     with TemporaryDirectory() as folder:
-        _describe(model, chat, Path(folder))
+        _describe(model, chat, Path(folder), model.adapters)
         return pack(Path(folder))
 
 
-def _describe(model: CobraVLM, chat: Chat, directory: Path) -> None:
+def _describe(model: CobraVLM, chat: Chat, directory: Path, kept: dict[str, Lora]) -> None:
     chat.save(directory)
-    write_config(directory, VLM, model.config(), model.lm.quantized)
+    write_config(directory, VLM, model.config(), model.lm.quantized, adapters.described(kept))
 
 
 def from_pretrained(
@@ -74,6 +123,7 @@ def from_pretrained(
     dtype: torch.dtype | None = None,
     quantization: Quantization = "none",
     group_size: int = 32,
+    adapter: str | Path | None = None,
 ) -> tuple[CobraVLM, Processor]:
     """The model, in evaluation mode, and the processor that feeds it.
 
@@ -87,6 +137,8 @@ def from_pretrained(
             in fp32.
         quantization: of its language model; see `quantize_`.
         group_size: see `quantize_`.
+        adapter: folder of an adapter of this model (a run's `adapter`, or peft's of its language model),
+            which then computes beside the weights.
 
     Raises:
         FileNotFoundError: where the folder or one of its files is missing.
@@ -95,6 +147,8 @@ def from_pretrained(
     """
     tree, files = _open(Path(directory), VLM)
     model = _load(tree, files, CobraVLM, device, dtype, quantization, group_size)
+    if adapter is not None:
+        load_adapter(model, Path(adapter))
     return model, Processor.of(model, Chat(str(files.folder)))
 
 
@@ -116,6 +170,11 @@ def _open(path: Path, kind: str) -> tuple[dict, ModelFiles]:
     if path.is_file():
         files = model_files(path, open_tensors(path))
         return read_tree(files.folder / CONFIG, kind), files
+    if is_adapter_folder(path):
+        raise ValueError(
+            f"{path} is an adapter, not a whole model: name its base and give this as the adapter, or join "
+            f"the two with `cobra merge {path} OUT`"
+        )
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
             raise FileNotFoundError(
@@ -138,7 +197,9 @@ def _load(
     config = files.folder / CONFIG
     quantized = read_quantized(config)
     try:
-        planned = _planned(tree, contract, quantized, max_tensors=_MAX_TENSORS_EACH * len(files.weights))
+        adapted = adapters.read(read_config(config).get(ADAPTERS, {}))
+        most = _MAX_TENSORS_EACH * len(files.weights)
+        planned = _planned(tree, contract, quantized, adapted, max_tensors=most)
     except ValueError as error:
         raise ValueError(f"{config}: {error}; restore it from the run that wrote it") from error
     repeated = copies(planned) if files.unpacked else {}
@@ -152,6 +213,9 @@ def _load(
     cast_weights(model, dtype or torch.float32)
     if quantized is not None:
         quantize_(_lm_of(model), **quantized, make=_as_it_is)
+    if isinstance(model, CobraVLM):
+        with parameters_on_meta():
+            adapt(model, adapted)
     filling = Filling(model, weights, files.path, torch.device(device))
     filling.quantize(_lm_of(model), quantization, group_size)
     filling.finish()
@@ -159,7 +223,11 @@ def _load(
 
 
 def _planned(
-    tree: dict, contract: type[nn.Module], quantized: dict[str, Any] | None, **options: Any
+    tree: dict,
+    contract: type[nn.Module],
+    quantized: dict[str, Any] | None,
+    adapted: dict[str, Lora],
+    **options: Any,
 ) -> Component:
     """What a configuration describes, on the meta device; options as for `build_on_meta`."""
     planned = build_on_meta(tree, **options)
@@ -167,6 +235,9 @@ def _planned(
         raise ValueError(f"it makes a {type(planned).__name__}, not a {contract.__name__}")
     if quantized is not None:
         quantize_(_lm_of(planned), **quantized, make=_as_it_is)
+    if isinstance(planned, CobraVLM):
+        with torch.device("meta"):
+            adapt(planned, adapted)
     return planned
 
 
@@ -211,9 +282,9 @@ def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-def _readable(model: CobraVLM, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _readable(model: CobraVLM, state: dict[str, Tensor], adapted: dict[str, Lora]) -> dict[str, Tensor]:
     """A model's state as `from_pretrained` reads it: each tensor once, though a tied head has two names."""
-    planned = _planned(model.config(), CobraVLM, model.lm.quantized, is_ours=True)
+    planned = _planned(model.config(), CobraVLM, model.lm.quantized, adapted, is_ours=True)
     expected, names = expected_shapes(planned), set(planned.state_dict())
     kept = {name: tensor for name, tensor in state.items() if name in expected or name not in names}
     found = {name: tensor.shape for name, tensor in kept.items()}

@@ -29,6 +29,9 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
         "--ckpt", type=path, required=True, help="folder of a trained model, or a run's checkpoints/last.ckpt"
     )
     parser.add_argument(
+        "--adapter", type=path, help="folder of an adapter of that model, e.g. a run's adapter/"
+    )
+    parser.add_argument(
         "--image",
         type=path,
         nargs="+",
@@ -110,6 +113,7 @@ def _conversation(options: argparse.Namespace) -> "Conversation":
 
     return open_conversation(
         options.ckpt,
+        adapter=options.adapter,
         device=options.device,
         dtype=options.dtype,
         quant=options.quant,
@@ -233,12 +237,33 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
         type=expanduser,
         help="folder or hub name (default: beside the weights, or the layout's)",
     )
+    _base_argument(parser)
+
+
+def _base_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--base",
+        type=expanduser,
+        help="of an adapter: the model that it belongs to, folder or hub repository (default: what it names)",
+    )
 
 
 def _convert(options: argparse.Namespace) -> None:
     from cobra.convert.run import convert
 
-    convert(options.source, options.out, options.to, options.vision, options.tokenizer)
+    convert(options.source, options.out, options.to, options.vision, options.tokenizer, options.base)
+
+
+def _merge_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("adapter", type=expanduser, help="its folder or hub repository")
+    parser.add_argument("out", type=path, help="folder to write")
+    _base_argument(parser)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from cobra.convert.run import convert
+
+    convert(options.adapter, options.out, base=options.base)
 
 
 def _models_arguments(parser: argparse.ArgumentParser) -> None:
@@ -331,6 +356,7 @@ VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("chat", "talk about pictures in the terminal or through a pipe", _answer_arguments, _chat),
     ("models", "show every system: sizes, FLOPs, bytes, memory in training", _models_arguments, _models),
     ("convert", "turn a published checkpoint into a model folder, or back", _convert_arguments, _convert),
+    ("merge", "join an adapter and its base into a model folder", _merge_arguments, _merge),
     ("data", "write a data set to disk, or check one", _data_arguments, _data),
     ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),
     ("bench", "measure speed and write a report", _bench_arguments, _bench),

@@ -19,6 +19,7 @@ FLOORS = [
     "hf",
     "convert",
     "pretrained",
+    "adapter_folder",
     "data",
     "config",
     "models",

@@ -16,9 +16,12 @@ from safetensors.torch import load_file, save_file
 from cobra.data.chat import Chat
 from cobra.data.record import Record, user
 from cobra.models.lm.mamba import MambaLM
+from cobra.models.quantize import Quantization, quantize_
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import from_pretrained, save_pretrained
 from tests.models.builders import ENCODERS, LMS, PROJECTORS
+from tests.models.lm.test_lora import outputs
+from tests.models.test_adapters import adapted
 
 TOKENIZER = "cobra:data/shapes/tokenizer"
 
@@ -290,3 +293,28 @@ def test_all_files_of_a_model_can_be_read_by_those_who_can_read_new_files(tmp_pa
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
+
+
+@pytest.mark.parametrize("quantization", ["none", "int4"])
+def test_adapters_are_merged_into_what_is_saved_or_kept_beside_what_is_packed(
+    quantization: Quantization, tmp_path: Path
+) -> None:
+    model = adapted("mamba")
+    quantize_(model.lm, quantization)
+    save_pretrained(model, Chat(TOKENIZER), tmp_path)
+    loaded, _ = from_pretrained(tmp_path)
+    assert bool(loaded.adapters) == (quantization == "int4")
+    for mine, theirs in zip(outputs(loaded.lm), outputs(model.eval().lm), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.equal(loaded.generate(ids, max_new_tokens=4), model.generate(ids, max_new_tokens=4))
+
+
+@pytest.mark.parametrize(
+    "said", [[], {"lm": 3}, {"lm": {"r": "4", "alpha": 1, "dropout": 0}}, {"lm": {"r": 4, "rank": 4}}]
+)
+def test_adapters_that_are_none_are_refused(saved: Path, said: object) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "adapters": said}))
+    with pytest.raises(ValueError, match=r"adapters .* are not those of parts"):
+        from_pretrained(saved)

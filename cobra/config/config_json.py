@@ -2,7 +2,8 @@
 
 "model" holds the class_path tree; "model_type" says what the tree makes: a whole vision-language model, or a
 language model alone, whose weights then bear its own names. "quantized", where it is, says how the weights of
-the language model are packed: the arguments of `quantize_`.
+the language model are packed: the arguments of `quantize_`. "adapters", where it is, says which parts have
+adapters beside their weights: the arguments of `Lora` by part.
 """
 
 import json
@@ -14,14 +15,27 @@ from cobra.config.text_file import read_text
 CONFIG = "config.json"
 VLM, LM = "cobra_vlm", "cobra_lm"
 QUANTIZED = "quantized"
+ADAPTERS = "adapters"
+BASE = "base"
 # Largest config.json that is read: real ones have a few kilobytes.
 _MAX_BYTES = 1 << 20
 
 
-def write_config(directory: Path, kind: str, tree: dict, quantized: dict[str, Any] | None = None) -> None:
-    """Write config.json for a class_path tree that makes a VLM or an LM, and how its weights are packed."""
+def write_config(
+    directory: Path,
+    kind: str,
+    tree: dict,
+    quantized: dict[str, Any] | None = None,
+    adapters: dict[str, Any] | None = None,
+    base: dict[str, str] | None = None,
+) -> None:
+    """Write config.json for a class_path tree that makes a VLM or an LM, how its weights are packed, what
+    adapters there are beside them, and where the weights are, if not in the folder.
+    """
     config = {"model_type": kind, "architectures": [tree["class_path"].rpartition(".")[2]], "model": tree}
     config |= {} if quantized is None else {QUANTIZED: quantized}
+    config |= {ADAPTERS: adapters} if adapters else {}
+    config |= {} if base is None else {BASE: base}
     (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

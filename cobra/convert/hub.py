@@ -13,6 +13,8 @@ _WEIGHTS = (
 _DESCRIPTION = (
     "config.json",
     "adapter_config.json",
+    # beside an adapter that may be safetensors
+    "non_lora_trainables.*",
     "tokenizer*",
     "*token*.json",
     "vocab.json",

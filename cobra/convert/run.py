@@ -31,7 +31,12 @@ _TOKENIZER_FILES = (
 
 
 def convert(
-    source: str, out: Path, to: str = "cobra", towers: list[Path] | None = None, tokenizer: str | None = None
+    source: str,
+    out: Path,
+    to: str = "cobra",
+    towers: list[Path] | None = None,
+    tokenizer: str | None = None,
+    base: str | None = None,
 ) -> None:
     """Convert a checkpoint; each file of the result appears whole or not at all.
 
@@ -41,12 +46,13 @@ def convert(
         to: `cobra` for `from_pretrained` or `lm_from_pretrained`, `hf` for transformers (the language model).
         towers: weights of the vision towers, where the checkpoint has none and timm's are not wanted.
         tokenizer: folder or hub name of the tokenizer, where the layout's is not wanted.
+        base: of an adapter, what it is merged into; left out, what it names.
 
     Raises:
         OSError: where something is missing, or the disk is full.
         ValueError: where the checkpoint is not whole or cannot be written this way.
     """
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(source, base)
     if out.resolve() in (checkpoint.source.path.parent.resolve(), Path(source).resolve()):
         raise ValueError(f"{out} holds the source: name another folder to write to")
     if to == "hf":

@@ -77,6 +77,6 @@ def _refuse_adapter(weights: Path, tensors: Mapping[str, Stored]) -> None:
         return
     base = read_config(described).get("base_model_name_or_path") if described.is_file() else None
     raise ValueError(
-        f"{weights} is an adapter{f' of {base}' if base else ''} (LoRA), not a model: merge it into its base "
-        "(peft: `merge_and_unload`; LLaVA: scripts/merge_lora_weights.py) and convert what that writes"
+        f"{weights} is an adapter{f' of {base}' if base else ''} (LoRA), not a model: name its folder, with "
+        "adapter_config.json, and its base with --base"
     )

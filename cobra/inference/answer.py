@@ -25,6 +25,7 @@ def print_answer(conversation: Conversation, prompt: str, images: Sequence[Path]
 def open_conversation(
     ckpt: str | Path,
     *,
+    adapter: Path | None = None,
     device: str = "cpu",
     dtype: str = "fp32",
     quant: Quantization = "none",
@@ -56,6 +57,6 @@ def open_conversation(
     except (OverflowError, ValueError) as error:
         raise ValueError(f"--seed {seed} has more than 64 bits: take a smaller one") from error
     sampler = Sampler(temperature, top_k, top_p, min_p, generator, repetition_penalty)
-    model, processor = from_pretrained(ckpt, device, _DTYPES[dtype], quant, group_size)
+    model, processor = from_pretrained(ckpt, device, _DTYPES[dtype], quant, group_size, adapter)
     model.lm.set_state_dtype(state_dtype)
     return Conversation(model, processor, max_length, max_new_tokens, sampler, stop)

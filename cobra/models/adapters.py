@@ -92,7 +92,7 @@ def _adapt(module: nn.Module, part: str, lora: Lora) -> None:
     inject_adapter_in_model(config, module)
     for name, parameter in module.named_parameters():
         if name.endswith(_ADAPTERS):
-            parameter.data = parameter.data.to(weight.device, weight.dtype)
+            parameter.data = parameter.data.to(weight.dtype)
     for end in lora.also:
         names = [name for name, _ in module.named_parameters() if _is_named(name, end)]
         if not names:
@@ -159,6 +159,11 @@ def _ends(names: set[str]) -> str:
     return ", ".join(sorted({name.rpartition(".")[2] for name in names}))
 
 
+def learns_beside(name: str, lora: Lora) -> bool:
+    """Whether a weight of an adapted part learns whole."""
+    return any(_is_named(name, end) for end in lora.also)
+
+
 def is_adapter(name: str) -> bool:
     """Whether a weight of that name is an adapter's."""
     return name.endswith(_ADAPTERS)
@@ -204,10 +209,32 @@ def add_product(weight: Stored, a: Stored, b: Stored, scaling: float) -> Stored:
 
 def _sum(weight: Stored, a: Stored, b: Stored, scaling: float) -> Tensor:
     base = weight.read()
-    product = b.read().to(base.device, torch.float32) @ a.read().to(base.device, torch.float32)
-    return base.float().add_(product, alpha=scaling).to(base.dtype)
+    low_rank = (x.read().to(base.device, torch.float32) for x in (b, a))
+    return torch.addmm(base.float(), *low_rank, alpha=scaling).to(base.dtype)
 
 
 def described(adapters: Mapping[str, Lora]) -> dict[str, Any]:
     """Adapters as plain data, for a config.json."""
     return {part: dict(vars(lora)) for part, lora in adapters.items()}
+
+
+def read(said: Any) -> dict[str, Lora]:
+    """Adapters of what `described` gave, which need not be trusted.
+
+    Raises:
+        ValueError: where it is anything else.
+    """
+    try:
+        if not (isinstance(said, dict) and all(isinstance(x, dict) and _is_plain(x) for x in said.values())):
+            raise TypeError("no numbers and lists of names")
+        return {part: Lora(**arguments) for part, arguments in said.items()}
+    except TypeError as error:
+        raise ValueError(f"adapters {said!r} are not those of parts of a model ({error})") from error
+
+
+def _is_plain(arguments: Any) -> bool:
+    numbers = [arguments.get(name) for name in ("r", "alpha", "dropout")]
+    lists = [arguments.get(name, []) for name in ("targets", "also")]
+    return all(type(x) in (int, float) for x in numbers) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists
+    )

@@ -1,5 +1,6 @@
 """Lightning callback: the model folder that a finished training run leaves behind."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from cobra.data.chat import Chat
 from cobra.models.vlm import CobraVLM
-from cobra.pretrained import save_pretrained
+from cobra.pretrained import save_adapter, save_pretrained
+from cobra.train.module import CobraModule
 from cobra.train.sharding import gathered_state, is_sharded
 from cobra.weights.saving import remove
 
@@ -20,11 +22,12 @@ class SaveResult(Callback):
     """When training ends, write the last checkpoint and, where the plan is done, the model folder.
 
     While it is not done there is no model, also not one of an earlier run: it would pass for this one's.
+    Adapters are in the model, and in a folder of their own beside it.
     """
 
     def __init__(self, checkpoint: Path, directory: Path) -> None:
         self.checkpoint = checkpoint
-        self.directory = directory
+        self.directory, self.adapter = directory, directory.with_name("adapter")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the model of a run that this one replaces or extends, and what one left that it replaces."""
@@ -32,6 +35,7 @@ class SaveResult(Callback):
             return
         if trainer.global_step < pl_module.plan.total:
             remove(self.directory)
+            remove(self.adapter)
         start = trainer.ckpt_path
         # until this run has one, `last` would go on with the run before
         if start is None or Path(start).resolve().parent != self.checkpoint.resolve().parent:
@@ -41,7 +45,7 @@ class SaveResult(Callback):
         """Save what was trained since the last regular checkpoint."""
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: CobraModule) -> None:
         """Gather the weights (a sharded model is whole only here) and write them on one device."""
         done, planned = trainer.global_step, pl_module.plan.total
         if done < planned:
@@ -49,18 +53,31 @@ class SaveResult(Callback):
             remedy = "; --ckpt_path last goes on" if self.checkpoint.exists() else ""
             rank_zero_info(f"stopped at step {done} of {planned}{remedy}")
             return
-        if is_sharded(pl_module.model):
-            weights = gathered_state(pl_module.model)
+        model = pl_module.model
+        assert model is not None
+        if is_sharded(model):
+            weights = gathered_state(model)
         else:
             state, prefix = trainer.strategy.lightning_module_state_dict(), "model."
             weights = {
                 key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
             }
         if trainer.is_global_zero:
-            self._write(pl_module.model, trainer.datamodule.chat, weights)
+            trained = {part for stage in pl_module.stages for part in stage.train}
+            sources = pl_module.weights or pl_module.origin
+            self._write(model, trainer.datamodule.chat, weights, trained, sources)
 
-    def _write(self, model: CobraVLM, chat: Chat, weights: dict[str, Tensor]) -> None:
+    def _write(
+        self,
+        model: CobraVLM,
+        chat: Chat,
+        weights: dict[str, Tensor],
+        trained: Collection[str] = (),
+        sources: Mapping[str, str] | None = None,
+    ) -> None:
         try:
+            if model.adapters:
+                save_adapter(model, chat, self.adapter, trained, sources or {}, weights)
             save_pretrained(model, chat, self.directory, weights)
         except (OSError, SafetensorError) as error:
             raise OSError(

@@ -3,7 +3,7 @@
 import json
 import mmap
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -126,10 +126,7 @@ def _open_torch(path: Path) -> dict[str, Stored]:
     foreign = sorted({str(tensor.dtype) for tensor in tensors.values()} - set(map(str, DTYPES.values())))
     if foreign:
         raise ValueError(f"{path} holds tensors of dtype {foreign}, not one of {', '.join(DTYPES)}")
-    return {
-        name: Stored(tensor.shape, tensor.dtype, partial(_identity, tensor))
-        for name, tensor in tensors.items()
-    }
+    return in_memory(tensors)
 
 
 def load_plain(path: Path) -> Any:
@@ -181,6 +178,11 @@ def _flat(data: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(data, dict):
         for key, value in data.items():
             yield from _flat(value, f"{path}/{key}" if path else str(key))
+
+
+def in_memory(tensors: Mapping[str, Tensor]) -> dict[str, Stored]:
+    """Tensors that are in memory as if they were on disk."""
+    return {name: Stored(t.shape, t.dtype, partial(_identity, t)) for name, t in tensors.items()}
 
 
 def _identity(tensor: Tensor) -> Tensor:

@@ -305,12 +305,13 @@ def test_an_adapter_is_no_model(file: str, is_file: bool, tmp_path: Path) -> Non
     (tmp_path / "lora").mkdir()
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     write = torch.save if file.endswith(".bin") else save_file
-    write({name: torch.ones(2, 8)}, tmp_path / "lora" / file)
-    described = {"peft_type": "LORA", "base_model_name_or_path": "lmsys/vicuna-7b-v1.5"}
+    write({name: torch.ones(2, 8), name.replace("_A", "_B"): torch.ones(8, 2)}, tmp_path / "lora" / file)
+    described: dict[str, Any] = {"peft_type": "LORA", "base_model_name_or_path": "lmsys/vicuna-7b-v1.5"}
+    described |= {"r": 2, "lora_alpha": 4}
     (tmp_path / "lora/adapter_config.json").write_text(json.dumps(described))
     (tmp_path / "lora/config.json").write_text(json.dumps({"model_type": "llava_llama"}))
     source = tmp_path / "lora" / file if is_file else tmp_path / "lora"
-    with pytest.raises(ValueError, match=r"is an adapter of lmsys/vicuna-7b-v1\.5 .*merge it into its base"):
+    with pytest.raises(ValueError, match=r"is an adapter of lmsys/vicuna-7b-v1\.5 .* its base with --base"):
         convert(str(source), tmp_path / "out")
     # a hub repository of it is fetched with what names its base
     assert "adapter_config.json" in hub._DESCRIPTION

@@ -1,11 +1,15 @@
 """This project's own folders: a vision-language model, or a language model alone."""
 
+from collections.abc import Mapping
+
 from cobra.config.build import build_on_meta
-from cobra.config.config_json import LM, QUANTIZED, VLM
+from cobra.config.config_json import ADAPTERS, LM, QUANTIZED, VLM
 from cobra.config.limits import MAX_TENSORS
 from cobra.convert.layout import Layout, Tree
 from cobra.convert.source import Source
+from cobra.models.adapters import merged, read
 from cobra.pretrained import copies
+from cobra.weights.tensors import Stored
 
 
 class Own(Layout):
@@ -34,6 +38,11 @@ class Own(Layout):
                     f"{source.path.parent}: config.json names no class for {part}: restore the file"
                 )
         return parts
+
+    def tensors(self, source: Source) -> Mapping[str, Stored]:
+        """A training run's checkpoint has adapters beside what they adapt."""
+        adapters = read(source.config.get(ADAPTERS, {}))
+        return merged(source.tensors, adapters) if adapters else source.tensors
 
     def key_map(self, source: Source) -> dict[str, str]:
         """The names as they are, but that a language model's lack the part."""

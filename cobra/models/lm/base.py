@@ -56,6 +56,10 @@ class LanguageModel(Component, ABC):
         """The blocks that it applies one after the other, by which it is sharded and recomputed."""
         return []
 
+    def name_in_transformers(self, name: str) -> str:
+        """What transformers calls one of its modules or weights, where it has the model."""
+        return name
+
     def tables(self, length: int, device: torch.device) -> Mapping[Any, Tensor]:
         """What its steps look up by position, for `length` positions; see `State`."""
         return {}

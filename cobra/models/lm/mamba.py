@@ -54,6 +54,10 @@ class MambaLM(StackedLM):
         )
         super().__init__(vocab_size, d_model, [mixer] * n_layers, norm_eps=norm_eps)
 
+    def name_in_transformers(self, name: str) -> str:
+        """See `LanguageModel.name_in_transformers`."""
+        return f"backbone.{name}"
+
 
 class FusedLinear(nn.Linear):
     """A linear whose weight the step's kernel reads itself: small, and at most rounded to bf16."""

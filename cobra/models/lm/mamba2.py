@@ -60,6 +60,10 @@ class Mamba2LM(StackedLM):
         mixers = (partial(mixer, A_range=rates) for rates in _by_layer(A_range, n_layers))
         super().__init__(vocab_size, d_model, list(mixers), norm_eps=norm_eps)
 
+    def name_in_transformers(self, name: str) -> str:
+        """See `LanguageModel.name_in_transformers`."""
+        return f"backbone.{name}"
+
 
 def _by_layer(ranges: Any, n_layers: int) -> Iterable[Range]:
     """A range for each layer, of one or as many."""

@@ -86,6 +86,10 @@ class TransformerLM(LanguageModel):
         """See `LanguageModel.units`."""
         return list(self.causal_lm.base_model.layers)
 
+    def name_in_transformers(self, name: str) -> str:
+        """See `LanguageModel.name_in_transformers`."""
+        return name.removeprefix("causal_lm.")
+
     def tables(self, length: int, device: torch.device) -> dict[str, Tensor]:
         """See `LanguageModel.tables`; empty where a step goes through transformers' own modules."""
         # of a state without memory the lengths are on the CPU all the same, where no kernel takes them
