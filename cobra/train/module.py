@@ -9,6 +9,7 @@ from typing import Any
 import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
 import lightning as L  # isort: skip
+import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -214,6 +215,10 @@ class CobraModule(L.LightningModule):
         index = self.plan.index(self.global_step)
         if index != self.entered:
             self.enter(index)
+        if any(lora.dropout for lora in self.adapters.values()):
+            # a run that is resumed drops what it would have dropped
+            seed = (self.trainer.datamodule.seed, self.trainer.global_rank, batch_idx)
+            torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]) >> 1)
 
     def enter(self, index: int) -> None:
         """Freeze and thaw parts, and set rates and weight decay, as a stage says."""
