@@ -5,18 +5,25 @@ from collections.abc import Mapping
 import torch
 
 from cobra.convert.checkpoint import open_checkpoint
+from cobra.models.fill import Filling
+from cobra.models.quantize import Quantization
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import expected_shapes
 from cobra.weights.check_fit import check_fit
 
 
-def load_parts(model: CobraVLM, weights: Mapping[str, str]) -> None:
+def load_parts(
+    model: CobraVLM, weights: Mapping[str, str], quantization: Quantization = "none", group_size: int = 32
+) -> None:
     """Copy published weights into parts of a model, in the model's dtype.
 
     Args:
         model: on a real device and not sharded.
         weights: part (vision, projector, lm) to a folder, a file of weights or a hub repository, in any
             layout that `cobra convert` reads.
+        quantization: of the language model, if it is among them: its matrices, which may be on the meta
+            device, are packed while they are read; see `quantize_`.
+        group_size: see `quantize_`.
 
     Raises:
         OSError: where a checkpoint is not there.
@@ -33,6 +40,10 @@ def load_parts(model: CobraVLM, weights: Mapping[str, str]) -> None:
             raise ValueError(f"{source} ({checkpoint.layout.title}) holds no weights of {part}")
         found = {name: tensor.shape for name, tensor in tensors.items()}
         check_fit(expected_shapes(parts[part]), found, f"{source} does not fit the {part} of this model")
+        if part == "lm" and quantization != "none":
+            filling = Filling(model.lm, tensors, checkpoint.source.path, torch.device("cpu"))
+            filling.quantize(model.lm, quantization, group_size)
+            tensors = filling.weights
         state = parts[part].state_dict()
         if any(tensor.is_meta for tensor in state.values()):
             raise ValueError(

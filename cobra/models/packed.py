@@ -1,12 +1,14 @@
-"""Weights in bf16, 8 or 4 bits, and the modules that compute with them. Inference only."""
+"""Weights in bf16, 8 or 4 bits, and the modules that compute with them; gradients pass through to inputs."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cobra.kernels import huge_pages
+from cobra.kernels.call import needs_gradient
 from cobra.kernels.ops import (
     embedding_bf16,
     embedding_w4,
@@ -16,14 +18,19 @@ from cobra.kernels.ops import (
     linear_w8,
     pack_w4,
     pack_w8,
+    unpack_w4,
+    unpack_w8,
 )
 from cobra.kernels.product_rates import bf16_speed
+from cobra.kernels.quantize import BLOCK_ROWS
 
 # Rows of activations in bf16 from which on torch's product is faster (measured on a CPU with AVX512-BF16).
 _MANY_ROWS = 8
 # Where fp32 is multiplied faster: rows from which on it pays to widen the weight, and how many of the
 # weight's rows are widened together, so that they stay in cache.
 _ROWS_TO_WIDEN, _WIDENED = 128, 512
+# weights that are unpacked at a time for a gradient, in whole blocks of rows
+_UNPACKED = 2**21
 
 
 class PackedMatrix(nn.Module, ABC):
@@ -38,12 +45,44 @@ class PackedMatrix(nn.Module, ABC):
     columns: int
 
     @abstractmethod
+    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x (..., K) weight^T + bias (..., N) in x's dtype, without a gradient."""
+
+    @abstractmethod
+    def unpacked(self, rows: slice) -> Tensor:
+        """Some rows (R, K) of the weight in fp32; a slice is of whole blocks of 16 rows, and the last."""
+
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x (..., K) weight^T + bias (..., N) in x's dtype."""
+        """x (..., K) weight^T + bias (..., N) in x's dtype; x may ask for a gradient."""
+        # without the function where it is not needed: a step calls this often
+        return _Product.apply(x, self, bias) if needs_gradient(x) else self.product(x, bias)
+
+    def transposed(self, dy: Tensor) -> Tensor:
+        """dy (..., N) weight (..., K), the gradient of x, in dy's dtype; unpacked a few rows at a time."""
+        rows = dy.reshape(-1, self.rows)
+        dx = rows.new_zeros(len(rows), self.columns, dtype=torch.promote_types(dy.dtype, torch.float32))
+        step = max(1, _UNPACKED // (BLOCK_ROWS * self.columns)) * BLOCK_ROWS
+        for start in range(0, self.rows, step):
+            part = slice(start, start + step)
+            dx.addmm_(rows[:, part].to(dx.dtype), self.unpacked(part).to(dx.dtype))
+        return dx.view(*dy.shape[:-1], self.columns).to(dy.dtype)
 
     @abstractmethod
     def embed(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """Rows (..., K) of its weight."""
+
+
+class _Product(torch.autograd.Function):
+    """A product that keeps nothing for its gradient but the packed weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: PackedMatrix, bias: Tensor | None) -> Tensor:
+        ctx.matrix = matrix
+        return matrix.product(x, bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.matrix.transposed(dy), None, None
 
 
 class BF16Matrix(PackedMatrix):
@@ -57,14 +96,18 @@ class BF16Matrix(PackedMatrix):
         narrowed = huge_pages.zeros(tuple(weight.shape), torch.bfloat16, weight.device).copy_(weight.detach())
         self.register_buffer("weight", narrowed)
 
-    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """See `PackedMatrix.linear`."""
+    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `PackedMatrix.product`."""
         if x.dtype != torch.bfloat16 or x.numel() < _MANY_ROWS * self.columns:
             return linear_bf16(x, self.weight, bias)
         many = x.device.type == "cpu" and x.numel() >= _ROWS_TO_WIDEN * self.columns
         if many and not torch.compiler.is_exporting() and _fp32_is_faster():
             return _linear_in_fp32(x, self.weight, bias)
         return F.linear(x, self.weight, None if bias is None else bias.to(x.dtype))
+
+    def unpacked(self, rows: slice) -> Tensor:
+        """See `PackedMatrix.unpacked`."""
+        return self.weight[rows].float()
 
     def embed(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """See `PackedMatrix.embed`."""
@@ -99,9 +142,13 @@ class Int8Matrix(PackedMatrix):
         self.register_buffer("packed", packed)
         self.register_buffer("scales", scales)
 
-    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """See `PackedMatrix.linear`."""
+    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `PackedMatrix.product`."""
         return linear_w8(x, self.packed, self.scales, bias)
+
+    def unpacked(self, rows: slice) -> Tensor:
+        """See `PackedMatrix.unpacked`."""
+        return unpack_w8(self.packed[rows], self.scales[rows])[:, : self.columns]
 
     def embed(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """See `PackedMatrix.embed`."""
@@ -122,10 +169,14 @@ class Int4Matrix(PackedMatrix):
         self.register_buffer("packed", packed)
         self.register_buffer("scales", scales)
 
-    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """See `PackedMatrix.linear`."""
+    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `PackedMatrix.product`."""
         x = F.pad(x, (0, self.padding)) if self.padding else x
         return linear_w4(x, self.packed, self.scales, self.group, bias)
+
+    def unpacked(self, rows: slice) -> Tensor:
+        """See `PackedMatrix.unpacked`."""
+        return unpack_w4(self.packed[rows], self.scales[rows], self.group)[:, : self.columns]
 
     def embed(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """See `PackedMatrix.embed`."""
@@ -150,7 +201,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) to (..., N)."""
-        return self.matrix.linear(x, self.bias)
+        return self.matrix.linear(_as_autocast(x), self.bias)
 
 
 class PackedEmbedding(nn.Module):
@@ -168,4 +219,11 @@ class PackedEmbedding(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., K) to (..., N)."""
-        return self.matrix.linear(hidden)
+        return self.matrix.linear(_as_autocast(hidden))
+
+
+def _as_autocast(x: Tensor) -> Tensor:
+    """As torch's linears, which compute in the dtype of autocast where it is on."""
+    kind = x.device.type
+    is_on = kind != "meta" and torch.is_autocast_enabled(kind)
+    return x.to(torch.get_autocast_dtype(kind)) if is_on and x.dtype != torch.float64 else x

@@ -1,7 +1,8 @@
-"""A language model in fewer bits: its linears, embedding and head replaced by packed ones. Inference only."""
+"""A language model in fewer bits: its linears, embedding and head replaced by packed ones, which stay so."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -94,6 +95,26 @@ def matrices_on_meta() -> AbstractContextManager[None]:
     return parameters_on_meta(
         lambda module, name: isinstance(module, nn.Linear | nn.Embedding) and name == "weight"
     )
+
+
+@contextmanager
+def lms_on_meta() -> Iterator[None]:
+    """A `CobraVLM` that is built inside has a language model as `matrices_on_meta` makes it, to be packed."""
+    token = _building.set(matrices_on_meta)
+    try:
+        yield
+    finally:
+        _building.reset(token)
+
+
+def building_lm() -> AbstractContextManager[None]:
+    """What a `CobraVLM` builds its language model in."""
+    return _building.get()()
+
+
+_building: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar(
+    "building", default=nullcontext
+)
 
 
 @contextmanager

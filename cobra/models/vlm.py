@@ -14,6 +14,7 @@ from cobra.models.generate import decode
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.state import State
 from cobra.models.projectors.base import Projector
+from cobra.models.quantize import building_lm
 from cobra.models.sampling import Sampler
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.pictures import ONE_TILE, Pictures, Pixels, check_room
@@ -49,7 +50,8 @@ class CobraVLM(Component):
     ) -> None:
         super().__init__()
         self.vision: VisionEncoder = _built(vision(), VisionEncoder, "vision")
-        self.lm: LanguageModel = _built(lm(), LanguageModel, "lm")
+        with building_lm():
+            self.lm: LanguageModel = _built(lm(), LanguageModel, "lm")
         widths = (self.vision.embed_dim, self.lm.d_model)
         self.projector: Projector = _built(projector(*widths), Projector, "projector")
         self.num_image_tokens = self.projector.counter(self.vision.num_patches)

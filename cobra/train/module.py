@@ -1,7 +1,7 @@
 """The only LightningModule: stages, loss, optimizer, answers."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from cobra.data.batch import Batch
 from cobra.eval.predictions import Prediction
 from cobra.models.adapters import Lora, adapt
 from cobra.models.lm.init import is_time_scale
+from cobra.models.quantize import Quantization, lms_on_meta, quantize_
 from cobra.models.recompute import recompute
 from cobra.models.vlm import IGNORE_ID, CobraVLM
 from cobra.pretrained import described
@@ -65,6 +66,9 @@ class CobraModule(L.LightningModule):
             Every rank reads them before the model is sharded; building on the meta device is refused.
         adapters: parts whose weights stay as they are, and the adapters (LoRA) that learn in their place in
             the stages that train the part, e.g. {lm: {r: 128, alpha: 256}}. See `cobra.models.adapters.Lora`.
+        quantization: of the language model, whose weights are packed while they are read and stay as they
+            are: bf16, int8 or int4 (QLoRA). Where a stage trains it, it needs adapters.
+        group_size: weights a scale in int4: 32, 64 or 128.
     """
 
     def __init__(
@@ -77,6 +81,8 @@ class CobraModule(L.LightningModule):
         max_new_tokens: int = 16,
         weights: dict[str, str] | None = None,
         adapters: dict[str, Lora] | None = None,
+        quantization: Quantization = "none",
+        group_size: int = 32,
     ) -> None:
         super().__init__()
         self.stages = stages
@@ -87,6 +93,7 @@ class CobraModule(L.LightningModule):
         self.max_new_tokens = max_new_tokens
         self.weights = weights or {}
         self.adapters = adapters or {}
+        self.quantization, self.group_size = quantization, group_size
         # in the place of `weights`, where a checkpoint will follow: for copies that it does not hold
         self.origin: dict[str, str] = {}
         # whether a checkpoint of another plan may be gone on from
@@ -129,10 +136,17 @@ class CobraModule(L.LightningModule):
         """The model as the run starts, and the objectives of its stages."""
         trainer = self._trainer
         fits = trainer is not None and trainer.state.fn == TrainerFn.FITTING
-        model = self.build()
+        sources = self.weights | self.origin if fits else {}
+        # nothing is kept that is not packed, where something to pack follows, or a checkpoint
+        on_meta = self.quantization != "none" and (not fits or "lm" in sources)
+        with lms_on_meta() if on_meta else nullcontext():
+            model = self.build()
         self._check_parts(model)
         if fits:
-            load_parts(model, self.weights if self._is_first(model) else self.origin)
+            first = self.weights if self._is_first(model) else self.origin
+            load_parts(model, first, self.quantization, self.group_size)
+        if self.quantization != "none" and model.lm.quantized is None:
+            quantize_(model.lm, self.quantization, self.group_size, _empty)
         adapt(model, self.adapters)
         return model, [stage.objective(model) for stage in self.stages]
 
@@ -153,6 +167,12 @@ class CobraModule(L.LightningModule):
             raise ValueError(f"muon steps unknown parts {unknown}: {list(model.parts())}")
         if both := sorted(set(self.muon) & set(self.adapters)):
             raise ValueError(f"muon steps {both}, which have adapters: leave them to AdamW")
+        whole = [stage.name for stage in self.stages if "lm" in stage.parts and "lm" not in self.adapters]
+        if whole and self.quantization != "none":
+            raise ValueError(
+                f"stage {whole[0]!r} trains the lm, whose weights are packed ({self.quantization}): give it "
+                "adapters, or leave model.quantization out"
+            )
         for stage in self.stages:
             for name in stage.train:
                 try:
@@ -394,3 +414,8 @@ class CobraModule(L.LightningModule):
 
     def _source(self, split: str, dataloader_idx: int) -> str:
         return list(self.trainer.datamodule.datasets[split])[dataloader_idx]
+
+
+def _empty(weight: Tensor) -> Tensor:
+    """What stands for a weight on the meta device that a checkpoint will bring; there it stays."""
+    return weight if torch.get_default_device().type == "meta" else torch.zeros_like(weight, device="cpu")

@@ -83,11 +83,11 @@ def checkpoints(folder: Path) -> ModelCheckpoint:
 class Name(L.Callback):
     """Names weights to the module, as the command line does."""
 
-    def __init__(self, attribute: str) -> None:
-        self.attribute = attribute
+    def __init__(self, attribute: str, named: dict[str, str] | None = None) -> None:
+        self.attribute, self.named = attribute, named or {"lm": "somewhere"}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        setattr(pl_module, self.attribute, {"lm": "somewhere"})
+        setattr(pl_module, self.attribute, self.named)
 
 
 @pytest.mark.parametrize(("objective", "reads"), [(NextToken, 0), (StayClose, 1)])
@@ -96,7 +96,7 @@ def test_a_resumed_run_reads_what_it_started_from_for_a_copy_alone(
 ) -> None:
     loaded: list[CobraVLM] = []
 
-    def load(model: CobraVLM, weights: dict[str, str]) -> None:
+    def load(model: CobraVLM, weights: dict[str, str], *packing: object) -> None:
         for _ in weights:
             loaded.append(model)
             torch.nn.init.constant_(model.lm.get_parameter("norm_f.weight"), 3.0)

@@ -17,6 +17,7 @@ from cobra.data.record import Record, assistant, user
 from cobra.data.source import Source
 from cobra.models.adapters import Lora
 from cobra.models.lm.mamba import MambaLM
+from cobra.models.quantize import Quantization
 from cobra.models.vlm import CobraVLM
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
@@ -61,11 +62,12 @@ def run(
     resume: Path | None = None,
     recompute: dict[str, int] | None = None,
     adapters: dict[str, Lora] | None = None,
+    quantization: Quantization = "none",
     **options: object,
 ) -> CobraModule:
     lm = partial(MambaLM, 512, 16, 1)
     model = model or partial(CobraVLM, small_vit, PROJECTORS["pixel_unshuffle"], lm)
-    module = CobraModule(stages, model, betas, muon, recompute, adapters=adapters)
+    module = CobraModule(stages, model, betas, muon, recompute, adapters=adapters, quantization=quantization)
     data = DataModule(stages, "cobra:data/shapes/tokenizer", train={"noise": Noise}, val={"noise": Noise})
     trainer = L.Trainer(
         default_root_dir=tmp_path, max_epochs=1, accelerator="cpu",
