@@ -95,8 +95,8 @@ def test_a_packed_base_is_read_without_the_whole_and_stays_as_it_is(
     # and merged into the base that was not packed
     convert(str(tmp_path / "adapter"), tmp_path / "merged", base=str(tmp_path / "base"))
     merged, _ = from_pretrained(tmp_path / "merged")
-    assert (logits(merged) - logits(module.model)).abs().max() < 0.1
-    assert (logits(merged) - logits(model)).abs().max() > 0.1
+    away = [(logits(merged) - logits(other)).abs().mean() for other in (module.model, model)]
+    assert away[0] < 0.5 * away[1]
 
 
 @pytest.mark.parametrize(
