@@ -35,13 +35,18 @@ def draw_contact_sheet(answered: Sequence[Answered], path: Path, columns: int = 
     for axes, (record, prediction) in zip(grid, answered, strict=False):
         if record.images:
             axes.imshow(load_rgb(record.images[0]), interpolation="nearest")
-        axes.set_title("\n".join(textwrap.wrap(prediction.question, 26)), fontsize=9, loc="left")
-        said = prediction.prediction or "(nothing)"
+        axes.set_title(_cut(prediction.question), fontsize=9, loc="left")
+        said = _cut(prediction.prediction) or "(nothing)"
         color, text = ("#1a7f37", f"✓ {said}\n")
         if not prediction.is_right:
-            color, text = ("#cf222e", f"✗ {said}\n    true: {' / '.join(prediction.answers)}")
+            color, text = ("#cf222e", f"✗ {said}\n    true: {_cut(' / '.join(prediction.answers))}")
         axes.set_xlabel(text, color=color, fontsize=10, loc="left")
         axes.set(xticks=[], yticks=[])
         # the frame tells right from wrong at a glance
         axes.spines[:].set(color=color, linewidth=3)
     figure.savefig(path, dpi=110)
+
+
+def _cut(text: str) -> str:
+    """A few short lines, as a cell has room for."""
+    return "\n".join(textwrap.wrap(text, 26, max_lines=5, placeholder=" …"))

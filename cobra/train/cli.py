@@ -35,6 +35,7 @@ from cobra.config.check_bounds import check_bounds
 from cobra.config.class_paths import refuse_functions, restrict_imports
 from cobra.config.one_line import in_one_line
 from cobra.config.text_file import read_text
+from cobra.train.answer_samples import AnswerSamples
 from cobra.train.checkpoint_files import protect_checkpoints
 from cobra.train.checkpoints import CheckpointPlan, Checkpoints
 from cobra.train.clock import TrainingClock
@@ -165,7 +166,8 @@ class CobraCLI(LightningCLI):
 
     def _try(self, root: Path, config: dict[str, Any]) -> Trainer:
         self.save_config_callback = None
-        own = [callback for callback in config["callbacks"] or [] if not isinstance(callback, Checkpoint)]
+        writing = (Checkpoint, AnswerSamples)
+        own = [callback for callback in config["callbacks"] or [] if not isinstance(callback, writing)]
         # some callbacks refuse a trainer without a logger; a bare one refuses any
         logger, every = (False, 0) if config["barebones"] else (DummyLogger(), config["log_every_n_steps"])
         return self._trainer(

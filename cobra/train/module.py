@@ -381,6 +381,8 @@ class CobraModule(L.LightningModule):
             accuracy["val/macro"] = sum(accuracy.values()) / len(accuracy)
             # equal on all devices, each of which may wait for it, e.g. to stop early
             self.log_dict(accuracy, sync_dist=True)
+        # callbacks come before `on_validation_end`, and may save shares
+        self.answering.close()
 
     def predict_step(
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0

@@ -9,7 +9,6 @@ import lightning as L
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -19,7 +18,9 @@ from cobra.eval.predictions import read_predictions
 from cobra.models.recompute import recompute
 from cobra.models.vlm import IMAGE_ID, CobraVLM
 from cobra.pretrained import from_pretrained
+from cobra.train.answer_samples import AnswerSamples
 from cobra.train.checkpoint_files import protect_checkpoints
+from cobra.train.checkpoints import CheckpointPlan, Checkpoints
 from cobra.train.data import DataModule
 from cobra.train.divergence import check_state
 from cobra.train.fully_sharded import FullySharded
@@ -91,8 +92,9 @@ def train_and_test(lm: str, folder: Path, devices: int, resume: Path | None = No
         return CobraModule(stages, partial(vlm, lm), recompute=again, max_new_tokens=4), data
 
     last = folder / "checkpoints/last.ckpt"
-    steps = ModelCheckpoint(folder / "checkpoints", "at{step}", every_n_train_steps=2, save_top_k=-1)
-    fit = trainer(folder, devices, steps, SaveResult(last, folder / "model"))
+    steps = Checkpoints(last, CheckpointPlan(every=2, keep=9, best="val/macro"))
+    samples = AnswerSamples(every=3, count=2)
+    fit = trainer(folder, devices, steps, samples, SaveResult(last, folder / "model"))
     fit.fit(*parts(), ckpt_path=resume)
     (folder / "held_out.txt").write_text(str(float(fit.callback_metrics["held_out/seven"])))
     trainer(folder, devices).test(*parts(), ckpt_path=last)
@@ -123,9 +125,14 @@ def test_sharded_training_saves_and_answers_as_one_device_does(lm: str, tmp_path
     ]
     assert answers[0] == answers[1]
     assert len(answers[0]) == 7
+    assert sorted(path.name for path in (both / "samples").iterdir()) == [
+        "step-000003.png",
+        "step-000006.png",
+    ]
+    assert (both / "checkpoints/best.ckpt/meta.pt").is_file()
 
     # there the stage begins whose parts have no moments yet
-    on_two_devices(train_and_test, lm, resumed, 2, both / "checkpoints/atstep=2.ckpt")
+    on_two_devices(train_and_test, lm, resumed, 2, both / "checkpoints/step-000002.ckpt")
     torch.testing.assert_close(weights_of(resumed), weights_of(both), rtol=0, atol=0)
 
 
