@@ -1,7 +1,7 @@
 """Checks that stop a run whose numbers are finite no longer, before they reach its last good checkpoint."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -15,6 +15,8 @@ _REMEDY = (
 )
 
 
+# ids that a message names: a batch of most runs
+_SHOWN = 32
 # steps that a GPU may be behind when its losses are read
 _BEHIND = 8
 
@@ -28,24 +30,26 @@ class LossCheck:
 
     def __init__(self, checkpoint: Callable[[], str | None]) -> None:
         self.checkpoint = checkpoint
-        self.coming: deque[tuple[OnItsWay, str, int]] = deque()
+        self.coming: deque[tuple[OnItsWay, str, int, Sequence[str]]] = deque()
 
-    def add(self, loss: Tensor, stage: str, step: int) -> None:
-        """Take one loss, and read those that have come.
+    def add(self, loss: Tensor, stage: str, step: int, names: Sequence[str] = ()) -> None:
+        """Take one loss, with the ids of the records that it is of, and read those that have come.
 
         Raises:
-            ValueError: naming the optimizer step and the checkpoint that is kept.
+            ValueError: naming the optimizer step, the records and the checkpoint that is kept.
         """
-        self.coming.append((OnItsWay(loss.detach()), stage, step))
+        self.coming.append((OnItsWay(loss.detach()), stage, step, names))
         while self.coming:
-            first, stage, step = self.coming[0]
+            first, stage, step, names = self.coming[0]
             if len(self.coming) <= _BEHIND and not first.are_there():
                 return
             (value,) = first.arrived()
             self.coming.popleft()
             if not value.isfinite():
                 kept = _kept(self.checkpoint())
-                raise ValueError(f"the loss is {value.item()} {_where(stage, step)}: {kept}; {_REMEDY}")
+                raise ValueError(
+                    f"the loss is {value.item()} {_where(stage, step)}{_of(names)}: {kept}; {_REMEDY}"
+                )
 
 
 def check_state(
@@ -69,6 +73,11 @@ def _share(tensor: Tensor) -> Tensor:
 
 def _where(stage: str, step: int) -> str:
     return f"at step {step}, in stage {stage!r}"
+
+
+def _of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f", of records {', '.join(map(repr, names[:_SHOWN]))}{more}" if names else ""
 
 
 def _kept(checkpoint: str | None) -> str:

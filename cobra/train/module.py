@@ -35,6 +35,7 @@ from cobra.train.param_groups import decayed_names, group_parameters, hidden_mat
 from cobra.train.recipe import check_groups, check_recipe, describe, go_on
 from cobra.train.selection import named_modules
 from cobra.train.sharding import data_parallel, shard, start_moments, whole, zero
+from cobra.train.show_start import show_start
 from cobra.train.stages import Plan, Stage
 from cobra.train.step_loss import StepLoss
 from cobra.train.supervision import Supervision
@@ -144,7 +145,9 @@ class CobraModule(L.LightningModule):
         self._check_parts(model)
         if fits:
             first = self.weights if self._is_first(model) else self.origin
-            load_parts(model, first, self.quantization, self.group_size)
+            loaded = load_parts(model, first, self.quantization, self.group_size)
+            if self.weights and self.trainer.is_global_zero:
+                show_start(loaded)
         if self.quantization != "none" and model.lm.quantized is None:
             quantize_(model.lm, self.quantization, self.group_size, _empty)
         adapt(model, self.adapters)
@@ -261,7 +264,7 @@ class CobraModule(L.LightningModule):
         if objective.reads_answers:
             self.supervision.add(batch)
         loss, logged = objective(self.model, batch)
-        self.loss_check.add(loss, self.stages[self.entered].name, self.global_step)
+        self.loss_check.add(loss, self.stages[self.entered].name, self.global_step, batch.names)
         self.log_dict(logged, prog_bar=True, batch_size=len(batch.ids))
         # logging takes a while beside a small model's step
         if is_logged(self.trainer, self.global_step + 1):

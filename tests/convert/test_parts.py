@@ -45,7 +45,13 @@ def test_parts_come_from_any_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     transformers.save_pretrained(tmp_path / "hf")
     model = cobra_model()
     model.lm = MambaLM(VOCAB, D, 2, d_state=8, dt_rank=3)
-    load_parts(model, {"lm": str(tmp_path / "hf"), "projector": str(tmp_path / "align")})
+    loaded = load_parts(model, {"lm": str(tmp_path / "hf"), "projector": str(tmp_path / "align")})
+    lm, projector, vision = loaded
+    weights = model.lm.state_dict()
+    assert (lm.part, lm.source, lm.dtype, lm.left) == ("lm", str(tmp_path / "hf"), "float32", "")
+    assert lm.tensors == len({t.data_ptr() for t in weights.values()})
+    assert projector.parameters == sum(p.numel() for p in model.projector.parameters())
+    assert (vision.part, vision.source, vision.left) == ("vision", "", "all: as it was built")
     assert torch.equal(model.lm.get_parameter("embedding.weight"), transformers.backbone.embeddings.weight)
     middle = model.projector.state_dict()["projector.2.weight"]
     assert torch.equal(middle, align["model/projector/projector.2.weight"])
@@ -110,7 +116,7 @@ def fit(out: Path, source: Path) -> CobraModule:
     return module
 
 
-def test_a_run_starts_from_published_weights(tmp_path: Path) -> None:
+def test_a_run_starts_from_published_weights(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     tied = {"lm_head.weight": "backbone.embedding.weight"}
     tensors = random(published_keys.mamba("", 512, 16, 1), tied)
     source = tmp_path / "ssm"
@@ -119,6 +125,8 @@ def test_a_run_starts_from_published_weights(tmp_path: Path) -> None:
     (source / "config.json").write_text('{"d_model": 16, "n_layer": 1, "vocab_size": 512}')
     module = fit(tmp_path, source)
     assert module.model is not None
+    printed = capsys.readouterr().out
+    assert [printed.count(f" {part} ") for part in ("lm", "projector", "vision")] == [1, 1, 1]
     # frozen in this stage, so still as published
     assert torch.equal(module.model.state_dict()["lm.embedding.weight"], tensors["backbone.embedding.weight"])
     (source / "pytorch_model.bin").unlink()

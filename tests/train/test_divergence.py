@@ -4,6 +4,7 @@ import resource
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
@@ -71,7 +72,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(
     """With a checkpoint at every step the bad weights would be saved before any loss shows them."""
     callbacks = [Poison(3 if every == 2 else 4), checkpoints(tmp_path, every)]
     message = (
-        r"(loss is nan|not finite) at step \d, in stage 'a': .*last\.ckpt is kept as it was; lower .* lr"
+        r"(loss is nan|not finite) at step \d, in stage 'a'.*: .*last\.ckpt is kept as it was; lower .* lr"
     )
     with pytest.raises(ValueError, match=message):
         run([stage("a", ["lm"], steps=8)], tmp_path, callbacks, enable_checkpointing=True)
@@ -80,7 +81,8 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(
 
 def test_a_learning_rate_that_explodes_is_named_with_its_step(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"loss is (nan|inf) at step [1-9], in stage 'a': no checkpoint had been"
+        ValueError,
+        match=r"loss is (nan|inf) at step [1-9], in stage 'a', of records .*: no checkpoint had been",
     ):
         run([stage("a", ["lm", "projector"], steps=8, lr=1e30)], tmp_path)
 
@@ -149,3 +151,30 @@ def test_a_gpu_is_waited_for_where_it_is_many_steps_behind(monkeypatch: pytest.M
     with pytest.raises(ValueError, match="loss is inf at step 0, in stage 'a': no checkpoint"):
         check.add(torch.tensor(1.0), "a", 8)
     assert event.waits == 1
+
+
+def test_the_records_of_a_loss_that_is_none_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker process may have made them, and another step may be computed meanwhile."""
+    monkeypatch.setattr("cobra.kernels.on_its_way.OnItsWay.are_there", lambda self: False)
+    seen: list[list[str]] = []
+
+    class Poisoned(L.Callback):
+        def on_train_batch_start(
+            self, trainer: L.Trainer, module: L.LightningModule, batch: Any, n: int
+        ) -> None:
+            seen.append(list(batch.names))
+            if n == 2:
+                batch.pictures = batch.pictures.map(lambda pixels: pixels * float("nan"))
+
+    with pytest.raises(ValueError, match=r"^the loss is nan at step 2, in stage 'a', of records ") as error:
+        run([stage("a", ["projector"], steps=12, batch_size=4)], tmp_path, [Poisoned()])
+    named = str(error.value).partition("of records ")[2].partition(":")[0]
+    assert named == ", ".join(map(repr, seen[2]))
+    assert len(seen) == 11
+    check = LossCheck(lambda: None)
+    for _ in range(8):
+        check.add(torch.tensor(torch.nan), "a", 0, [str(n) for n in range(40)])
+    with pytest.raises(ValueError, match=r"'31' and 8 more: no checkpoint"):
+        check.add(torch.tensor(torch.nan), "a", 0)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from cobra.convert.parts import Loaded
 from cobra.data.batch import Batch
 from cobra.models.adapters import Lora
 from cobra.models.vlm import CobraVLM
@@ -96,10 +97,11 @@ def test_a_resumed_run_reads_what_it_started_from_for_a_copy_alone(
 ) -> None:
     loaded: list[CobraVLM] = []
 
-    def load(model: CobraVLM, weights: dict[str, str], *packing: object) -> None:
+    def load(model: CobraVLM, weights: dict[str, str], *packing: object) -> list[Loaded]:
         for _ in weights:
             loaded.append(model)
             torch.nn.init.constant_(model.lm.get_parameter("norm_f.weight"), 3.0)
+        return []
 
     monkeypatch.setattr("cobra.train.module.load_parts", load)
     stages = [stage("a", ["lm"], steps=5, objective=objective)]
