@@ -31,7 +31,7 @@ MODEL = partial(
 
 
 def text(tmp_path: Path, **options: Any) -> TextRows:
-    return TextRows(Texts(), cache_dir=str(tmp_path), **options)
+    return TextRows(Texts, cache_dir=str(tmp_path), **options)
 
 
 def validated(

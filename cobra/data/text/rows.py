@@ -1,5 +1,6 @@
 """Source: rows of tokens, as language models are pretrained on."""
 
+from collections.abc import Callable
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class TextRows(Source):
     follow. What is left behind the last whole row is left out.
 
     Args:
-        documents: whose texts.
+        documents: whose texts, as a factory: they are opened when a run begins.
         part: `train` and `held_out` divide the documents, `all` does not.
         held_out: share of the documents that are held out. Which depends on each one's text alone.
         reset: start each document anew within a row: none sees the one before, nor is its first token
@@ -31,7 +32,7 @@ class TextRows(Source):
 
     def __init__(
         self,
-        documents: Documents,
+        documents: Callable[[], Documents],
         part: Part = "all",
         held_out: float = 0.0,
         reset: bool = False,
@@ -49,7 +50,7 @@ class TextRows(Source):
 
     def prepare(self, chat: Chat, max_length: int) -> None:
         """Tokenize all documents, unless that was done before."""
-        self.tokens = token_file(self.documents, chat, self.part, self.held_out, self.cache)
+        self.tokens = token_file(self.documents(), chat, self.part, self.held_out, self.cache)
         self.length = max_length
         if not len(self):
             raise ValueError(

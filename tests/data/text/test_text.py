@@ -45,7 +45,7 @@ def chat() -> Chat:
 
 
 def rows(documents: Documents, chat: Chat, cache: Path, length: int = 16, **options: Any) -> TextRows:
-    source = TextRows(documents, cache_dir=str(cache), **options)
+    source = TextRows(lambda: documents, cache_dir=str(cache), **options)
     source.prepare(chat, length)
     return source
 
@@ -162,9 +162,9 @@ def test_what_cannot_be_a_source_of_text_is_told(chat: Chat, tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError, match="check `folder`"):
         TextFiles(str(tmp_path / "none"), ["*"])
     with pytest.raises(ValueError, match=r"held_out 0\.0 must be a share"):
-        TextRows(Texts(), part="train")
+        TextRows(Texts, part="train")
     with pytest.raises(ValueError, match="before `prepare`"):
-        len(TextRows(Texts()))
+        len(TextRows(Texts))
     with pytest.raises(ValueError, match=r"have 2 tokens, fewer than data\.max_length 16"):
         rows(Texts("a"), chat, tmp_path)
 
