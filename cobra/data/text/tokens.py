@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 from tokenizers import Tokenizer
 
+from cobra.config.text_file import read_text
 from cobra.data.chat import Chat
 from cobra.data.cache_folder import cache_folder
 from cobra.data.text.documents import Documents, is_held_out
 from cobra.weights.saving import hold, put, saving
 
 # Part of the key under which a file is found again: raise it with any change to what is written.
-_VERSION = 1
+_VERSION = 2
 # characters that are tokenized at a time
-_CHARACTERS = 2**22
+_CHARACTERS = 2**20
 
 # All documents, those that are trained on, or the others.
 Part = Literal["all", "train", "held_out"]
@@ -82,8 +83,10 @@ def token_file(
                     _write(chosen, tokenizer, end, new)
                     put(new, folder)
         lock_file.unlink(missing_ok=True)
-    about = json.loads((folder / "about.json").read_text())
+    about = json.loads(read_text(folder / "about.json"))
     ids, ends = (_mapped(folder / name, dtype) for name, dtype in (("ids", about["dtype"]), ("ends", "<i8")))
+    if about["tokens"] != len(ids) or about["tokens"] != (ends[-1] if len(ends) else 0):
+        raise ValueError(f"{folder} does not hold the {about['tokens']} tokens that were written: remove it")
     return TokenFile(ids, ends, about["bytes"], about["sha256"])
 
 
@@ -105,7 +108,7 @@ def _write(texts: Iterator[str], tokenizer: Tokenizer, end: int, folder: Path) -
                 ids.write(row)
                 digest.update(row)
                 ends.write(np.int64(total).astype("<i8").tobytes())
-    about: dict[str, Any] = {"dtype": dtype, "bytes": size, "sha256": digest.hexdigest()}
+    about = {"dtype": dtype, "tokens": total, "bytes": size, "sha256": digest.hexdigest()}
     (folder / "about.json").write_text(json.dumps(about))
 
 

@@ -99,6 +99,10 @@ def test_documents_are_tokenized_once(chat: Chat, tmp_path: Path, monkeypatch: p
     assert isinstance(again.tokens and again.tokens.ids, np.memmap)
     other = rows(Texts(count=31), chat, tmp_path)
     assert other.identity() != first.identity()
+    for ids in tmp_path.glob("*/ids"):
+        ids.write_bytes(ids.read_bytes()[:-2])
+    with pytest.raises(ValueError, match=r"does not hold the \d+ tokens that were written: remove it"):
+        rows(Texts(), chat, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["mamba2", "hybrid", "llama", "mobile_llm"])
