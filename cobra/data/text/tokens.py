@@ -15,8 +15,8 @@ from rich.progress import track
 from tokenizers import Tokenizer
 
 from cobra.config.text_file import read_text
-from cobra.data.chat import Chat
 from cobra.data.cache_folder import cache_folder
+from cobra.data.chat import Chat
 from cobra.data.text.documents import Documents, is_held_out
 from cobra.weights.saving import hold, put, saving
 
