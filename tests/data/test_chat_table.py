@@ -29,7 +29,7 @@ class Numbers(ChatTable):
         for number in json.loads(self.file.read_text()):
             if number == self.fails:
                 raise ConnectionError("unplugged")
-            said = [{"role": "user", "content": f"n{number}"}, {"role": "assistant", "content": "a"}]
+            said = [{"role": "user", "content": f"n{number}"}, {"role": "assistant", "content": "a" * 500}]
             yield RawChat({"id": number, "messages": said} if isinstance(number, int) else None)
 
     def image(self, name: str, row: int) -> Path:
@@ -60,7 +60,7 @@ def test_records_keep_their_order_and_bad_ones_come_after_them(
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="this system has no way to let go of pages")
 def test_what_was_read_is_let_go_of(tmp_path: Path) -> None:
-    data = Numbers(write(tmp_path, [*range(1, 30_000)]), tmp_path / "cache")
+    data = Numbers(write(tmp_path, [*range(1, 8_000)]), tmp_path / "cache")
 
     def resident() -> int:
         for entry in Path("/proc/self/smaps").read_text().split("VmFlags"):
@@ -71,10 +71,10 @@ def test_what_was_read_is_let_go_of(tmp_path: Path) -> None:
     if not Path("/proc/self/smaps").exists():
         pytest.skip("this system does not tell what is in memory")
     sizes = []
-    for index in range(0, len(data), 37):
-        data[index]
-        if not data._taken % chat_table._FORGET:
-            sizes.append(resident())
+    for number in range(4 * chat_table._FORGET):
+        data[number * 157 % len(data)]
+        sizes += [] if data._taken % chat_table._FORGET else [resident()]
+    assert len(sizes) >= 4
     assert max(sizes) < data.path.stat().st_size / 1024 / 4
 
 
