@@ -44,7 +44,7 @@ def measured(source: Source, measure: Measure, columns: Mapping[str, str], key: 
     path = table_path(key)
     if (table := read_table(path, len(source))) is not None:
         return table
-    table = _measure(source, measure, columns, title)
+    table = measure_all(source, measure, columns, title)
     try:
         write_table(path, table)
     except OSError as error:
@@ -89,7 +89,8 @@ def write_table(path: Path, table: pa.Table) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def _measure(source: Source, measure: Measure, columns: Mapping[str, str], title: str) -> pa.Table:
+def measure_all(source: Source, measure: Measure, columns: Mapping[str, str], title: str) -> pa.Table:
+    """As `measured`, and not kept."""
     chunks = _Chunks(source, measure, columns)
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # a generator of its own: a run that finds the table has the same random numbers

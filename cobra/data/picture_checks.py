@@ -1,23 +1,27 @@
 """Pictures of every record of a source, decoded once: which are missing, which are broken."""
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from cobra.data.image import load_rgb
-from cobra.data.measured import measured, table_path, write_table
+from cobra.data.measured import measure_all, measured, table_path, write_table
 from cobra.data.record import ImageSource, Record
 from cobra.data.source import Source
 from cobra.data.token_counts import image_bytes
 
 # Part of the key under which results are found again: raise it with any change to what is looked at.
 _VERSION = 1
-_COLUMNS = {"state": "int8", "size": "int64", "files": "uint64"}
+_COLUMNS = {"state": "int8", "size": "int64", "files": "uint64", "folders": "uint64", "stamp": "uint64"}
 _GOOD, _MISSING, _BROKEN = range(3)
+_FOLDERS = b"folders"
 
 
 @dataclass
@@ -40,21 +44,33 @@ class PictureChecks:
 
     @classmethod
     def of(cls, source: Source, name: str) -> "PictureChecks":
-        """Those of a source; what was good once is taken to be so, what was bad is looked at again."""
+        """Those of a source. What was looked at before is taken to be as it was, but for bad pictures.
+
+        Where one of their folders was written to since, files of another size or date are decoded again.
+        """
         key = {"pictures": source.identity(), "version": _VERSION}
         table = measured(source, look, _COLUMNS, key, f"Decoding pictures of {name}")
-        state, size, files = (table.column(column).to_numpy() for column in _COLUMNS)
-        reasons, state, size = {}, state.copy(), size.copy()
-        bad = np.flatnonzero(state)
-        for index in bad.tolist():
-            record = source[index]
-            state[index], size[index], reason = _state(record.images)
-            if reason:
-                reasons[index] = record.id, reason
-        if len(reasons) < len(bad):
-            columns = {"state": state, "size": size, "files": files, "problem": table.column("problem")}
-            write_table(table_path(key), pa.table(columns))
-        return cls(state == _MISSING, state == _BROKEN, size, files, reasons)
+        found = {column: table.column(column).to_numpy().copy() for column in _COLUMNS}
+        known = json.loads((table.schema.metadata or {}).get(_FOLDERS, b"null"))
+        folders = _folders(source, found["folders"])
+        stale = found["state"] != _GOOD
+        if known not in (None, folders):
+            title = f"Looking for changed pictures of {name}"
+            stale |= (
+                measure_all(source, stamp, {"stamp": "uint64"}, title).column("stamp").to_numpy()
+                != found["stamp"]
+            )
+        if stale.any():
+            part = _Part(source, np.flatnonzero(stale))
+            again = measure_all(part, look, _COLUMNS, f"Decoding changed pictures of {name}")
+            for column, values in found.items():
+                values[stale] = again.column(column).to_numpy()
+        if stale.any() or known != folders:
+            kept = pa.table({**found, "problem": table.column("problem")})
+            write_table(table_path(key), kept.replace_schema_metadata({_FOLDERS: json.dumps(folders)}))
+        state = found["state"]
+        reasons = dict(_reasons(source, np.flatnonzero(state)))
+        return cls(state == _MISSING, state == _BROKEN, found["size"], found["files"], reasons)
 
     @property
     def disk(self) -> int:
@@ -64,26 +80,92 @@ class PictureChecks:
 
 
 def look(record: Record) -> dict[str, int]:
-    """The state of a record's pictures, their bytes and a number for all of them."""
-    state, size, _ = _state(record.images)
-    digest = blake2b(digest_size=8)
+    """The state of a record's pictures, their bytes, and numbers of their names, folders and dates."""
+    state, size = _GOOD, 0
     for image in record.images:
-        digest.update(image_bytes(image) + b"\0")
-    return {"state": state, "size": size, "files": int.from_bytes(digest.digest(), "little")}
-
-
-def _state(images: Sequence[ImageSource]) -> tuple[int, int, str]:
-    """The state of pictures up to the first bad one, their bytes, and what is wrong with it."""
-    size = 0
-    for image in images:
         try:
             load_rgb(image)
-            if isinstance(image, str | Path):
-                size += Path(image).stat().st_size
-            elif isinstance(image, bytes):
-                size += len(image)
-        except FileNotFoundError as error:
-            return _MISSING, size, str(error)
-        except (ValueError, OSError) as error:
-            return _BROKEN, size, str(error)
-    return _GOOD, size, ""
+            size += len(image) if isinstance(image, bytes) else sum(stat.st_size for stat in _stats(image))
+        except FileNotFoundError:
+            state = _MISSING
+        except (ValueError, OSError):
+            state = state or _BROKEN
+    return {
+        "state": state,
+        "size": size,
+        "files": _number(record, image_bytes),
+        "folders": _number(record, lambda image: str(_folder(image)).encode("utf-8", "replace")),
+        **stamp(record),
+    }
+
+
+def stamp(record: Record) -> dict[str, int]:
+    """A number of the sizes and dates of a record's files."""
+    return {
+        "stamp": _number(
+            record, lambda image: repr([(s.st_size, s.st_mtime_ns) for s in _stats(image)]).encode()
+        )
+    }
+
+
+def _number(record: Record, say: Callable[[ImageSource], bytes]) -> int:
+    digest = blake2b(digest_size=8)
+    for image in record.images:
+        digest.update(say(image) + b"\0")
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _folder(image: ImageSource) -> Path | None:
+    """Of a picture's file; None where it is in memory."""
+    return Path(image).parent if isinstance(image, str | Path) else None
+
+
+def _stats(image: ImageSource) -> Iterator[os.stat_result]:
+    """Of a picture's file, if it is in one and that is there."""
+    if isinstance(image, str | Path):
+        try:
+            yield Path(image).stat()
+        except (OSError, ValueError):
+            return
+
+
+def _folders(source: Source, numbers: np.ndarray) -> dict[str, int]:
+    """When each folder of pictures was written to, by its name."""
+    _, first = np.unique(numbers, return_index=True)
+    folders: set[Path] = set()
+    for index in first.tolist():
+        try:
+            folders |= {folder for image in source[index].images if (folder := _folder(image))}
+        # such a record has no pictures that were looked at
+        except (ValueError, OSError):
+            continue
+    return {str(folder): folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in sorted(folders)}
+
+
+def _reasons(source: Source, bad: np.ndarray) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Id of each record, and what is wrong with its first bad picture."""
+    for index in bad.tolist():
+        record = source[index]
+        for image in record.images:
+            try:
+                load_rgb(image)
+            except (ValueError, OSError) as error:
+                yield index, (record.id, str(error))
+                break
+
+
+class _Part(Source):
+    """Some records of a source."""
+
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
+        self.source, self.indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[int(self.indices[index])]
+
+    def identity(self) -> dict[str, Any]:
+        """Nothing that is kept."""
+        return {}

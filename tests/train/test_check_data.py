@@ -131,14 +131,30 @@ def test_good_data_pass_and_a_second_look_reads_no_record(
     assert capsys.readouterr().out == first
 
 
-def test_a_picture_that_was_fetched_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = config(tmp_path, [row("fine", "good.png"), row("gone", "gone.png")])
-    for _ in range(2):
-        with pytest.raises(SystemExit, match="2 of 4 records"):
+def test_pictures_that_were_fetched_changed_or_lost_are_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = config(tmp_path, [row("fine", "good.png"), row("torn", "other.png"), row("gone", "gone.png")])
+    good, other, gone = (tmp_path / f"{name}.png" for name in ("good", "other", "gone"))
+    other.write_bytes(good.read_bytes())
+
+    def wrong(count: int) -> None:
+        if count:
+            with pytest.raises(SystemExit, match=rf"{count} of 6 records"):
+                check(monkeypatch, "-c", file)
+        else:
             check(monkeypatch, "-c", file)
-    (tmp_path / "gone.png").write_bytes((tmp_path / "good.png").read_bytes())
-    for _ in range(2):
-        check(monkeypatch, "-c", file)
+
+    wrong(2)
+    gone.write_bytes(good.read_bytes())
+    wrong(0)
+    other.unlink()
+    wrong(2)
+    other.write_bytes(good.read_bytes()[:200])
+    gone.unlink()
+    wrong(4)
+    # what was kept last
+    wrong(4)
 
 
 @pytest.mark.parametrize(
