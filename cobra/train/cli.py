@@ -44,6 +44,7 @@ from cobra.train.fully_sharded import NAME as SHARDED
 from cobra.train.lengths import check_lengths, trial
 from cobra.train.list_elements import merge_elements
 from cobra.train.loggers import place_loggers, with_csv
+from cobra.train.manifest import Manifest
 from cobra.train.module import CobraModule
 from cobra.train.run_folder import RunFolder
 from cobra.train.save_result import SaveResult
@@ -251,7 +252,10 @@ class CobraCLI(LightningCLI):
         every = self._get(self.config, "checkpoint_every")
         plan = plan if every is None else replace(plan, every=every)
         # the last row of a log has what callbacks before it log
-        return [Checkpoints(last, plan), StopWhenTerminated(last), SaveResult(last, self.folder.model)]
+        stop = StopWhenTerminated(last)
+        # the last: it says how the rest ended
+        manifest = [Manifest(self.folder.root / "manifest.json")] if self.subcommand == "fit" else []
+        return [Checkpoints(last, plan), stop, SaveResult(last, self.folder.model), *manifest]
 
 
 def devices_of(trainer: Mapping[str, Any]) -> int:
