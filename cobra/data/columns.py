@@ -95,13 +95,15 @@ class Columns:
         return {"texts": kept}, f"has turns rated below {self.min_rating}" if len(kept) < len(turns) else ""
 
     def _is_good(self, row: dict[str, Any], turn: int) -> bool:
-        rated = [row[name][turn] for name in _RATINGS if len(row.get(name) or ()) > turn]
+        lists = [row[name] for name in _RATINGS if isinstance(row.get(name), list)]
+        rated = [ratings[turn] for ratings in lists if len(ratings) > turn]
         return all(rating is None or rating >= self.min_rating for rating in rated)
 
 
 def count_pictures(column: pa.Array | pa.ChunkedArray) -> list[int]:
     """Pictures of each row, without a look at them."""
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+    kinds = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
+    if any(is_kind(column.type) for is_kind in kinds):
         return pc.fill_null(pc.list_value_length(column), 0).to_pylist()
     return [int(there) for there in pc.is_valid(column).to_pylist()]
 

@@ -2,7 +2,7 @@
 
 import base64
 import csv
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
@@ -93,7 +93,9 @@ def _pictures(cell: str, places: dict[str, tuple[int, int]]) -> list[bytes]:
     if 0 < len(cell) <= _INDEX and cell in places:
         row, count = places[cell]
         return [_SAME + f"{row}:{number}".encode() for number in range(count)]
-    codes = json.loads(cell.replace("'", '"')) if cell.startswith("[") else [cell] if cell else []
+    if not cell:
+        return []
+    codes = re.findall(r"['\"]([^'\"]+)['\"]", cell) if cell.startswith("[") else [cell]
     return [base64.b64decode(code, validate=True) for code in codes]
 
 
