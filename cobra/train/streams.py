@@ -63,7 +63,7 @@ class Order:
 
 def _order(source: Source, rng: np.random.Generator, name: str) -> np.ndarray:
     order = np.asarray(source.order(rng))
-    if len(order) != len(source) or np.bincount(order, minlength=1).max() > 1:
+    if not (len(order) == len(source) and (np.bincount(order, minlength=len(source)) == 1).all()):
         raise ValueError(
             f"the order of source {name!r} is no permutation of its {len(source)} records: let "
             f"{type(source).__name__}.order return each number once"
