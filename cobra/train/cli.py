@@ -40,6 +40,7 @@ from cobra.train.checkpoint_files import protect_checkpoints
 from cobra.train.checkpoints import CheckpointPlan, Checkpoints
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
+from cobra.train.dead_workers import workers_told
 from cobra.train.fully_sharded import NAME as SHARDED
 from cobra.train.lengths import check_lengths, trial
 from cobra.train.list_elements import merge_elements
@@ -288,7 +289,7 @@ def main(program: str = "cobra") -> None:
     # said by lightning of its own code
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
     try:
-        with in_one_line(f"{program} {sys.argv[1]}", MisconfigurationException):
+        with in_one_line(f"{program} {sys.argv[1]}", MisconfigurationException), workers_told():
             for path in filter(Path.is_file, _configs()):
                 read_text(path)
             CobraCLI(

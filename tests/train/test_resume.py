@@ -1,8 +1,6 @@
-"""A run that is killed in the middle ends up where the uninterrupted run does."""
+"""A run that is terminated in the middle ends up where the uninterrupted run does; see also test_faults."""
 
-import csv
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -52,33 +50,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environment(whole: Path) -> dict[str, str]:
     return {**os.environ, "COBRA_CACHE": str(whole / "cache"), "OMP_NUM_THREADS": "1"}
-
-
-# .ci/run has the one in the middle
-@pytest.mark.faults
-@pytest.mark.parametrize("kill_after", [4, 16, 28])
-def test_a_killed_run_is_resumed_bit_for_bit(whole: Path, tmp_path: Path, kill_after: int) -> None:
-    killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(killed), env=environment(whole), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    checkpoint = killed / "checkpoints/last.ckpt"
-    saves, seen, deadline = 0, 0.0, time.monotonic() + 120
-    while saves < kill_after // 4 and time.monotonic() < deadline and process.poll() is None:
-        if checkpoint.is_file() and checkpoint.stat().st_mtime_ns != seen:
-            seen, saves = checkpoint.stat().st_mtime_ns, saves + 1
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert checkpoint.is_file()
-    assert not (killed / "model").exists(), "the run had finished before it was killed"
-
-    resumed = command(killed, "--ckpt_path", "last")
-    subprocess.run(resumed, env=environment(whole), check=True, capture_output=True, timeout=200)
-    steps = [row["step"] for row in csv.DictReader((killed / "logs/version_1/metrics.csv").open())]
-    assert int(steps[0]) >= kill_after, "it started afresh"
-    files = [folder / "model/model.safetensors" for folder in (whole, killed)]
-    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.faults

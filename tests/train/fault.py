@@ -1,0 +1,64 @@
+"""Lightning callback: what can befall a training process, at a batch that is named."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import cobra.torchvision_shim  # noqa: F401  (before lightning)
+
+import torch  # isort: skip
+import lightning as L
+
+
+class Fault(L.Callback):
+    """Sends a signal to this process, or to a worker of its loader.
+
+    Args:
+        batch: from which on it may happen, counted over the run.
+        where: `start` of a batch, `backward` behind it, in the first `save` when half of a file is written,
+            when it is whole but not yet in its place (`move`), or to a `worker`.
+        number: of the signal.
+    """
+
+    def __init__(self, batch: int, where: str = "start", number: int = signal.SIGKILL) -> None:
+        self.batch, self.where, self.number = batch, where, number
+
+    def _strike(self) -> None:
+        self.where = "done"
+        os.kill(os.getpid(), self.number)
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, n: int) -> None:
+        if n < self.batch:
+            return
+        if self.where == "start":
+            self._strike()
+        elif self.where == "worker":
+            os.kill(multiprocessing.active_children()[0].pid or 0, self.number)
+        elif self.where == "save":
+            save = torch.save
+
+            def half(checkpoint: Any, file: Any) -> None:
+                if self.where == "save":
+                    file.write(b"half of it")
+                    file.flush()
+                    self._strike()
+                    file.seek(0)
+                    file.truncate()
+                save(checkpoint, file)
+
+            torch.save = half
+        elif self.where == "move":
+            replace = os.replace
+
+            def late(source: Any, target: Any) -> None:
+                if self.where == "move" and Path(target).suffix == ".ckpt":
+                    self._strike()
+                replace(source, target)
+
+            os.replace = late
+
+    def on_after_backward(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.where == "backward" and trainer.fit_loop.total_batch_idx >= self.batch:
+            self._strike()
