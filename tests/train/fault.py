@@ -48,7 +48,7 @@ class Fault(L.Callback):
                     file.truncate()
                 save(checkpoint, file)
 
-            torch.save = half
+            vars(torch).update(save=half)
         elif self.where == "move":
             replace = os.replace
 
@@ -57,7 +57,7 @@ class Fault(L.Callback):
                     self._strike()
                 replace(source, target)
 
-            os.replace = late
+            vars(os).update(replace=late)
 
     def on_after_backward(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.where == "backward" and trainer.fit_loop.total_batch_idx >= self.batch:
