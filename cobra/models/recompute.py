@@ -1,6 +1,6 @@
 """Blocks that compute their activations again in the backward pass (activation checkpointing)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,11 @@ def recompute(model: CobraVLM, every: Mapping[str, int]) -> None:
 
 def _twice(forward: Any, *inputs: Any, **named: Any) -> Any:
     """The outputs of a block; in the backward pass it runs again."""
-    holds_state = any(isinstance(value, dict | Cache) for value in (*inputs, *named.values()))
-    if holds_state or not torch.is_grad_enabled():
+    if holds_state(inputs, named) or not torch.is_grad_enabled():
         return forward(*inputs, **named)
     return checkpoint(forward, *inputs, use_reentrant=False, **named)
+
+
+def holds_state(inputs: Iterable[Any], named: Mapping[str, Any]) -> bool:
+    """Whether a decode state is among the arguments of a block."""
+    return any(isinstance(value, dict | Cache) for value in (*inputs, *named.values()))

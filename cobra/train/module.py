@@ -20,6 +20,7 @@ from cobra.convert.parts import load_parts
 from cobra.data.batch import Batch
 from cobra.eval.predictions import Prediction
 from cobra.models.adapters import Lora, adapt
+from cobra.models.compiled import check_compiler, compile_blocks
 from cobra.models.lm.init import is_time_scale
 from cobra.models.quantize import Quantization, lms_on_meta, quantize_
 from cobra.models.recompute import recompute
@@ -60,6 +61,9 @@ class CobraModule(L.LightningModule):
             the rest again (activation checkpointing): all of a part's with 1, every n-th with n. Gradients
             stay the same; memory is saved, for up to a third more time. `cobra models --training` says how
             much.
+        compile: parts (vision, lm) whose blocks torch.compile turns into graphs for training. It takes a
+            minute or more at the start, once for all blocks that are alike, and a compiler: of C++ on the
+            CPU, Triton on GPUs.
         max_new_tokens: longest answer in validation, test and predict.
         weights: what parts (vision, projector, lm) start training from: a folder, a file of weights, another
             run's last.ckpt or a hub repository, in any layout that `cobra convert` reads. With --ckpt_path
@@ -79,6 +83,7 @@ class CobraModule(L.LightningModule):
         betas: tuple[float, float] = (0.9, 0.999),
         muon: list[str] | None = None,
         recompute: dict[str, int] | None = None,
+        compile: list[str] | None = None,
         max_new_tokens: int = 16,
         weights: dict[str, str] | None = None,
         adapters: dict[str, Lora] | None = None,
@@ -91,6 +96,7 @@ class CobraModule(L.LightningModule):
         self.betas = betas
         self.muon = muon or []
         self.recompute = recompute or {}
+        self.compiled = compile or []
         self.max_new_tokens = max_new_tokens
         self.weights = weights or {}
         self.adapters = adapters or {}
@@ -118,6 +124,9 @@ class CobraModule(L.LightningModule):
             mesh = None if self.device_mesh is None else data_parallel(self.device_mesh)
             self.model, objectives = self._start()
             # behind the objectives, whose copies of the model nothing is asked of
+            if self.compiled:
+                check_compiler(self.trainer.strategy.root_device)
+                compile_blocks(self.model, self.compiled)
             recompute(self.model, self.recompute)
             self._check_precision()
         except (ValueError, OSError) as error:

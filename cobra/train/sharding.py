@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
-from torch.optim import AdamW
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import AdamW, Optimizer
 
 from cobra.models.lm.base import LanguageModel
 from cobra.models.vlm import CobraVLM
@@ -108,6 +108,22 @@ def start_moments(optimizer: AdamW) -> None:
         for parameter in group["params"]:
             zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {"step": torch.tensor(0.0), **zeros}
+
+
+def take_moments(optimizer: Optimizer, whole: dict[str, Any]) -> None:
+    """Give an optimizer of shares the moments of one that had whole weights, in groups of the same sizes.
+
+    Those of weights that had not been trained yet stay as `start_moments` makes them. Lightning would look
+    for them by their number among all weights, which is another, and find none.
+    """
+    for group, saved in zip(optimizer.param_groups, whole["param_groups"], strict=True):
+        for parameter, number in zip(group["params"], saved["params"], strict=True):
+            for name, value in whole["state"].get(number, {}).items():
+                kept = optimizer.state[parameter][name]
+                if isinstance(kept, DTensor):
+                    # every device has read all of it, and takes its share
+                    value = distribute_tensor(value, kept.device_mesh, kept.placements, src_data_rank=None)
+                kept.copy_(value)
 
 
 def gathered_state(module: nn.Module) -> dict[str, Tensor]:

@@ -63,11 +63,14 @@ def run(
     recompute: dict[str, int] | None = None,
     adapters: dict[str, Lora] | None = None,
     quantization: Quantization = "none",
+    compile: list[str] | None = None,
     **options: object,
 ) -> CobraModule:
     lm = partial(MambaLM, 512, 16, 1)
     model = model or partial(CobraVLM, small_vit, PROJECTORS["pixel_unshuffle"], lm)
-    module = CobraModule(stages, model, betas, muon, recompute, adapters=adapters, quantization=quantization)
+    module = CobraModule(
+        stages, model, betas, muon, recompute, compile, adapters=adapters, quantization=quantization
+    )
     data = DataModule(stages, "cobra:data/shapes/tokenizer", train={"noise": Noise}, val={"noise": Noise})
     trainer = L.Trainer(
         default_root_dir=tmp_path, max_epochs=1, accelerator="cpu",

@@ -88,6 +88,7 @@ def test_lora_under_autocast_and_a_frozen_part_have_the_same_gradients() -> None
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.slow
 def test_a_compiled_model_recomputes_to_the_same_gradients() -> None:
     plain, again = vlm(), vlm()
     recompute(again, {"lm": 1})

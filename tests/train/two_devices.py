@@ -15,8 +15,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 
-def on_two_devices(function: Callable[..., None], *args: Any, seconds: int = 240) -> None:
-    """Run `function(*args)` in two forked processes, as Lightning and torch find them; raise what one raises.
+def on_two_devices(function: Callable[..., None], *args: Any, seconds: int = 240, devices: int = 2) -> None:
+    """Run `function(*args)` in forked processes, as Lightning and torch find them; raise what one raises.
 
     Devices that wait for each other would do so for ever, so after some seconds they end in an error.
     """
@@ -27,10 +27,10 @@ def on_two_devices(function: Callable[..., None], *args: Any, seconds: int = 240
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     with mock.patch.dict(
-        os.environ, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK="0", WORLD_SIZE="2"
+        os.environ, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK="0", WORLD_SIZE=str(devices)
     ):
         processes = multiprocessing.start_processes(
-            _run, (function, args), nprocs=2, join=False, start_method="fork"
+            _run, (function, args), nprocs=devices, join=False, start_method="fork"
         )
         deadline = time.monotonic() + seconds
         try:
