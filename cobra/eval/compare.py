@@ -1,61 +1,31 @@
 """Several trained runs beside each other: accuracy by steps and by time, and what a token of each costs."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from cobra.bench.decode_cost import decode_cost, draw_decode_cost
-from cobra.eval.learning_curve import Row, read_metrics
+from cobra.eval.compare_losses import compare_losses
 from cobra.eval.predictions import accuracy, read_predictions
+from cobra.eval.training_curve import ACCURACY, Trained
 from cobra.pretrained import from_pretrained
-
-
-@dataclass
-class Trained:
-    """One run.
-
-    Attributes:
-        name: in the plots.
-        folder: what `cobra fit` or `cobra reproduce` wrote.
-        rows: its metrics.
-    """
-
-    name: str
-    folder: Path
-    rows: list[Row]
-
-    @classmethod
-    def read(cls, named: str) -> "Trained":
-        """The run that `[NAME=]FOLDER` says; it is called after its folder where no name is given."""
-        name, _, path = named.rpartition("=")
-        folder = Path(path)
-        rows = read_metrics(folder / "logs")
-        for column in ("cpu_seconds", "val/macro"):
-            if not any(column in row for row in rows):
-                raise ValueError(f"{folder / 'logs'} has no {column}: train it with `cobra fit`, validated")
-        return cls(name or folder.name, folder, rows)
-
-    def curve(self) -> tuple[list[float], list[float], list[float]]:
-        """Steps, processor seconds and macro accuracy of each validation."""
-        timed = [row for row in self.rows if "cpu_seconds" in row]
-        scored = [(row["step"], row["val/macro"]) for row in self.rows if "val/macro" in row]
-        steps = [step for step, _ in scored]
-        # validations are logged without a time: between two that are, it runs evenly
-        seconds = np.interp(steps, [row["step"] for row in timed], [row["cpu_seconds"] for row in timed])
-        return steps, seconds.tolist(), [value for _, value in scored]
 
 
 def compare(named: list[str], out: Path) -> None:
     """Write comparison.png, decode_cost.png, comparison.json and comparison.md under `out`.
+
+    Of runs that answer no questions, their held-out losses instead: see `compare_losses`.
 
     Args:
         named: `[NAME=]FOLDER` of each run.
         out: made if missing.
     """
     runs = [Trained.read(each) for each in named]
+    if not any(ACCURACY in row for run in runs for row in run.rows):
+        out.mkdir(parents=True, exist_ok=True)
+        compare_losses(runs, out)
+        return
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise ValueError(f"two runs have one name in {names}: write NAME=FOLDER")

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cobra.eval.compare import Trained, draw_comparison
+from cobra.eval.compare import draw_comparison
+from cobra.eval.training_curve import Trained
 
 HEADER = "step,loss,cpu_seconds,val/macro\n"
 
