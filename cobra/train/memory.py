@@ -11,6 +11,8 @@ from torch import Tensor
 from cobra.config.build import build_on_meta
 from cobra.data.batch import Batch
 from cobra.kernels.dispatch import use_backend
+from cobra.models.adapters import Lora, adapt
+from cobra.models.quantize import Quantization, quantize_
 from cobra.models.vision.pictures import Pictures
 from cobra.models.vlm import IMAGE_ID, CobraVLM
 from cobra.train.live_bytes import LiveBytes, on_cpu_without_data, without_data
@@ -100,6 +102,9 @@ def steps(
     precision: str,
     max_length: int,
     batch_size: int | None = None,
+    adapters: Mapping[str, Lora] | None = None,
+    quantization: Quantization = "none",
+    group_size: int = 32,
 ) -> Iterator[tuple[Stage, Step]]:
     """A step of each stage whose objective reads answers: pictures, and text up to the longest sequence.
 
@@ -111,6 +116,9 @@ def steps(
         precision: the trainer's.
         max_length: tokens of each sequence, those of one picture included; all others are answers.
         batch_size: sequences; those of each stage if left out.
+        adapters: as `CobraModule` takes them.
+        quantization: likewise.
+        group_size: likewise.
 
     Raises:
         ValueError: where the precision is unknown, or a sequence has no room for a picture.
@@ -118,9 +126,16 @@ def steps(
     if precision not in _PRECISIONS:
         raise ValueError(f"precision {precision!r} cannot be estimated: name one of {', '.join(_PRECISIONS)}")
     model = _model(tree)
+    if quantization != "none":
+        quantize_(model.lm, quantization, group_size, lambda weight: weight)
+    with torch.device("meta"):
+        adapt(model, adapters or {})
     with use_backend(_BACKENDS), without_data():
         on_cpu_without_data(model)
-        module = CobraModule(stages, lambda: model, muon=list(muon), recompute=dict(recompute))
+        module = CobraModule(
+            stages, lambda: model, muon=list(muon), recompute=dict(recompute),
+            adapters=dict(adapters or {}), quantization=quantization, group_size=group_size,
+        )  # fmt: skip
         module.configure_model()
         groups = group_parameters(module, module.decayed, module.hidden)
         learnt: set[int] = set()

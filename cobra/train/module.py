@@ -159,7 +159,8 @@ class CobraModule(L.LightningModule):
                 show_start(loaded)
         if self.quantization != "none" and model.lm.quantized is None:
             quantize_(model.lm, self.quantization, self.group_size, _empty)
-        adapt(model, self.adapters)
+        if not model.adapters:
+            adapt(model, self.adapters)
         return model, [stage.objective(model) for stage in self.stages]
 
     def _is_first(self, model: CobraVLM) -> bool:

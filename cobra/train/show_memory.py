@@ -14,6 +14,7 @@ from rich.table import Table
 from cobra.bench.systems.configs import chosen, read_systems
 from cobra.config.class_paths import check_class_paths, refuse_functions
 from cobra.config.text_file import read_text
+from cobra.models.adapters import Lora
 from cobra.train.data import DataModule
 from cobra.train.fully_sharded import NAME as SHARDED
 from cobra.train.memory import Step, steps
@@ -44,6 +45,7 @@ class Run:
     precision: str
     max_length: int
     is_sharded: bool
+    packing: dict[str, Any]
 
 
 def print_memory(
@@ -96,7 +98,8 @@ def _counted(
     """Each stage, its step as the config has it, and the activations kept without and with recomputing."""
     settings = (run.muon, run.precision, max_length or run.max_length, batch_size)
     plain, again = (
-        steps(run.tree, run.stages, every, *settings) for every in ({}, run.recompute or {"lm": 1})
+        steps(run.tree, run.stages, every, *settings, **run.packing)
+        for every in ({}, run.recompute or {"lm": 1})
     )
     for (stage, without), (_, recomputed) in zip(list(plain), list(again), strict=True):
         kept = without.alone.activations, recomputed.alone.activations
@@ -122,20 +125,23 @@ def _read(yamls: Sequence[Path], tree: dict[str, Any]) -> Run:
     refuse_functions(laid)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--stages", type=tuple[Stage, ...], default=())
+    parser.add_argument("--adapters", type=dict[str, Lora], default={})
+    model, trainer = laid["model"], laid.get("trainer", {})
     try:
-        parsed = parser.parse_object({"stages": laid.get("stages") or ()})
-        stages = parser.instantiate_classes(parsed).stages
+        said = {"stages": laid.get("stages") or (), "adapters": model.get("adapters") or {}}
+        parsed = parser.instantiate_classes(parser.parse_object(said))
     except ArgumentError as error:
         raise ValueError(f"{yamls[-1]} does not describe a run: {error}") from error
-    model, trainer = laid["model"], laid.get("trainer", {})
+    packing = {name: model[name] for name in ("quantization", "group_size") if name in model}
     return Run(
         tree,
-        stages,
+        parsed.stages,
         model.get("recompute") or {},
         model.get("muon") or [],
         str(trainer.get("precision") or "32-true"),
         laid.get("data", {}).get("max_length", _MAX_LENGTH),
         is_sharded=trainer.get("strategy") == SHARDED,
+        packing={"adapters": parsed.adapters, **packing},
     )
 
 
