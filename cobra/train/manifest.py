@@ -10,12 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import cobra.torchvision_shim  # noqa: F401  (before lightning)
+import cobra.torchvision_shim  # (before lightning)
 
 import torch  # isort: skip
 from lightning.pytorch import Callback, LightningModule, Trainer
-
-from cobra import __version__
 
 _PACKAGES = ("torch", "lightning", "transformers", "timm", "peft", "datasets", "numpy", "pillow")
 
@@ -144,7 +142,7 @@ def _devices(trainer: Trainer) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "cobra": __version__}
+    found = {"python": platform.python_version(), "cobra": cobra.__version__}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
