@@ -17,7 +17,8 @@ from cobra.weights.saving import claim
 from tests.test_cli import ROOT
 from tests.train.test_resume import command, environment
 
-pytestmark = pytest.mark.faults
+# a launch takes 8 s of processor time, and minutes beside many others
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 # What a run is killed five times under: a line adds one. Batches of each, and options.
 CAMPAIGNS: dict[str, tuple[int, list[str]]] = {
@@ -36,7 +37,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("drawn")
 
 
-def launch(cache: Path, out: Path, *options: str, seconds: int = 120) -> subprocess.CompletedProcess:
+def launch(cache: Path, out: Path, *options: str, seconds: int = 600) -> subprocess.CompletedProcess:
     last = out / "checkpoints/last.ckpt"
     resumed = ["--ckpt_path", "last"] if last.exists() and "--ckpt_path" not in options else []
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
@@ -120,7 +121,7 @@ def test_a_disk_that_is_full_is_told_and_keeps_the_checkpoint_before(cache: Path
 
 
 def test_a_worker_that_dies_ends_the_run_in_one_line_with_its_checkpoint(cache: Path, tmp_path: Path) -> None:
-    dead = launch(cache, tmp_path, "--data.num_workers", "2", *struck(9, "worker"), seconds=60)
+    dead = launch(cache, tmp_path, "--data.num_workers", "2", *struck(9, "worker"), seconds=300)
     assert dead.returncode == 1
     line = dead.stderr.strip().splitlines()[-1]
     assert line.startswith("cobra fit: a process that prepares batches is gone (")
