@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import cobra.torchvision_shim  # noqa: F401  (before peft)
+
+import torch  # isort: skip
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
