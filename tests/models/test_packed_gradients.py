@@ -1,5 +1,6 @@
 """Gradients through packed weights: those of the weight that packing left, and training over it."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,11 @@ from torch import Tensor
 
 from cobra.kernels.dispatch import use_backend
 from cobra.models import packed
+from cobra.models.adapters import Lora, adapt
 from cobra.models.packed import BF16Matrix, Int4Matrix, Int8Matrix, PackedLinear, PackedMatrix
+from cobra.models.quantize import quantize_
+from cobra.models.vlm import CobraVLM
+from tests.models.test_adapters import vlm
 
 FORMATS: dict[str, Callable[[Tensor], PackedMatrix]] = {
     "bf16": BF16Matrix,
@@ -79,3 +84,38 @@ def test_a_compiled_graph_has_the_gradient() -> None:
         function(asked).square().sum().backward()
         gradients.append(asked.grad)
     torch.testing.assert_close(*gradients)
+
+
+def losses(model: CobraVLM, step: int, steps: int = 200, rate: float = 3e-3) -> list[float]:
+    """Of training, bf16 under autocast, on texts that count on by so much."""
+    learning = [parameter for parameter in model.lm.parameters() if parameter.requires_grad]
+    optimizer, generator = torch.optim.AdamW(learning, rate), torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(steps):
+        start = torch.randint(0, 64, (8, 1), generator=generator)
+        noise = torch.rand(8, 24, generator=generator) < 0.1
+        ids = (start + step * torch.arange(24)).remainder(64).masked_fill(noise, 70)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.loss(model(ids), ids)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.slow
+def test_adapters_over_four_bits_learn_as_over_bf16() -> None:
+    base = vlm("mamba2").eval()
+    assert losses(base, step=1)[-1] < losses(vlm("mamba2"), step=1, steps=1)[0]
+    final = []
+    for quantization in ("none", "int4"):
+        model = copy.deepcopy(base)
+        if quantization == "int4":
+            quantize_(model.lm, "int4")
+        torch.manual_seed(1)
+        adapt(model, {"lm": Lora(16, 32)})
+        learnt = losses(model, step=3)
+        assert sum(learnt[-20:]) < 0.7 * sum(learnt[:5]) * 4
+        final.append(sum(learnt[-20:]) / 20)
+    assert final[1] == pytest.approx(final[0], rel=0.01), final
