@@ -215,9 +215,10 @@ class CobraCLI(LightningCLI):
         """Refuse a configuration that would call functions, a bad checkpoint and a folder that cannot be."""
         refuse_functions(self.config.as_dict())
         trainer, verb = self._get(self.config, "trainer"), self.subcommand
-        checkpoint, fits = self._get(self.config, "ckpt_path"), verb == "fit"
         # no shell has read a yaml's `~`
         self.folder = RunFolder(Path(trainer["default_root_dir"] or _UNNAMED).expanduser())
+        checkpoint, fits = self.folder.chosen(self._get(self.config, "ckpt_path")), verb == "fit"
+        self.config[verb]["ckpt_path"] = checkpoint
         if checkpoint is None and not fits:
             raise ValueError(f"say which weights to use, e.g. --ckpt_path {self.folder.last}")
         if fits:

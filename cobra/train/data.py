@@ -229,5 +229,7 @@ def _outlive(worker: int) -> None:
     """A worker goes on after one SIGTERM, which batch systems send to all processes: the run still needs it.
 
     After another it ends: at the exit of a process torch and Python send one each to a worker that is left.
+    The signal that SLURM sends before a time limit goes to all processes, too.
     """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

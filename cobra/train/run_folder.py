@@ -5,7 +5,7 @@ from tempfile import TemporaryFile
 from typing import TextIO
 
 from cobra.train.resume import check_checkpoint
-from cobra.weights.saving import claim, restore
+from cobra.weights.saving import claim, is_there, restore
 
 
 class RunFolder:
@@ -25,6 +25,13 @@ class RunFolder:
         self.best = root / "checkpoints" / "best.ckpt"
         self.model = root / "model"
         self.lock: TextIO | None = None
+
+    def chosen(self, checkpoint: str | None) -> str | None:
+        """What `auto` stands for: the last checkpoint, if a run has left one; others stand for themselves."""
+        if checkpoint != "auto":
+            return checkpoint
+        # another process may be about to mend it
+        return "last" if is_there(self.last) else None
 
     def named(self, checkpoint: str) -> Path:
         """The checkpoint that a command line names, `last`, `best` or a path."""

@@ -58,6 +58,11 @@ def sync(path: Path) -> None:
     _sync(path)
 
 
+def is_there(target: Path) -> bool:
+    """Whether a file or folder is there, or `restore` will bring it back."""
+    return target.exists() or _before(target).exists()
+
+
 def restore(target: Path) -> None:
     """Bring back what `put` had moved aside when it was killed; for the one process that writes there."""
     if not target.exists() and _before(target).exists():

@@ -152,3 +152,13 @@ def test_another_plan_is_refused_or_asked_for(stopped: Path, monkeypatch: pytest
     fit_or_answer(monkeypatch, "fit", *here, "--change_plan")
     assert torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
     assert "change_plan: false" in (stopped / "logs/version_2/config.yaml").read_text()
+
+
+def test_auto_is_the_last_checkpoint_where_there_is_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.chosen("auto") is None
+    folder.last.parent.mkdir()
+    # as a kill in the middle of a save leaves it, before the first process mends it
+    folder.last.with_name(".before-last.ckpt").touch()
+    assert folder.chosen("auto") == "last"
+    assert folder.chosen("other.ckpt") == "other.ckpt"

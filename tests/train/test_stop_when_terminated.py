@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,18 +29,18 @@ def _same_handler() -> Iterator[None]:
 class Terminate(L.Callback):
     """Sends SIGTERM when a batch has been taken, in training or validation."""
 
-    def __init__(self, batch: int, validating: bool = False) -> None:
-        self.batch, self.validating = batch, validating
+    def __init__(self, batch: int, validating: bool = False, number: int = signal.SIGTERM) -> None:
+        self.batch, self.validating, self.number = batch, validating, number
 
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: object, n: int
     ) -> None:
         if n == self.batch and not self.validating:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
     def on_validation_batch_start(self, trainer: L.Trainer, *_: object) -> None:
         if self.validating:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
 def stages() -> list:
@@ -122,3 +123,20 @@ def test_gpus_ask_each_other_every_fourth_step_and_in_the_last(tmp_path: Path) -
     assert callback.asked == [4, 6]
     with pytest.raises(SIGTERMException, match="terminated after step 4"):
         run(stages(), tmp_path, [Terminate(1), Gpus(tmp_path / "last.ckpt")])
+
+
+@pytest.mark.parametrize(("code", "said"), [(0, ""), (1, "job 7_3 was not requeued .*submit it again")])
+def test_before_its_time_limit_a_slurm_job_is_put_back_into_the_queue(
+    code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit {code}\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name, value in {"JOB_ID": "9", "ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    callbacks = [Terminate(1, number=signal.SIGUSR1), StopWhenTerminated(tmp_path / "last.ckpt")]
+    with pytest.raises(SIGTERMException, match="terminated after step 2"):
+        run(stages(), tmp_path, callbacks, limit_val_batches=0)
+    assert (tmp_path / "asked").read_text() == "requeue 7_3\n"
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert re.search(said, caplog.text)
