@@ -39,7 +39,9 @@ def _result(run: Trained) -> dict[str, Any]:
     columns = sorted({name for row in run.rows for name in row if name.startswith(_PREFIX)})
     curves = {name.removeprefix(_PREFIX): run.curve(name) for name in columns}
     steps, seconds, _ = next(iter(curves.values()))
-    model, _ = from_pretrained(run.folder / "model")
+    # a run that is not over has a checkpoint
+    made = run.folder / "model"
+    model, _ = from_pretrained(made if made.is_dir() else run.folder / "checkpoints/last.ckpt")
     return {
         "parameters": sum(parameter.numel() for parameter in model.lm.parameters()),
         "tokens": [round((step + 1) * _tokens(run)) for step in steps],
@@ -83,8 +85,9 @@ def draw_losses(results: Results, path: Path) -> None:
 
 
 def table(results: Results) -> str:
-    """What each run ended with, as Markdown."""
+    """What each run came to by as many tokens as the shortest has seen, as Markdown."""
     first = next(iter(results.values()))[0]
+    common = min(run["tokens"][-1] for seeds in results.values() for run in seeds)
     sources = [name for name in first["held_out"] if not name.endswith(_BITS)]
     heads = [f"{source}: nats a token | bits a byte" for source in sources]
     lines = [
@@ -93,14 +96,15 @@ def table(results: Results) -> str:
     ]
     for name, seeds in results.items():
         for run in seeds:
-            held_out = run["held_out"]
-            bits = [held_out.get(f"{source}{_BITS}", [None])[-1] for source in sources]
+            at = max(number for number, tokens in enumerate(run["tokens"]) if tokens <= common)
+            held_out = {source: losses[at] for source, losses in run["held_out"].items()}
+            bits = [held_out.get(f"{source}{_BITS}") for source in sources]
             losses = [
-                f"{held_out[source][-1]:.3f} | {'–' if bit is None else f'{bit:.3f}'}"
+                f"{held_out[source]:.3f} | {'–' if bit is None else f'{bit:.3f}'}"
                 for source, bit in zip(sources, bits, strict=True)
             ]
             lines.append(
-                f"| {name} | {run['parameters']:,} | {run['tokens'][-1]:,} "
-                f"| {run['cpu_seconds'][-1]:.0f} | {' | '.join(losses)} |"
+                f"| {name} | {run['parameters']:,} | {run['tokens'][at]:,} "
+                f"| {run['cpu_seconds'][at]:.0f} | {' | '.join(losses)} |"
             )
     return "\n".join([*lines, ""])

@@ -42,3 +42,12 @@ def test_runs_are_compared_by_tokens_time_and_loss(
     assert f"| a | {first['parameters']:,} | 12,600 | 41 | 3.000 | 2.000 |" in capsys.readouterr().out
     with Image.open(tmp_path / "out/held_out.png") as picture:
         assert picture.width > 2 * picture.height
+
+
+def test_the_page_has_the_numbers_that_were_measured() -> None:
+    page = (ROOT / "docs/pretraining.md").read_text()
+    measured = json.loads((ROOT / "docs/pretraining.json").read_text())
+    assert table(measured["runs"]) in page
+    for name, told in measured["text"].items():
+        assert f"| {name} | {told['documents']:,} | {told['bytes']:,} |" in page
+        assert told["sha256"] in page
