@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
@@ -38,12 +38,18 @@ class TokenFile:
         ends: (documents,) int64, where each ends, behind its end of text; mapped.
         bytes: of all texts in UTF-8.
         sha256: of the ids.
+        folder: where they are kept.
     """
 
     ids: np.ndarray
     ends: np.ndarray
     bytes: int
     sha256: str
+    folder: Path
+
+    def __reduce__(self) -> tuple[Callable[[Path], "TokenFile"], tuple[Path]]:
+        # another process maps the files itself: copied, they would be there once a worker
+        return _read, (self.folder,)
 
 
 def token_file(
@@ -83,11 +89,15 @@ def token_file(
                     _write(chosen, tokenizer, end, new)
                     put(new, folder)
         lock_file.unlink(missing_ok=True)
+    return _read(folder)
+
+
+def _read(folder: Path) -> TokenFile:
     about = json.loads(read_text(folder / "about.json"))
     ids, ends = (_mapped(folder / name, dtype) for name, dtype in (("ids", about["dtype"]), ("ends", "<i8")))
     if about["tokens"] != len(ids) or about["tokens"] != (ends[-1] if len(ends) else 0):
         raise ValueError(f"{folder} does not hold the {about['tokens']} tokens that were written: remove it")
-    return TokenFile(ids, ends, about["bytes"], about["sha256"])
+    return TokenFile(ids, ends, about["bytes"], about["sha256"], folder)
 
 
 def _write(texts: Iterator[str], tokenizer: Tokenizer, end: int, folder: Path) -> None:

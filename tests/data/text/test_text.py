@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -138,6 +139,16 @@ def test_a_row_that_goes_on_over_documents_learns_every_token_but_its_first(
     assert batch.places is not None
     assert torch.equal(batch.labels[:, 1:], batch.ids[:, 1:])
     assert len(batch.places) == 2 * 15
+
+
+def test_a_worker_process_gets_the_names_of_files_and_not_the_tokens(chat: Chat, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("so it goes, " * 5000)
+    source = rows(TextFiles(str(tmp_path), ["a.txt"]), chat, tmp_path / "cache")
+    expected = joined(source)
+    sent = pickle.dumps(source.tokens)
+    assert len(sent) < 2000 < len(expected)
+    source.tokens = pickle.loads(sent)
+    assert joined(source) == expected
 
 
 def test_files_and_tables_give_the_same_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
