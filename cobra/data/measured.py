@@ -3,14 +3,15 @@
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -32,7 +33,8 @@ def measured(source: Source, measure: Measure, columns: Mapping[str, str], key: 
     """What `measure` finds of every record, a row each, and its `problem`: why there is nothing, or "".
 
     The table is mapped from a file in the cache folder, which all processes of a machine share; where there
-    is none, or a broken one, it is measured and written.
+    is none, or a broken one, it is measured and written. Records with a problem are measured again each time:
+    a file that was missing may have come.
 
     Args:
         source: the records.
@@ -42,18 +44,36 @@ def measured(source: Source, measure: Measure, columns: Mapping[str, str], key: 
         title: what the progress bar says.
     """
     path = table_path(key)
-    if (table := read_table(path, len(source))) is not None:
-        return table
-    table = measure_all(source, measure, columns, title)
-    try:
-        write_table(path, table)
-    except OSError as error:
-        logger.warning(
-            "cannot keep what was found in %s (%s): set COBRA_CACHE to a folder with room", path, error
-        )
-        return table
+    table = read_table(path, len(source))
+    if table is None:
+        table = measure_all(source, measure, columns, title)
+    else:
+        rows = np.flatnonzero(pc.not_equal(table.column("problem"), "").to_numpy())
+        again = measure_again(table, rows, source, measure, columns, title)
+        if again.equals(table):
+            return table
+        table = again
+    keep_table(path, table)
     found = read_table(path, len(source))
     return table if found is None else found
+
+
+def measure_again(
+    table: pa.Table,
+    rows: np.ndarray,
+    source: Source,
+    measure: Measure,
+    columns: Mapping[str, str],
+    title: str,
+) -> pa.Table:
+    """The table with some of its rows as they are now."""
+    if not len(rows):
+        return table
+    found = measure_all(_Part(source, rows), measure, columns, title)
+    mended = {name: table.column(name).to_numpy().copy() for name in table.column_names}
+    for name, values in mended.items():
+        values[rows] = found.column(name).to_numpy()
+    return pa.table(mended, schema=table.schema)
 
 
 def table_path(key: Any) -> Path:
@@ -75,18 +95,27 @@ def read_table(path: Path, rows: int) -> pa.Table | None:
     return table if len(table) == rows else None
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table whole or not at all, so that no other process reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(descriptor)
+def keep_table(path: Path, table: pa.Table) -> None:
+    """Write a table if that can be, so that no other process reads half of it."""
     try:
-        with pa.OSFile(name, "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, table)
+    except OSError as error:
+        logger.warning(
+            "cannot keep what was found in %s (%s): set COBRA_CACHE to a folder with room", path, error
+        )
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    # not of `tempfile`, whose files are their user's alone: users may share a cache
+    name = path.with_name(f"{path.stem}-{uuid4().hex}.tmp")
+    try:
+        with pa.OSFile(str(name), "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
             # a column in one piece is read without a copy
             writer.write_table(table.combine_chunks(), max_chunksize=max(1, len(table)))
         os.replace(name, path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
 
 
 def measure_all(source: Source, measure: Measure, columns: Mapping[str, str], title: str) -> pa.Table:
@@ -139,3 +168,20 @@ class _Chunks(Dataset):
             except (ValueError, OSError) as error:
                 problems[row] = str(error) or type(error).__name__
         return values, problems
+
+
+class _Part(Source):
+    """Some records of a source."""
+
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
+        self.source, self.indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[int(self.indices[index])]
+
+    def identity(self) -> dict[str, Any]:
+        """Nothing that is kept."""
+        return {}

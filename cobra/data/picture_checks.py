@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from cobra.data.image import load_rgb
-from cobra.data.measured import measure_all, measured, table_path, write_table
+from cobra.data.measured import keep_table, measure_again, measure_all, measured, table_path
 from cobra.data.record import ImageSource, Record
 from cobra.data.source import Source
 from cobra.data.token_counts import image_bytes
@@ -50,24 +48,19 @@ class PictureChecks:
         """
         key = {"pictures": source.identity(), "version": _VERSION}
         table = measured(source, look, _COLUMNS, key, f"Decoding pictures of {name}")
-        found = {column: table.column(column).to_numpy().copy() for column in _COLUMNS}
         known = json.loads((table.schema.metadata or {}).get(_FOLDERS, b"null"))
-        folders = _folders(source, found["folders"])
-        stale = found["state"] != _GOOD
+        folders = _folders(source, table.column("folders").to_numpy())
+        state = table.column("state").to_numpy()
+        stale = state != _GOOD
         if known not in (None, folders):
             title = f"Looking for changed pictures of {name}"
-            stale |= (
-                measure_all(source, stamp, {"stamp": "uint64"}, title).column("stamp").to_numpy()
-                != found["stamp"]
-            )
-        if stale.any():
-            part = _Part(source, np.flatnonzero(stale))
-            again = measure_all(part, look, _COLUMNS, f"Decoding changed pictures of {name}")
-            for column, values in found.items():
-                values[stale] = again.column(column).to_numpy()
-        if stale.any() or known != folders:
-            kept = pa.table({**found, "problem": table.column("problem")})
-            write_table(table_path(key), kept.replace_schema_metadata({_FOLDERS: json.dumps(folders)}))
+            stamps = measure_all(source, stamp, {"stamp": "uint64"}, title)
+            stale |= stamps.column("stamp").to_numpy() != table.column("stamp").to_numpy()
+        title = f"Decoding changed pictures of {name}"
+        again = measure_again(table, np.flatnonzero(stale), source, look, _COLUMNS, title)
+        if known != folders or not again.equals(table):
+            keep_table(table_path(key), again.replace_schema_metadata({_FOLDERS: json.dumps(folders)}))
+        found = {column: again.column(column).to_numpy() for column in ("state", "size", "files")}
         state = found["state"]
         reasons = dict(_reasons(source, np.flatnonzero(state)))
         return cls(state == _MISSING, state == _BROKEN, found["size"], found["files"], reasons)
@@ -139,7 +132,7 @@ def _folders(source: Source, numbers: np.ndarray) -> dict[str, int]:
         # such a record has no pictures that were looked at
         except (ValueError, OSError):
             continue
-    return {str(folder): folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in sorted(folders)}
+    return {str(folder): next((stat.st_mtime_ns for stat in _stats(folder)), 0) for folder in sorted(folders)}
 
 
 def _reasons(source: Source, bad: np.ndarray) -> Iterator[tuple[int, tuple[str, str]]]:
@@ -152,20 +145,3 @@ def _reasons(source: Source, bad: np.ndarray) -> Iterator[tuple[int, tuple[str, 
             except (ValueError, OSError) as error:
                 yield index, (record.id, str(error))
                 break
-
-
-class _Part(Source):
-    """Some records of a source."""
-
-    def __init__(self, source: Source, indices: np.ndarray) -> None:
-        self.source, self.indices = source, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Record:
-        return self.source[int(self.indices[index])]
-
-    def identity(self) -> dict[str, Any]:
-        """Nothing that is kept."""
-        return {}

@@ -101,10 +101,11 @@ def test_tokens_are_counted_once_for_a_source_a_tokenizer_and_a_number_of_image_
     first, again = Chats(None), Chats(None)
     one = TokenCounts.of(first, "chats", processor())
     two = TokenCounts.of(again, "chats", processor(max_length=7))
-    assert (first.read, again.read) == (12, 0)
+    # but for that with a problem, which may have been mended
+    assert (first.read, again.read) == (12, 1)
     assert one.digest() == two.digest()
     other = TokenCounts.of(again, "chats", processor(tokens=5))
-    assert again.read == 12
+    assert again.read == 13
     assert other.digest() != one.digest()
     # mapped, so that processes share it
     assert not two.tokens.flags.owndata
@@ -120,6 +121,23 @@ def test_a_broken_or_short_file_is_measured_again(broken: bytes | None) -> None:
     assert TokenCounts.of(again, "chats", processor()).digest() == expected
     assert again.read == 12
     assert [file.suffix for file in cache_folder("measured").iterdir()] == [".arrow"]
+
+
+def test_records_that_could_not_be_read_are_counted_when_they_can_be(tmp_path: Path) -> None:
+    made, source = processor(TileTransform(SQUARE)), Chats(tmp_path)
+    assert len(TokenCounts.of(source, "chats", made).problems) == 8
+    expected = TokenCounts.of(Chats(pictures(tmp_path), 13), "chats", made).tokens[:12]
+    for _ in "now", "and kept":
+        found = TokenCounts.of(source, "chats", made)
+        assert list(found.problems) == [5]
+        assert (found.tokens == expected).all()
+    assert source.read == 12 + 8 + 1
+
+
+def test_users_of_a_machine_share_what_was_counted() -> None:
+    TokenCounts.of(Chats(None), "chats", processor())
+    (path,) = cache_folder("measured").iterdir()
+    assert path.stat().st_mode & 0o044 == 0o044
 
 
 def _number(record: Record) -> dict[str, int]:

@@ -157,6 +157,28 @@ def test_pictures_that_were_fetched_changed_or_lost_are_seen(
     wrong(4)
 
 
+def test_a_record_in_the_middle_that_was_changed_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [row(name, "good.png") for name in "abc"]
+    check(monkeypatch, "-c", config(tmp_path, rows))
+    rows[1] = row("b", "gone.png", "why? " * 90)
+    with pytest.raises(SystemExit, match="2 of 6 records"):
+        check(monkeypatch, "-c", config(tmp_path, rows), "--json", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["sources"]["chats"]["over_long"] == 1
+
+
+def test_without_a_cache_all_is_looked_at_and_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("COBRA_CACHE", str(tmp_path / "file"))
+    rows = [row("fine", "good.png"), row("long", f"{'a' * 5000}/x.png"), row("nul", "\0/x.png")]
+    with pytest.raises(SystemExit, match="4 of 6 records"):
+        check(monkeypatch, "-c", config(tmp_path, rows))
+    assert "set COBRA_CACHE to a folder with room" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
