@@ -8,9 +8,11 @@ from PIL import Image
 
 from cobra.data.chat import Chat
 from cobra.eval.compare import compare
+from cobra.eval.compare_losses import table
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_pretrained
 from tests.models.builders import LMS, PROJECTORS, small_vit
+from tests.test_cli import ROOT
 
 HEADER = "step,answer_tokens,cpu_seconds,held_out/text,held_out/text_bits_per_byte\n"
 CONFIG = "trainer: {accumulate_grad_batches: 2, devices: '3', num_nodes: 1}\n"
