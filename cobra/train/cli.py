@@ -26,7 +26,13 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    SingleDeviceStrategy,
+    StrategyRegistry,
+)
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -273,10 +279,21 @@ def devices_of(trainer: Mapping[str, Any]) -> int:
 
 
 def _check_strategy(strategy: Any) -> None:
-    """Refuse a name that Lightning does not know."""
+    """Refuse a name that Lightning does not know, and strategies that flatten weights.
+
+    Of flat pieces nobody can tell which are matrices, so that weight decay would spare all of them, as it
+    does in Cobra's own code; and one flat piece holds what a stage trains beside what it freezes.
+    """
     names = ["auto", *StrategyRegistry.available_strategies()]
     if isinstance(strategy, str) and strategy not in names:
         raise ValueError(f"trainer.strategy {strategy!r}: name one of {', '.join(names)}")
+    named = isinstance(strategy, str) and strategy != "auto"
+    kind = StrategyRegistry[strategy]["strategy"] if named else type(strategy)
+    if issubclass(kind, FSDPStrategy | DeepSpeedStrategy):
+        raise ValueError(
+            f"trainer.strategy {strategy if named else kind.__name__} flattens weights, so that weight decay "
+            f"and stages could not tell them apart: take {SHARDED}, which shares out as much memory (FSDP2)"
+        )
 
 
 def main(program: str = "cobra") -> None:

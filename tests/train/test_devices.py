@@ -71,6 +71,15 @@ def test_a_checkpoint_of_shares_is_refused_where_weights_are_whole(
     assert instantiate(monkeypatch, verb, *CONFIG, *options, *sharded).trainer.num_devices == 2
 
 
+@pytest.mark.parametrize("strategy", ["deepspeed_stage_3", "fsdp", "fsdp_cpu_offload"])
+def test_strategies_that_flatten_weights_are_refused_for_the_one_that_does_not(
+    strategy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = ["--trainer.default_root_dir", str(tmp_path), "--trainer.devices", "2"]
+    with pytest.raises(SystemExit, match=f"^cobra fit: trainer.strategy {strategy} flattens .* take sharded"):
+        instantiate(monkeypatch, "fit", *CONFIG, *options, "--trainer.strategy", strategy)
+
+
 def test_the_readmes_sharded_command_shards_among_all_devices(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
