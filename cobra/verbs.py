@@ -279,21 +279,34 @@ def _models_arguments(parser: argparse.ArgumentParser) -> None:
     )
     training = parser.add_argument_group(
         "training",
-        "Memory of a training step on each device, counted without data: a minute for all systems.",
+        "Memory of a training step on each device, counted without data, and the pace of the run, estimated "
+        "from its operations: a minute for all systems.",
     )
     training.add_argument("--training", action="store_true", help="show this instead of sizes and costs")
-    training.add_argument("--devices", type=whole(1), help="of a run (default: 8)")
+    training.add_argument(
+        "--devices", type=whole(1), nargs="+", help="of a run, several numbers to compare (default: 8)"
+    )
     training.add_argument("--batch-size", type=whole(1), help="sequences a device (default: each stage's)")
     training.add_argument("--max-length", type=whole(1), help="tokens a sequence (default: the config's)")
     training.add_argument("--memory", type=positive, metavar="GB", help="of a device (default: 80)")
+    training.add_argument("--tflops", type=positive, help="a device's peak (default: 312, an A100's in bf16)")
+    training.add_argument("--mfu", type=positive, help="the share of it that is reached (default: 0.25)")
+    training.add_argument("--text-tokens", type=whole(1), help="of an example, for the pace (default: 300)")
+    training.add_argument(
+        "--bandwidth", type=positive, metavar="GB/S", help="between devices of a node (default: 200)"
+    )
+    training.add_argument(
+        "--network", type=positive, metavar="GB/S", help="of a device between nodes (default: 25)"
+    )
+
+
+_TRAINING = (
+    "devices", "batch_size", "max_length", "memory", "tflops", "mfu", "text_tokens", "bandwidth", "network",
+)  # fmt: skip
 
 
 def _models(options: argparse.Namespace) -> None:
-    counted = {
-        name: value
-        for name in ("devices", "batch_size", "max_length", "memory")
-        if (value := getattr(options, name)) is not None
-    }
+    counted = {name: value for name in _TRAINING if (value := getattr(options, name)) is not None}
     if options.training and options.markdown:
         raise ValueError("--markdown is docs/models.md, which has no training: leave one of them out")
     if options.training:
