@@ -1,11 +1,13 @@
 """Captions: any source of chats about pictures, as a stage that aligns takes it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from cobra.data.bad_sample import BadSample
+from cobra.data.chat import Chat
 from cobra.data.raw_chat import caption
 from cobra.data.record import Record
 from cobra.data.source import Source
@@ -20,6 +22,15 @@ class Captions(Source):
 
     def __init__(self, source: Callable[[], Source]) -> None:
         self.source = source()
+        self.dropped, self.mended = self.source.dropped, self.source.mended
+
+    def prepare(self, chat: Chat, max_length: int) -> None:
+        """Get the source ready."""
+        self.source.prepare(chat, max_length)
+
+    def bad_records(self) -> Iterable[BadSample]:
+        """The source's."""
+        return self.source.bad_records()
 
     def __len__(self) -> int:
         return len(self.source)

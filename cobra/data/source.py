@@ -1,7 +1,7 @@
 """The contract of a source of records: what an importer is, whatever it reads."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from cobra.data.bad_sample import BadSample
 from cobra.data.chat import Chat
 from cobra.data.record import Record
 
@@ -32,6 +33,10 @@ class Source(Dataset[Record], ABC):
 
         Records of a chat need neither.
         """
+
+    def bad_records(self) -> Iterable[BadSample]:
+        """Those that were left out, each with its reason."""
+        return ()
 
     @abstractmethod
     def __len__(self) -> int:

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cobra.config.shown_text import harmless
+from cobra.data.bad_sample import BadSample
 from cobra.data.picture_checks import PictureChecks
 from cobra.data.source import Source
 from cobra.data.token_counts import TokenCounts
@@ -48,7 +48,7 @@ class SourceReport:
         lacking_bytes: that the missing ones would take, were they as large as the others.
         tokens: in a pass, after the cut; image tokens included.
         learned: labels in a pass, before it.
-        bad: id and reason of records that a run cannot use.
+        bad: records that a run cannot use or learns nothing from, those that were dropped included.
     """
 
     records: int
@@ -66,12 +66,7 @@ class SourceReport:
     lacking_bytes: int
     tokens: int
     learned: int
-    bad: dict[str, str] = field(repr=False, default_factory=dict)
-
-    @property
-    def wrong(self) -> int:
-        """Records that a run cannot use, or learns nothing from."""
-        return sum(self.dropped.values()) + len(self.bad) + self.nothing_to_learn
+    bad: list[BadSample] = field(repr=False, default_factory=list)
 
 
 @dataclass
@@ -120,16 +115,21 @@ def check_data(
     run = read_run_data(configs, names, devices)
     counts = {name: TokenCounts.of(source, name, run.processor) for name, source in run.sources.items()}
     sources = {
-        name: look_at(source, counts[name], PictureChecks.of(source, name), run.data.max_length)
+        name: look_at(
+            source,
+            name,
+            counts[name],
+            PictureChecks.of(source, name),
+            run.data.max_length,
+            name in run.answering,
+        )
         for name, source in run.sources.items()
     }
-    for name in sources.keys() - run.answering:
-        sources[name].nothing_to_learn = 0
     stages = dict(_stages(run, counts, sources))
     _print(run, sources, stages)
     if plot is not None:
         plot_lengths({name: count.tokens for name, count in counts.items()}, run.data.max_length, plot)
-    wrong = sum(found.wrong for found in sources.values())
+    wrong = sum(len(found.bad) for found in sources.values())
     if report is not None:
         told = {"wrong": wrong, "devices": run.devices, "max_length": run.data.max_length}
         parts = {
@@ -145,12 +145,14 @@ def check_data(
         )
 
 
-def look_at(source: Source, counts: TokenCounts, pictures: PictureChecks, max_length: int) -> SourceReport:
-    """What there is to say of a source."""
+def look_at(
+    source: Source, name: str, counts: TokenCounts, pictures: PictureChecks, max_length: int, answers: bool
+) -> SourceReport:
+    """What there is to say of a source; `answers`: whether a stage learns answers from it."""
     tokens, readable = counts.tokens, counts.tokens > 0
-    cut = counts.seen > max_length
-    bad = dict(_bad(source, counts, pictures, cut, max_length))
     good, lacking = ~(pictures.missing | pictures.broken), int(pictures.missing.sum())
+    cut = counts.seen > max_length
+    mute = readable & good & ~cut & (counts.answer >= np.minimum(tokens, max_length)) & answers
     with_pictures = good & (counts.pictures > 0)
     mean = float(pictures.size[with_pictures].mean()) if with_pictures.any() else 0.0
     contents = counts.content[readable]
@@ -162,9 +164,7 @@ def look_at(source: Source, counts: TokenCounts, pictures: PictureChecks, max_le
         missing=lacking,
         broken=int(pictures.broken.sum()),
         cut_pictures=int(cut.sum()),
-        nothing_to_learn=int(
-            (readable & good & ~cut & (counts.answer >= np.minimum(tokens, max_length))).sum()
-        ),
+        nothing_to_learn=int(mute.sum()),
         over_long=int((tokens > max_length).sum()),
         duplicates=len(contents) - len(np.unique(contents)),
         pictures=int(counts.pictures.sum()),
@@ -172,23 +172,48 @@ def look_at(source: Source, counts: TokenCounts, pictures: PictureChecks, max_le
         lacking_bytes=round(lacking * mean),
         tokens=int(np.minimum(tokens, max_length).sum()),
         learned=int(counts.learned.sum()),
-        bad=bad,
+        bad=[
+            BadSample(name, record, reason)
+            for record, reason in _bad(source, counts, pictures, cut, mute, max_length)
+        ],
     )
 
 
 def _bad(
-    source: Source, counts: TokenCounts, pictures: PictureChecks, cut: np.ndarray, max_length: int
+    source: Source,
+    counts: TokenCounts,
+    pictures: PictureChecks,
+    cut: np.ndarray,
+    mute: np.ndarray,
+    max_length: int,
 ) -> Iterator[tuple[str, str]]:
-    """Records that a run cannot use, with the reason."""
+    """Records that a run cannot use or learns nothing from, with the reason."""
     for index, reason in counts.problems.items():
         yield f"number {index}", reason
-    yield from pictures.reasons.values()
+    for index, told in pictures.reasons.items():
+        if index not in counts.problems:
+            yield told
     for index in np.flatnonzero(cut).tolist():
         if index not in pictures.reasons:
             yield (
-                source[index].id,
+                _id(source, index),
                 f"max_length {max_length} cuts a picture, which ends at {counts.seen[index]}",
             )
+    for index in np.flatnonzero(mute).tolist():
+        yield (
+            _id(source, index),
+            f"no answer to learn from among its first {max_length} of {counts.tokens[index]} tokens",
+        )
+    for sample in source.bad_records():
+        yield sample.id, sample.reason
+
+
+def _id(source: Source, index: int) -> str:
+    try:
+        return source[index].id
+    # gone since it was looked at
+    except (ValueError, OSError):
+        return f"number {index}"
 
 
 def _stages(
@@ -236,8 +261,8 @@ def _print(run: RunData, sources: Mapping[str, SourceReport], stages: Mapping[st
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH)
     for name, found in sources.items():
-        for record, reason in islice(found.bad.items(), _NAMED):
-            print(harmless(f"record {record} of {name}: {reason}", sys.stdout))
+        for sample in found.bad[:_NAMED]:
+            print(harmless(str(sample), sys.stdout))
         if len(found.bad) > _NAMED:
             print(f"and {len(found.bad) - _NAMED} more of {name}; --json FILE names all")
         for what, reasons in (("dropped", found.dropped), ("mended", found.mended)):

@@ -67,6 +67,8 @@ def read_run_data(configs: Sequence[Path], names: Sequence[str] = (), devices: i
     tree: dict[str, Any] = parsed.clone().as_dict()["model"]["model"]
     parser = _parser()
     data: DataModule = parser.instantiate(parsed.clone()).data
+    if not data.stages:
+        raise ValueError("no stages: say in `stages` what is trained, on what and for how long")
     known = [stage.name for stage in data.stages]
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"there is no stage {unknown[0]!r}: name some of {known}")
@@ -80,12 +82,22 @@ def read_run_data(configs: Sequence[Path], names: Sequence[str] = (), devices: i
     with torch.device("meta"):
         reading = [stage for stage in stages.values() if stage.objective(model).reads_answers]
     chat = Chat(data.tokenizer, data.template)
+    sources = {name: factories[name]() for name in used}
+    for source in sources.values():
+        source.prepare(chat, data.max_length)
     return RunData(
-        stages, {name: factories[name]() for name in used},
+        stages, sources,
         {name for stage in reading for name in stage.data},
         Processor.of(model, chat, data.max_length, data.blind), data,
-        devices or devices_of(trainer) * int(trainer["num_nodes"]), int(trainer["accumulate_grad_batches"]),
+        devices or devices_of(trainer) * _count(trainer, "num_nodes"),
+        _count(trainer, "accumulate_grad_batches"),
     )  # fmt: skip
+
+
+def _count(trainer: dict[str, Any], name: str) -> int:
+    if not isinstance(trainer[name], int):
+        raise ValueError(f"trainer.{name} {trainer[name]!r} is no whole number: set it to one")
+    return trainer[name]
 
 
 def _parser() -> LightningArgumentParser:

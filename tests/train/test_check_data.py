@@ -106,13 +106,14 @@ def test_everything_that_a_run_could_not_use_is_counted_named_and_drawn(
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected
     assert sum(found["dropped"].values()) == 2
-    assert set(found["bad"]) == {"gone", "torn", "behind"}
+    named = {"gone", "torn", "behind", "long", "mute", "pretends"}
+    assert {sample["id"] for sample in found["bad"]} == named
     assert found["picture_bytes"] == (tmp_path / "good.png").stat().st_size
     assert set(told["sources"]) == {"chats"}
     # 8 records twice, 2 × 3 devices × 2 a step
     assert told["stages"]["align"]["steps"] == 2
     out = capsys.readouterr().out
-    assert "record gone of chats: image" in out
+    assert "record 'gone' of chats: image" in out
     assert "no answer" in out
     with Image.open(plot) as drawn:
         assert drawn.size == (960, 480)
@@ -166,6 +167,61 @@ def test_a_record_in_the_middle_that_was_changed_is_looked_at(
     with pytest.raises(SystemExit, match="2 of 6 records"):
         check(monkeypatch, "-c", config(tmp_path, rows), "--json", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["sources"]["chats"]["over_long"] == 1
+
+
+def test_records_of_one_name_count_apart_also_as_captions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [
+        row("one", "gone.png"),
+        row("one", "lost.png"),
+        row("one", "good.png"),
+        row("two", None, answer=""),
+    ]
+    file = config(tmp_path, rows)
+    tree = yaml.safe_load(file.read_text())
+    captions = {"source": tree["data"]["train"]["others"]}
+    tree["data"]["train"]["others"] = {"class_path": "cobra.data.captions.Captions", "init_args": captions}
+    file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(SystemExit, match="6 of 8 records"):
+        check(monkeypatch, "-c", file, "--json", tmp_path / "out.json")
+    for found in json.loads((tmp_path / "out.json").read_text())["sources"].values():
+        assert [sample["id"] for sample in found["bad"]] == ["one", "one", "two"]
+        assert found["dropped"] == {"no answer": 1}
+
+
+def test_text_is_looked_at_as_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = config(tmp_path, [row("fine", "good.png")])
+    (tmp_path / "a.txt").write_text("so it goes, " * 100)
+    documents = {
+        "class_path": "cobra.data.text.documents.TextFiles",
+        "init_args": {"folder": str(tmp_path), "patterns": ["*.txt"]},
+    }
+    tree = yaml.safe_load(file.read_text())
+    tree["data"]["train"]["chats"] = {
+        "class_path": "cobra.data.text.rows.TextRows",
+        "init_args": {"documents": documents, "cache_dir": str(tmp_path / "text")},
+    }
+    file.write_text(yaml.safe_dump(tree))
+    check(monkeypatch, "-c", file, "--stage", "align", "--json", tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())["sources"]["chats"]
+    assert found["tokens"] == 60 * found["records"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"stages": []}, "no stages: say in `stages`"),
+        ({"trainer": {"accumulate_grad_batches": "x"}}, "accumulate_grad_batches 'x' is no whole number"),
+    ],
+)
+def test_yamls_of_no_run_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    file = config(tmp_path, [row("fine", "good.png")])
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **changed}))
+    with pytest.raises(SystemExit, match=message):
+        check(monkeypatch, "-c", file)
 
 
 def test_without_a_cache_all_is_looked_at_and_said(
