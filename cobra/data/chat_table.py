@@ -24,7 +24,7 @@ from cobra.data.table_writer import CannotWrite, TableWriter, table_writer
 logger = logging.getLogger(__name__)
 
 # Part of the key under which a converted table is found again: raise it with any change to what is stored.
-_VERSION = 3
+_VERSION = 4
 # After so many records the pages that they lay on are let go; the system keeps them for whoever asks next.
 _FORGET = 64
 # bytes that are hashed at a time
@@ -194,7 +194,7 @@ class ChatTable(Source):
             try:
                 if raw.problem:
                     raise ValueError(raw.problem)
-                chat = to_turns(raw.chat, self.may_ask)
+                chat = to_turns(raw.chat, self.may_ask, raw.is_named)
             except ValueError as problem:
                 bad.append({**row, "problem": str(problem)})
                 continue

@@ -54,6 +54,8 @@ class Columns:
             ValueError: where there is none, with those that there are.
         """
         known = list(names)
+        if len(set(known)) < len(known):
+            raise ValueError(f"{where} has two columns of one name in {known}: rename one")
         for asked in filter(None, (chats, images)):
             if asked not in known:
                 raise ValueError(f"{where} has no column {asked!r}, but {known}")
@@ -82,7 +84,7 @@ class Columns:
             chat, mended = self._chat(row)
             own = row.get("id")
             chat |= {"id": name if own is None else own, "images": [str(number) for number in range(count)]}
-            yield RawChat(chat, mended=mended)
+            yield RawChat(chat, mended=mended, is_named=False)
 
     def _chat(self, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
         values = [row[name] for name in self.chats]
@@ -97,7 +99,7 @@ class Columns:
     def _is_good(self, row: dict[str, Any], turn: int) -> bool:
         lists = [row[name] for name in _RATINGS if isinstance(row.get(name), list)]
         rated = [ratings[turn] for ratings in lists if len(ratings) > turn]
-        return all(rating is None or rating >= self.min_rating for rating in rated)
+        return all(rating >= self.min_rating for rating in rated if isinstance(rating, int | float))
 
 
 def count_pictures(column: pa.Array | pa.ChunkedArray) -> list[int]:

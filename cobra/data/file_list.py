@@ -18,6 +18,9 @@ def find_files(files: str | Path, ending: str) -> list[Path]:
     pattern = expanduser(files)
     if Path(pattern).is_dir():
         found = [path for path in Path(pattern).rglob(f"*{ending}") if path.is_file()]
+    # also one whose name would be a pattern
+    elif Path(pattern).is_file():
+        found = [Path(pattern)]
     else:
         found = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
     if not found:

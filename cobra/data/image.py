@@ -35,7 +35,10 @@ def load_rgb(image: ImageSource | Image.Image) -> Image.Image:
         raise ValueError(f"{name} cannot be opened ({reason}): fetch it again or drop its record") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} is too large ({error}): scale it down or drop its record") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except MemoryError:
+        raise
+    # as when it is decoded: some formats fail in ways of their own
+    except Exception as error:
         raise ValueError(f"{name} cannot be opened ({error}): fetch it again or drop its record") from error
     with opened:
         return _decode(opened, name)

@@ -32,12 +32,14 @@ class RawChat:
         meta: what a scorer needs of it.
         mended: what was left out of it already.
         problem: what is wrong with it, where that is known already.
+        is_named: whether its parts may name pictures; else they are those beside it, in order.
     """
 
     chat: Any
     meta: dict[str, str] = field(default_factory=dict)
     mended: str = ""
     problem: str = ""
+    is_named: bool = True
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Turns:
     mended: str
 
 
-def to_turns(chat: Any, may_ask: bool = False) -> Turns:
+def to_turns(chat: Any, may_ask: bool = False, is_named: bool = True) -> Turns:
     """The turns of a raw chat.
 
     Answers before the first question and a question after the last answer are left out, as by LLaVA, and so
@@ -64,6 +66,7 @@ def to_turns(chat: Any, may_ask: bool = False) -> Turns:
     Args:
         chat: as its file has it.
         may_ask: whether it may end on a question, as in a benchmark whose answers are secret.
+        is_named: whether its parts may name pictures.
 
     Raises:
         ValueError: where it is no chat, and why; the reason names no record.
@@ -73,7 +76,7 @@ def to_turns(chat: Any, may_ask: bool = False) -> Turns:
     beside = list(beside) if isinstance(beside, list | tuple) else [beside]
     images: list[Any] = []
     rest = iter(beside)
-    turns = [_turn(turn, number, images, rest) for number, turn in enumerate(said)]
+    turns = [_turn(turn, number, images, rest, is_named) for number, turn in enumerate(said)]
     images += rest
     system, turns, mended = _whole(turns, may_ask)
     if any(turn["role"] != ("assistant" if n % 2 else "user") for n, turn in enumerate(turns)):
@@ -136,14 +139,14 @@ def _half(said: Any, role: Role) -> list[Any]:
     return said if isinstance(said, list) else [{"role": role, "content": said}]
 
 
-def _turn(turn: Any, number: int, images: list[Any], beside: Iterator[Any]) -> dict[str, str]:
+def _turn(turn: Any, number: int, images: list[Any], beside: Iterator[Any], is_named: bool) -> dict[str, str]:
     """Role and text; pictures that its parts name join `images`, else the next of those beside the chat."""
     role = turn.get("from", turn.get("role")) if isinstance(turn, dict) else None
     if not isinstance(role, str) or role not in _ROLES:
         raise ValueError("unknown role")
     role, text = _ROLES[role], turn.get("value", turn.get("content"))
     if isinstance(text, list):
-        text = "".join(_part(part, number, images, beside) for part in text)
+        text = "".join(_part(part, number, images, beside, is_named) for part in text)
     elif isinstance(text, str):
         images += [image for _, image in zip(range(text.count(PLACEHOLDER)), beside, strict=False)]
     if text is not None and not isinstance(text, str):
@@ -156,7 +159,7 @@ def _turn(turn: Any, number: int, images: list[Any], beside: Iterator[Any]) -> d
     return {"role": role, "text": text.encode("utf-8", "replace").decode()}
 
 
-def _part(part: Any, number: int, images: list[Any], beside: Iterator[Any]) -> str:
+def _part(part: Any, number: int, images: list[Any], beside: Iterator[Any], is_named: bool) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return part["text"]
@@ -165,7 +168,7 @@ def _part(part: Any, number: int, images: list[Any], beside: Iterator[Any]) -> s
     named = next((part[key] for key in ("image", "image_url", "path", "url") if part.get(key)), None)
     image = named.get("url") if isinstance(named, dict) and "url" in named else named
     # without a name of its own it is the next of those beside the chat
-    images += [image] if image else [found for _, found in zip(range(1), beside, strict=False)]
+    images += [image] if image and is_named else [found for _, found in zip(range(1), beside, strict=False)]
     return PLACEHOLDER
 
 

@@ -58,6 +58,11 @@ class BenchTSV(ChatTable):
         places: dict[str, tuple[int, int]] = {}
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, row in enumerate(_rows(file, path)):
+                if None in row.values():
+                    yield RawChat(
+                        {"id": row.get("index") or number}, problem="it has fewer cells than the header"
+                    )
+                    continue
                 meta = {name: value for name, value in row.items() if name != "image" and value}
                 try:
                     images = _pictures(row["image"], places)
@@ -102,7 +107,7 @@ def _pictures(cell: str, places: dict[str, tuple[int, int]]) -> list[bytes]:
 def _rows(file: TextIO, path: Path) -> Iterator[dict[str, str]]:
     # a global setting of Python's, whose default is less than a picture
     csv.field_size_limit(MAX_RECORD_TEXT)
-    reader = csv.DictReader(_lines(file, path), delimiter="\t", restval="")
+    reader = csv.DictReader(_lines(file, path), delimiter="\t")
     try:
         missing = {"question", "image"} - set(reader.fieldnames or ())
         if missing:

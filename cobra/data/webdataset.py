@@ -42,9 +42,10 @@ class WebDataset(ChatTable):
                 # without a colon a compressed shard would be read, which has no places
                 with tarfile.open(path, "r:") as shard:
                     yield from _samples(shard, number)
-            except tarfile.TarError as error:
+            # a size that no file can have is a ValueError
+            except (tarfile.TarError, ValueError) as error:
                 raise ValueError(
-                    f"{path} is no whole, uncompressed tar ({error}): unpack it, or fetch it again"
+                    f"{path} is no whole, uncompressed tar of chats ({error}): unpack it, or fetch it again"
                 ) from error
 
     def image(self, name: str, row: int) -> ImageSource:
@@ -66,7 +67,7 @@ def _samples(shard: tarfile.TarFile, number: int) -> Iterator[RawChat]:
         shard.members = []  # type: ignore[attr-defined]
         folder, _, base = member.name.rpartition("/")
         stem, _, ending = base.partition(".")
-        if not member.isfile() or not stem or not ending:
+        if not member.isfile() or member.size < 0 or not stem or not ending:
             continue
         if f"{folder}/{stem}" != key:
             if texts or pictures:
@@ -84,7 +85,7 @@ def _samples(shard: tarfile.TarFile, number: int) -> Iterator[RawChat]:
 def _text(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > MAX_RECORD_TEXT:
         raise ValueError(
-            f"{member.name} of a shard has {member.size} bytes, more than {MAX_RECORD_TEXT}: it is no chat"
+            f"{member.name!r} has {member.size} bytes, more than {MAX_RECORD_TEXT}: it is no chat"
         )
     file = shard.extractfile(member)
     assert file is not None
@@ -108,4 +109,4 @@ def _sample(key: str, texts: dict[str, bytes], pictures: list[str]) -> RawChat:
         chat = {**chat, "conversations": turns}
     # the pictures lie beside the chat, whatever names it has for them
     named = {name: value for name, value in chat.items() if name not in ("image", "images")}
-    return RawChat({"id": name, **named, "images": pictures})
+    return RawChat({"id": name, **named, "images": pictures}, is_named=False)

@@ -53,6 +53,14 @@ def test_transparency_is_laid_on_white() -> None:
     assert pixel(load_rgb(encoded(palette, "PNG", transparency=1))) == (255, 255, 255)
 
 
+def test_what_a_format_says_of_broken_bytes_is_told_as_of_any() -> None:
+    # AVIF's decoder raises RuntimeError, and DDS without a pixel format NotImplementedError
+    broken = bytearray(encoded(Image.new("RGB", (8, 8)), "DDS"))
+    broken[80:84] = bytes(4)
+    with pytest.raises(ValueError, match=r"image of .* bytes cannot be opened"):
+        load_rgb(bytes(broken))
+
+
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
     image = Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16))

@@ -123,6 +123,21 @@ def test_messages_and_one_picture_a_row_are_read_as_well(tmp_path: Path) -> None
     assert data[0].images == [b"a"]
 
 
+def test_pictures_are_those_of_the_column_whatever_the_chats_call_them(tmp_path: Path) -> None:
+    def chat(image: object) -> list[dict[str, object]]:
+        parts = [{"type": "image", "image": image}, {"type": "text", "text": "what?"}]
+        return [{"role": "user", "content": parts}, {"role": "assistant", "content": parts[1:]}]
+
+    found = [{"messages": chat(image)} for image in ("a.png", "b.png")]
+    pq.write_table(pa.Table.from_pylist(found), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"none of the 2 records .* and pictures differ in number"):
+        load(tmp_path / "a.parquet")
+    found = [{"messages": chat(image), "images": [{"bytes": b"p"}]} for image in (b"\xff", None)]
+    pq.write_table(pa.Table.from_pylist(found), tmp_path / "b.parquet")
+    data = load(tmp_path / "b.parquet")
+    assert [data[index].images for index in (0, 1)] == [[b"p"], [b"p"]]
+
+
 def test_errors_name_the_file_and_the_row(folder: Path) -> None:
     found = rows(1, 9)
     found[5]["images"][0] = {"bytes": None, "path": None}

@@ -29,6 +29,15 @@ def write(folder: Path, rows: list[dict[str, object]]) -> Path:
     return folder / "Bench.tsv"
 
 
+def test_a_row_that_is_cut_or_lost_in_an_open_quote_is_counted(tmp_path: Path) -> None:
+    # a name that is a pattern, too
+    path = tmp_path / "Bench[1].tsv"
+    table = ["index\timage\tquestion\tanswer", "1\t\twhy?\tso", '2\t\t"why?\tso', "3\t\twhy?\tso"]
+    path.write_text("\n".join(table))
+    data = BenchTSV(path, cache_dir=tmp_path / "cache")
+    assert (len(data), data.dropped) == (1, {"it has fewer cells than the header": 1})
+
+
 def test_rows_are_questions_with_options_and_pictures(tmp_path: Path) -> None:
     # as Python writes a list
     several = str([code(2), code(3)])

@@ -74,7 +74,17 @@ def test_compressed_or_broken_shards_are_refused(folder: Path) -> None:
         data[0]
 
 
+@pytest.mark.parametrize("size", [b"77777777777\0", b"\x80" + b"\x7f" * 11], ids=["8 GB", "2^87"])
+def test_a_member_of_any_size_is_not_read(folder: Path, size: bytes) -> None:
+    header = bytearray(tarfile.TarInfo("0.png").tobuf()[:512])
+    header[124:136], header[148:156] = size, b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (folder / "x.tar").write_bytes(bytes(header) + bytes(10240))
+    with pytest.raises(ValueError, match=r"x\.tar is no whole, uncompressed tar"):
+        WebDataset(folder / "x.tar", folder.parent / "cache")
+
+
 def test_a_text_of_any_size_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cobra.data.webdataset.MAX_RECORD_TEXT", 3)
-    with pytest.raises(ValueError, match=r"a/0\.json of a shard has \d+ bytes, more than 3"):
+    with pytest.raises(ValueError, match=r"0\.tar is .* \('a/0\.json' has \d+ bytes, more than 3"):
         WebDataset(folder, folder.parent / "cache")
