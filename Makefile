@@ -9,7 +9,7 @@ OUT ?= runs/$(if $(filter smoke,$(PRESET)),smoke,tiny)$(if $(filter-out 1,$(SEED
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-triton test-slow test-native test-gpu bench-gpu check format clean
+.PHONY: help demo rehearsal test test-triton test-slow test-native test-gpu bench-gpu check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,10 @@ help:  ## list the targets
 demo: .venv/installed  ## train the tiny Cobra and its blind twin, evaluate, draw (PRESET=smoke for a quick look, SEEDS=3 for three)
 	$(BIN)/cobra reproduce -c configs/cobra_tiny.yaml $(if $(filter smoke,$(PRESET)),-c configs/presets/smoke.yaml) \
 		--out $(OUT) --precision auto --seeds $$(seq 0 $$(($(SEEDS) - 1)))
+
+rehearsal: .venv/installed  ## the tiny model on the road of the large recipes: files, full, packed, LoRA (PRESET=smoke, SEEDS=3)
+	$(BIN)/cobra rehearse --out runs/rehearsal$(if $(filter smoke,$(PRESET)),-smoke --smoke) \
+		--seeds $$(seq 0 $$(($(SEEDS) - 1)))
 
 test: .venv/installed  ## the unmarked tests, under 4 minutes
 	$(BIN)/python -m pytest

@@ -343,6 +343,28 @@ def _reproduce(options: argparse.Namespace) -> None:
     reproduce(options.config, options.out, options.seeds, options.precision)
 
 
+def _rehearse_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=path, default=Path("runs/rehearsal"), help="default: runs/rehearsal")
+    parser.add_argument(
+        "--seeds", type=whole(0, MAX_SEED), nargs="+", default=[0], help="of weights and order (default: 0)"
+    )
+    parser.add_argument(
+        "--configs", type=path, default=Path("configs"), help="folder of the yamls (default: configs)"
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help="of training; `auto` takes bf16 where this CPU is faster in it (default: auto)",
+    )
+    parser.add_argument("--smoke", action="store_true", help="a few steps each, whose result is not judged")
+
+
+def _rehearse(options: argparse.Namespace) -> None:
+    from cobra.eval.rehearsal import rehearse
+
+    rehearse(options.configs, options.out, options.seeds, options.smoke, options.precision)
+
+
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="[NAME=]FOLDER", help="what `cobra fit` wrote")
     parser.add_argument("--out", type=path, required=True, help="folder for plots and table")
@@ -378,6 +400,12 @@ VERBS: list[tuple[str, str, _Arguments, _Run]] = [
         "train a config and its blind twin, evaluate both, draw the results",
         _reproduce_arguments,
         _reproduce,
+    ),
+    (
+        "rehearse",
+        "train the tiny model from files as the large recipes do: full, packed, LoRA; hold it to the demo",
+        _rehearse_arguments,
+        _rehearse,
     ),
     (
         "compare",

@@ -1,6 +1,7 @@
 """One training run in processes of its own, launched as a user would, and resumed where it was stopped."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,8 +28,16 @@ class Run:
     blind: bool = False
     precision: str | None = None
 
-    def train(self) -> None:
+    @property
+    def checkpoint(self) -> Path:
+        """The newest."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def train(self, until: int | None = None) -> None:
         """Train, or go on where an earlier launch was stopped; nothing to do when it had finished.
+
+        Args:
+            until: stop behind this step; left out, train to the end.
 
         Raises:
             SystemExit: where training fails or is terminated, with its exit status.
@@ -37,14 +46,15 @@ class Run:
         self._claim()
         if (self.folder / "model" / "config.json").is_file():
             return
-        resumed = (self.folder / "checkpoints" / "last.ckpt").is_file()
-        self._launch("fit", *(["--ckpt_path", "last"] if resumed else []))
-        if not (self.folder / "model" / "config.json").is_file():
+        options = ["--ckpt_path", "last"] if self.checkpoint.is_file() else []
+        options += [] if until is None else ["--trainer.max_steps", str(until)]
+        self._launch("fit", *options)
+        if until is None and not (self.folder / "model" / "config.json").is_file():
             raise ValueError(f"training ended before {self.folder / 'model'} was written: launch it again")
 
-    def test(self) -> None:
-        """Answer the test questions with the trained weights."""
-        self._launch("test", "--ckpt_path", str(self.folder / "checkpoints" / "last.ckpt"))
+    def test(self, weights: Path | None = None) -> None:
+        """Answer the test questions with the trained weights, or those of a model folder."""
+        self._launch("test", "--ckpt_path", str(weights or self.checkpoint))
 
     def seconds(self, verb: str) -> float:
         """Wall seconds of a verb, over all launches."""
@@ -71,9 +81,11 @@ class Run:
         common = ["--trainer.default_root_dir", str(self.folder), "--seed_everything", str(self.seed)]
         common += ["--data.seed", str(self.seed), "--data.blind", str(self.blind).lower()]
         common += ["--trainer.precision", self.precision] if self.precision else []
+        words = [verb, *configs, *common, *options]
+        print(f"$ cobra {shlex.join(words)}", flush=True)
         start = time.monotonic()
         try:
-            status = _run([sys.executable, "-m", "cobra", verb, *configs, *common, *options])
+            status = _run([sys.executable, "-m", "cobra", *words])
         finally:
             times = self._times()
             times[verb] = times.get(verb, 0.0) + time.monotonic() - start

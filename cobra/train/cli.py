@@ -53,7 +53,7 @@ from cobra.train.list_elements import merge_elements
 from cobra.train.loggers import place_loggers, with_csv
 from cobra.train.manifest import Manifest
 from cobra.train.module import CobraModule
-from cobra.train.run_folder import RunFolder
+from cobra.train.run_folder import RunFolder, is_model
 from cobra.train.save_result import SaveResult
 from cobra.train.stages import Stage
 from cobra.train.stop_when_terminated import StopWhenTerminated
@@ -145,7 +145,11 @@ class CobraCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs["ckpt_path"] is not None:
             # of `last` Lightning asks the callback that writes it, which a trial has not
-            kwargs["ckpt_path"] = str(self.folder.named(kwargs["ckpt_path"]))
+            path = self.folder.named(kwargs["ckpt_path"])
+            if subcommand != "fit" and is_model(path):
+                self.model.opened = str(path)
+                path = None
+            kwargs["ckpt_path"] = path and str(path)
         return {**kwargs, "weights_only": True}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -210,7 +214,7 @@ class CobraCLI(LightningCLI):
         checkpoint = self._get(self.config, "ckpt_path")
         path = None if checkpoint is None else self.folder.named(checkpoint)
         whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
-        if path is not None and whole and path.is_dir():
+        if path is not None and whole and path.is_dir() and not is_model(path):
             raise ValueError(
                 f"{path} is a folder of shares, which a sharded run on several devices wrote: go on with it "
                 f"under --trainer.strategy {SHARDED} on as many; to answer, `lightning consolidate {path}` "

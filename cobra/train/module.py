@@ -103,6 +103,8 @@ class CobraModule(L.LightningModule):
         self.quantization, self.group_size = quantization, group_size
         # in the place of `weights`, where a checkpoint will follow: for copies that it does not hold
         self.origin: dict[str, str] = {}
+        # a model folder to answer with, in the place of a checkpoint
+        self.opened: str | None = None
         # whether a checkpoint of another plan may be gone on from
         self.change_plan = False
         self.model: CobraVLM | None = None
@@ -157,6 +159,8 @@ class CobraModule(L.LightningModule):
             loaded = load_parts(model, first, self.quantization, self.group_size)
             if self.weights and self.trainer.is_global_zero:
                 show_start(loaded)
+        elif self.opened is not None:
+            load_parts(model, dict.fromkeys(model.parts(), self.opened), self.quantization, self.group_size)
         if self.quantization != "none" and model.lm.quantized is None:
             quantize_(model.lm, self.quantization, self.group_size, _empty)
         if not model.adapters:

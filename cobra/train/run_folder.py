@@ -4,6 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TextIO
 
+from cobra.config.config_json import CONFIG
 from cobra.train.resume import check_checkpoint
 from cobra.weights.saving import claim, is_there, restore
 
@@ -48,6 +49,8 @@ class RunFolder:
         if not path.exists():
             remedy = "leave --ckpt_path out to start afresh" if fits else "train first"
             raise FileNotFoundError(f"--ckpt_path {checkpoint}: there is no {path}; {remedy}")
+        if not fits and is_model(path):
+            return
         check_checkpoint(path, goes_on=fits)
 
     def refuse_results(self, checkpoint: str | None) -> None:
@@ -82,3 +85,8 @@ class RunFolder:
 
     def _unwritable(self, error: OSError) -> OSError:
         return OSError(f"{self.root} cannot be written to ({error}): set trainer.default_root_dir")
+
+
+def is_model(path: Path) -> bool:
+    """Whether it is a model folder, which holds weights to answer with, not a run to go on with."""
+    return (path / CONFIG).is_file()

@@ -2,36 +2,68 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from rich.progress import track
 
-from cobra.data.record import Message
-from cobra.data.shapes.dataset import ShapesQuestions
-from cobra.data.shapes.scene import Split
+from cobra.data.record import Message, Record
+from cobra.data.shapes.dataset import ShapesCaptions, ShapesPlaces, ShapesQuestions
+from cobra.data.shapes.scene import VERSION, Split
 
 _SPEAKERS = {"user": "human", "assistant": "gpt"}
 
+# Of 20 scenes of the mix so many are asked about, described, and searched, as in the demo's last stage.
+_SHARES = (13, 2, 5)
+
 
 def export_llava(out: Path, split: Split = "train", size: int = 20000, seed: int = 0) -> Path:
-    """Write `images/*.png` and `{split}.json` under `out`, for any trainer that reads LLaVA's format.
+    """Write pictures and what is said of them under `out`, for any trainer that reads LLaVA's format.
+
+    `images/*.png` are shared by `{split}.json` (questions), `{split}_captions.json`, `{split}_places.json`
+    and `{split}_mix.json`, which has each scene once, as one of the three. Where they are there already,
+    nothing is done.
 
     Returns:
-        The JSON file, written last, so that its presence means that all pictures are there.
+        The file of questions, written last, so that its presence means that the rest is there.
     """
-    source = ShapesQuestions(split, size, seed)
+    path, told = out / f"{split}.json", out / f"{split}.settings.json"
+    settings = {"version": VERSION, "size": size, "seed": seed}
+    if path.is_file() and told.is_file() and json.loads(told.read_text(encoding="utf-8")) == settings:
+        print(f"{path} is there already, with {size} scenes of seed {seed}")
+        return path
+    path.unlink(missing_ok=True)
+    kinds = (
+        ShapesQuestions(split, size, seed),
+        ShapesCaptions(split, size, seed),
+        ShapesPlaces(split, size, seed),
+    )
     (out / "images").mkdir(parents=True, exist_ok=True)
-    rows = []
-    for index in track(range(len(source)), f"Writing {out}"):
-        record = source[index]
-        name = f"images/{record.id}.png"
+    for index in track(range(size), f"Writing {out}"):
+        record = kinds[0][index]
         pixels = record.images[0]
-        Image.fromarray(pixels).save(out / name)  # type: ignore[arg-type]
-        turns = [{"from": _SPEAKERS[message.role], "value": _value(message)} for message in record.messages]
-        rows.append({"id": record.id, "image": name, "conversations": turns})
-    path = out / f"{split}.json"
-    path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        Image.fromarray(pixels).save(out / _picture(record))  # type: ignore[arg-type]
+    questions, captions, places = ([_row(source[n]) for n in range(size)] for source in kinds)
+    mix = [(questions, captions, places)[_kind(n)][n] for n in range(size)]
+    told.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    for name, rows in (("_captions", captions), ("_places", places), ("_mix", mix), ("", questions)):
+        (out / f"{split}{name}.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return path
+
+
+def _kind(scene: int) -> int:
+    """Which of the three the mix has of a scene; scenes are in random order."""
+    place = scene % sum(_SHARES)
+    return sum(place >= end for end in (_SHARES[0], _SHARES[0] + _SHARES[1]))
+
+
+def _picture(record: Record) -> str:
+    return f"images/{record.id}.png"
+
+
+def _row(record: Record) -> dict[str, Any]:
+    turns = [{"from": _SPEAKERS[message.role], "value": _value(message)} for message in record.messages]
+    return {"id": record.id, "image": _picture(record), "conversations": turns}
 
 
 def _value(message: Message) -> str:
