@@ -19,8 +19,8 @@ from cobra.models.adapters import Lora
 from cobra.train.data import DataModule
 from cobra.train.fully_sharded import NAME as SHARDED
 from cobra.train.memory import Step, steps
-from cobra.train.stages import Stage
 from cobra.train.pace import Assumptions, pace
+from cobra.train.stages import Stage
 
 # of a device's memory, what the driver, communication and gaps between tensors take
 _RESERVE = 5e9
