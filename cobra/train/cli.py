@@ -146,10 +146,9 @@ class CobraCLI(LightningCLI):
         if kwargs["ckpt_path"] is not None:
             # of `last` Lightning asks the callback that writes it, which a trial has not
             path = self.folder.named(kwargs["ckpt_path"])
+            kwargs["ckpt_path"] = str(path)
             if subcommand != "fit" and is_model(path):
-                self.model.opened = str(path)
-                path = None
-            kwargs["ckpt_path"] = path and str(path)
+                self.model.opened, kwargs["ckpt_path"] = str(path), None
         return {**kwargs, "weights_only": True}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
