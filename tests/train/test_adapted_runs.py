@@ -15,7 +15,7 @@ from cobra.models.lm.mamba import MambaLM
 from cobra.models.quantize import Quantization, quantize_
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import from_pretrained, save_pretrained
-from cobra.train import module as module_of_training
+from cobra.train import start as start_of_training
 from cobra.train.module import CobraModule, ModelError
 from cobra.train.save_result import SaveResult
 from tests.models.builders import PROJECTORS, small_vit
@@ -73,13 +73,13 @@ def test_a_packed_base_is_read_without_the_whole_and_stays_as_it_is(
     packed = copy.deepcopy(model.lm)
     quantize_(packed, "int8")
     seen: list[torch.device] = []
-    load = module_of_training.load_parts
+    load = start_of_training.load_parts
 
     def watch(model: CobraVLM, *rest: Any) -> Any:
         seen.append(model.lm.get_parameter("layers.0.mixer.in_proj.weight").device)
         return load(model, *rest)
 
-    monkeypatch.setattr(module_of_training, "load_parts", watch)
+    monkeypatch.setattr(start_of_training, "load_parts", watch)
     start = Name("weights", dict.fromkeys(("vision", "lm"), str(tmp_path / "base")))
     save = SaveResult(tmp_path / "last.ckpt", tmp_path / "model")
     options: dict = {"adapters": ADAPTERS, "quantization": "int8", "limit_val_batches": 0}

@@ -103,7 +103,7 @@ def test_a_resumed_run_reads_what_it_started_from_for_a_copy_alone(
             torch.nn.init.constant_(model.lm.get_parameter("norm_f.weight"), 3.0)
         return []
 
-    monkeypatch.setattr("cobra.train.module.load_parts", load)
+    monkeypatch.setattr("cobra.train.start.load_parts", load)
     stages = [stage("a", ["lm"], steps=5, objective=objective)]
     run(stages, tmp_path, [checkpoints(tmp_path), Name("weights")], enable_checkpointing=True)
     assert len(loaded) == 1
