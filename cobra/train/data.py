@@ -116,12 +116,19 @@ class DataModule(L.LightningDataModule):
         """Counted by one device of a machine, read by all."""
         assert self.trainer is not None
         source, processor = self.datasets["train"][name], self.processor()
+        strategy = self.trainer.strategy
         if self.trainer.local_rank:
-            self.trainer.strategy.barrier("tokens are counted")
-            return TokenCounts.of(source, name, processor)
+            strategy.barrier("tokens are counted")
         counts = TokenCounts.of(source, name, processor)
-        self.trainer.strategy.barrier("tokens are counted")
-        if counts.problems:
+        if not self.trainer.local_rank:
+            strategy.barrier("tokens are counted")
+        # else each machine would make batches of its own, and wait for the others' in vain
+        if strategy.broadcast(counts.digest()) != counts.digest():
+            raise ValueError(
+                f"the records of {name} have other tokens on machine {self.trainer.node_rank} than on the "
+                "first: give all machines the same files"
+            )
+        if counts.problems and not self.trainer.local_rank:
             index, reason = next(iter(counts.problems.items()))
             logger.warning(
                 "%d of %d records of %s cannot be encoded, e.g. number %d: %s",

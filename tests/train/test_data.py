@@ -32,9 +32,10 @@ def data_of(rank: int = 0, world: int = 1, accumulate: int = 1, **options: Any) 
         world_size=world,
         global_rank=rank,
         local_rank=rank,
+        node_rank=0,
         accumulate_grad_batches=accumulate,
         lightning_module=SimpleNamespace(model=model),
-        strategy=SimpleNamespace(root_device=torch.device("cpu"), barrier=lambda name: None),
+        strategy=SimpleNamespace(root_device=torch.device("cpu"), barrier=lambda name: None, broadcast=str),
     )
     data.setup("fit")
     data.setup("test")

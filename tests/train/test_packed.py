@@ -151,6 +151,14 @@ def test_a_bad_record_is_left_out_of_a_row_that_it_shares_and_replaced_in_its_ow
     assert {sample.id: times for sample, times in data.bad.items()} == {"3": 1}
 
 
+def test_machines_whose_records_differ_are_told_so() -> None:
+    data = data_of(max_length=64)
+    data.stages = packed()
+    data.trainer.strategy.broadcast = lambda mine: "that of the first machine"
+    with pytest.raises(ValueError, match="records of noise have other tokens on machine 0 than on the first"):
+        data.plan()
+
+
 def test_what_batches_go_by_is_part_of_the_data() -> None:
     plain, one, other = (data_of(max_length=64, **more) for more in ({}, {}, {"row_length": 65}))
     one.stages = other.stages = packed()
