@@ -108,7 +108,7 @@ def _measure_lm(tree: str) -> tuple[LMCost, int]:
     assert isinstance(lm, LanguageModel)
     state_bytes = tuple(lm.allocate_state(1, length, torch.bfloat16).nbytes for length in CONTEXTS)
     moved = state_bytes_of_step(lm, CONTEXTS[0] - 1, torch.bfloat16)
-    prefill, decode, weights = _stacked(lm) if isinstance(lm, StackedLM) else _traced(lm)
+    prefill, decode, weights = _stacked(lm) if isinstance(lm, StackedLM) else _by_layer(json.loads(tree))
     return LMCost(_lm_title(lm), _size(lm), prefill, decode, 2 * weights + moved, state_bytes), lm.d_model
 
 
@@ -123,7 +123,17 @@ def _stacked(lm: StackedLM) -> tuple[int, int, int]:
     return linears + prefill, linears + head + decode, _size(lm)
 
 
-def _traced(lm: LanguageModel) -> tuple[int, int, int]:
+def _by_layer(tree: dict[str, Any]) -> tuple[int, ...]:
+    """The same of a language model whose layers are alike, by running it with one and with two of them."""
+    layers = tree["init_args"]["n_layers"]
+    one, two = (
+        _traced(build_on_meta({**tree, "init_args": {**tree["init_args"], "n_layers": count}}))
+        for count in (1, 2)
+    )
+    return tuple(first + (layers - 1) * (both - first) for first, both in zip(one, two, strict=True))
+
+
+def _traced(lm: Any) -> tuple[int, int, int]:
     """The same of any language model, by running it."""
     state, length = lm.allocate_state(1, CONTEXTS[0]), CONTEXTS[0]
     embeds = torch.empty(1, length, lm.d_model, device=_META)
