@@ -15,6 +15,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from cobra.eval.predictions import read_predictions
+from cobra.models.lm.mamba2 import Mamba2LM
+from cobra.models.quantize import quantize_
 from cobra.models.recompute import recompute
 from cobra.models.vlm import IMAGE_ID, CobraVLM
 from cobra.pretrained import from_pretrained
@@ -29,7 +31,7 @@ from cobra.train.muon_adamw import MuonAdamW
 from cobra.train.save_result import SaveResult
 from cobra.train.sharding import is_sharded, shard, whole, zero
 from cobra.train.write_answers import WriteAnswers
-from tests.models.builders import LMS, PROJECTORS, small_vit
+from tests.models.builders import LMS, PROJECTORS, VOCAB, small_vit
 from tests.train.test_learning import StayClose
 from tests.train.test_module import Noise, stage
 from tests.train.two_devices import on_two_devices, one_of_two_devices
@@ -187,6 +189,32 @@ def answer_and_train_all() -> None:
 
 def test_every_sharded_model_answers_at_any_length_and_trains() -> None:
     on_two_devices(answer_and_train_all)
+
+
+def answer_and_train_on_a_frozen_base() -> None:
+    dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    ids, pixels = torch.randint(1, 400, (2, 20)), torch.randn(2, 3, 32, 32)
+    ids[:, :16] = IMAGE_ID
+    half, packed = (
+        CobraVLM(small_vit, PROJECTORS["linear"], partial(Mamba2LM, VOCAB, 64, 2)) for _ in (0, 1)
+    )
+    for block in half.lm.units():
+        block.get_submodule("mixer.in_proj").requires_grad_(False).bfloat16()
+    quantize_(packed.lm, "int8")
+    packed.lm.requires_grad_(False)
+    expected = packed.generate(ids, pixels, max_new_tokens=3)
+    for model in (half, packed):
+        shard(model, init_device_mesh("cpu", (2,)))
+    assert torch.equal(packed.generate(ids, pixels, max_new_tokens=3), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        half.loss(half(ids, pixels), ids.clamp(min=0)).backward()
+    assert all((p.grad is not None) is p.requires_grad for p in half.lm.parameters())
+
+
+@pytest.mark.slow
+def test_a_frozen_base_may_be_of_another_dtype_or_packed() -> None:
+    on_two_devices(answer_and_train_on_a_frozen_base, seconds=60)
 
 
 def test_nothing_gathered_that_learns_is_no_hindrance() -> None:
