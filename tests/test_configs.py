@@ -1,12 +1,18 @@
 """Every config, alone and with each of its variants: its size in earnest, its working in miniature."""
 
+import copy
+import math
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before timm)
 
-import pytest  # isort: skip
+import lightning as L  # isort: skip
+import pytest
 import timm
 import torch
 import yaml
@@ -14,9 +20,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from cobra.config.build import build, build_on_meta
+from cobra.data.source import Source
 from cobra.models.vision.pictures import ONE_TILE, Pixels
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM
 from cobra.train.cli import CobraCLI
+from cobra.train.data import DataModule
+from cobra.train.module import CobraModule
+from cobra.train.selection import named_modules
+from cobra.train.stages import Stage
+from tests.data.on_disk import IMPORTERS, SIZE, on_disk, write_llava, write_text
 from tests.models.test_vlm import pixels_of
 from tests.test_cli import ON_CPU, ROOT, instantiate
 
@@ -33,12 +45,14 @@ CASES = {
 }
 
 # arguments of components that are cut down, wherever they stand in a model
-TINY = {"d_model": 32, "n_layers": 2, "vocab_size": 64, "d_state": 16, "head_dim": 8, "embed_dim": 32}
+TINY = {"d_model": 32, "n_layers": 2, "vocab_size": 512, "d_state": 16, "head_dim": 8, "embed_dim": 32}
 TINY |= {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 48}
 TINY |= {"n_heads": 4, "n_kv_heads": 2, "d_ff": 48}
 # a timm tower keeps its family, patches and image size: a picture becomes as many tokens as in earnest
 TINY_TOWER = {"embed_dim": 32, "depth": 3, "num_heads": 2}
 TEXTS = [[1, 2, 3, 7, 9], [4, 5]]
+# optimizer steps of a stage
+STEPS = 3
 
 
 def test_every_variant_belongs_to_a_config() -> None:
@@ -181,3 +195,120 @@ def test_a_ragged_batch_answers_like_its_single_prompts(tiny: CobraVLM) -> None:
 
 def last_logits(model: CobraVLM, ids: Tensor, pixels: Pixels) -> Tensor:
     return model.lm.head(model(ids, pixels)[:, -1])
+
+
+class Moved(L.Callback):
+    """Remembers what moves in each stage, and the losses."""
+
+    def __init__(self) -> None:
+        self.moved: list[set[str]] = []
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: object) -> None:
+        self.losses.append(float(trainer.callback_metrics["loss"]))
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: object) -> None:
+        if trainer.global_step % STEPS == 0:
+            self.before = self.look(pl_module)
+            self.moved.append(set())
+
+    def on_before_zero_grad(self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: object) -> None:
+        now = self.look(pl_module)
+        self.moved[-1] = {name for name in now if not torch.equal(now[name], self.before[name])}
+
+    def look(self, module: L.LightningModule) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in module.model.named_parameters()}
+
+
+def train(
+    cli: CobraCLI, tiny: CobraVLM, sources: Mapping[str, Callable[[], Source]], stages: list[Stage]
+) -> None:
+    """Three steps of each stage, as the config says otherwise; what a stage names learns, nothing else."""
+    given = cli.model
+    # a small tower has fewer blocks, of which the last half learns where that of the whole does
+    parts = [[re.sub(r"blocks\.\d+-", "blocks.1-", name) for name in stage.train] for stage in stages]
+    stages = [
+        replace(stage, train=names, steps=STEPS, epochs=None, batch_size=2)
+        for stage, names in zip(stages, parts, strict=True)
+    ]
+    adapters = {part: replace(lora, r=2) for part, lora in given.adapters.items()}
+    for name, parameter in tiny.requires_grad_().named_parameters():
+        # DINOv2 starts its blocks at 1e-5 of their outputs, of which no gradient would be seen
+        if name.endswith(".gamma"):
+            parameter.data.fill_(1)
+    module = CobraModule(
+        stages, partial(copy.deepcopy, tiny), given.betas, given.muon, given.recompute,
+        adapters=adapters, quantization=given.quantization, group_size=given.group_size,
+    )  # fmt: skip
+    data = DataModule(
+        stages, "cobra:data/shapes/tokenizer", cli.datamodule.template, dict(sources),
+        max_length=cli.datamodule.max_length, row_length=cli.datamodule.row_length,
+    )  # fmt: skip
+    watch = Moved()
+    trainer = L.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, callbacks=[watch], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, gradient_clip_val=cli.trainer.gradient_clip_val, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    assert len(watch.losses) == STEPS * len(stages)
+    assert all(map(math.isfinite, watch.losses))
+    assert data.bad == {}
+    model = module.model
+    assert model is not None
+    for stage, moved in zip(stages, watch.moved, strict=True):
+        named = {id(p) for path in stage.train for m in named_modules(model, path) for p in m.parameters()}
+        adapted = tuple(f"{part}." for part in adapters)
+        expected = {
+            name for name, p in model.named_parameters()
+            if id(p) in named and (not name.startswith(adapted) or "lora_" in name)
+        }  # fmt: skip
+        assert moved == expected, stage.name
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every file that a config reads, tiny."""
+    folder = tmp_path_factory.mktemp("downloads")
+    texts = "\n".join(path.read_text(encoding="utf-8") for path in CONFIGS.rglob("*.yaml"))
+    for json, root in re.findall(r"json: (download/[^\s},]+)[\s,]+image_root: ([^\s},]+)", texts):
+        write_llava(folder / json, folder / root, text_only="chat.json" not in json)
+    for path in re.findall(r"path: (download/[^\s},]+)", texts):
+        write_text(folder / path)
+    return folder
+
+
+def test_three_steps_of_each_stage_train_what_it_names(
+    cli: CobraCLI, tiny: CobraVLM, downloads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(downloads)
+    monkeypatch.setenv("COBRA_CACHE", str(downloads / "cache"))
+    sources = {
+        # fewer scenes than the demo draws
+        name: partial(source, size=SIZE) if "size" in source.keywords else source
+        for name, source in cli.datamodule.sources["train"].items()
+    }
+    train(cli, tiny, sources, list(cli.model.stages))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("importer", IMPORTERS)
+def test_three_steps_on_what_an_importer_reads(
+    importer: str, cli: CobraCLI, tiny: CobraVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COBRA_CACHE", str(tmp_path / "cache"))
+    # text alone passes no projector, and a tower of a stage of its own asks for scenes
+    last = replace(cli.model.stages[-1], data=[importer])
+    if importer == "text" and isinstance(last.lr, float):
+        last = replace(last, train=["lm"])
+    elif importer == "text":
+        last = replace(last, train=["lm"], lr=last.lr["lm"])
+    train(cli, tiny, {importer: on_disk(importer, tmp_path)}, [last])
+
+
+@pytest.mark.parametrize("paths", ["cobra_2.8b", "imp_3b"], indirect=True)
+@pytest.mark.parametrize("importer", IMPORTERS)
+def test_a_state_space_model_and_a_transformer_learn_from_every_importer(
+    importer: str, cli: CobraCLI, tiny: CobraVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test_three_steps_on_what_an_importer_reads(importer, cli, tiny, tmp_path, monkeypatch)
