@@ -271,8 +271,9 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every file that a config reads, tiny."""
     folder = tmp_path_factory.mktemp("downloads")
     texts = "\n".join(path.read_text(encoding="utf-8") for path in CONFIGS.rglob("*.yaml"))
-    for json, root in re.findall(r"json: (download/[^\s},]+)[\s,]+image_root: ([^\s},]+)", texts):
-        write_llava(folder / json, folder / root, text_only="chat.json" not in json)
+    source = r"cobra\.data\.llava\.(\w+)[\s,]+init_args:[\s{]+json: ([^\s},]+)[\s,]+image_root: ([^\s},]+)"
+    for kind, json, root in re.findall(source, texts):
+        write_llava(folder / json, folder / root, text_only=kind == "LlavaJson")
     for path in re.findall(r"path: (download/[^\s},]+)", texts):
         write_text(folder / path)
     return folder
