@@ -313,3 +313,25 @@ def test_a_state_space_model_and_a_transformer_learn_from_every_importer(
     importer: str, cli: CobraCLI, tiny: CobraVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test_three_steps_on_what_an_importer_reads(importer, cli, tiny, tmp_path, monkeypatch)
+
+def keys(tree: Any, part: str = "") -> Any:
+    """A config's keys in their order, but for those of a part of the model and of what parts start from."""
+    if isinstance(tree, dict) and part not in ("vision", "projector", "lm", "weights"):
+        return [(key, keys(value, key)) for key, value in tree.items()]
+    return [keys(item) for item in tree] if isinstance(tree, list) and part == "stages" else None
+
+
+@pytest.mark.parametrize(
+    ("rehearsed", "published"), [("rehearsal_cobra", "cobra_2.8b"), ("rehearsal_imp", "imp_3b")]
+)
+def test_what_is_rehearsed_has_the_keys_of_the_published_recipe_in_their_order(
+    rehearsed: str, published: str
+) -> None:
+    ours, theirs = (yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) for name in (rehearsed, published))
+    assert keys(ours) == keys(theirs)
+    sources = [
+        {name: source["class_path"] for name, source in tree["data"]["train"].items()}
+        for tree in (ours, theirs)
+    ]
+    assert sources[0] == sources[1]
+    assert [stage["train"] for stage in ours["stages"]] == [stage["train"] for stage in theirs["stages"]]

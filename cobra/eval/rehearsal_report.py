@@ -120,7 +120,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 def draw(outcomes: list[Outcome], path: Path) -> None:
     """Write a PNG: `macro` in validation by steps of the last stage, and in the test, with the margin."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
     curves, tests = figure.subplots(1, 2, width_ratios=[3, 2])
     means = _means(outcomes)
     colors = {way: f"C{number}" for number, way in enumerate(means)}
@@ -139,7 +139,7 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
         tests.hlines(macro, place - 0.25, place + 0.25, color=colors[way])
         tests.annotate(f"{100 * macro:.1f} %", (place + 0.28, macro), va="center", fontsize=9)
     tests.axhline(means[DEMO] - MARGIN, color="#57606a", linestyle=":", linewidth=1)
-    tests.set(title="held-out questions, and two points below the demo", xlim=(-0.5, len(means) - 0.2))
+    tests.set(title="test, macro; dotted: two points below the demo", xlim=(-0.5, len(means) - 0.2))
     tests.set_xticks(range(len(means)), list(means))
     curves.set(ylim=(0, 1.02), xlabel="optimizer step of the last stage", title="validation, macro")
     curves.legend(loc="lower right")

@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import pickle
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from cobra.data.image import load_rgb
 from cobra.data.llava import LlavaJson
-from cobra.data.shapes.dataset import ShapesQuestions
+from cobra.data.shapes.dataset import ShapesCaptions, ShapesPlaces, ShapesQuestions
 from cobra.data.shapes.export import export_llava
 
 
@@ -31,15 +32,36 @@ def load(folder: Path, rows: list[Any] | str) -> LlavaJson:
 
 def test_export_and_import_give_the_same_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COBRA_CACHE", str(tmp_path / "cobra"))
-    source = ShapesQuestions("test", 12, 1)
-    path = export_llava(tmp_path / "out", "test", 12, 1)
-    loaded = LlavaJson(path, path.parent, tmp_path / "cache")
-    assert path.name == "test.json"
-    assert len(loaded) == len(source)
-    assert loaded.dropped == {}
-    for ours, theirs in zip(records(source), records(loaded), strict=True):
-        assert (ours.id, ours.messages) == (theirs.id, theirs.messages)
-        assert np.array_equal(ours.images[0], np.asarray(load_rgb(theirs.images[0])))
+    path = export_llava(tmp_path / "out", "test", 20, 1)
+    kinds = {"": ShapesQuestions, "_captions": ShapesCaptions, "_places": ShapesPlaces}
+    said = {}
+    for name, kind in kinds.items():
+        source = kind("test", 20, 1)
+        loaded = LlavaJson(path.with_stem(f"test{name}"), path.parent, tmp_path / "cache")
+        assert len(loaded) == len(source)
+        assert loaded.dropped == {}
+        for ours, theirs in zip(records(source), records(loaded), strict=True):
+            assert (ours.id, ours.messages) == (theirs.id, theirs.messages)
+            assert np.array_equal(ours.images[0], np.asarray(load_rgb(theirs.images[0])))
+        said[name] = [record.messages for record in records(loaded)]
+    mix = records(LlavaJson(path.with_stem("test_mix"), path.parent, tmp_path / "cache"))
+    assert len({record.id for record in mix}) == 20
+    drawn = Counter(
+        name for number, record in enumerate(mix) for name in kinds if record.messages == said[name][number]
+    )
+    assert drawn == {"": 13, "_captions": 2, "_places": 5}
+
+
+def test_an_export_is_written_once_and_anew_for_other_scenes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COBRA_CACHE", str(tmp_path / "cobra"))
+    path = export_llava(tmp_path, "test", 3, 1)
+    written = path.stat().st_mtime_ns
+    export_llava(tmp_path, "test", 3, 1)
+    assert path.stat().st_mtime_ns == written
+    export_llava(tmp_path, "test", 4, 1)
+    assert len(json.loads(path.read_text())) == 4
 
 
 def test_placeholder_keeps_its_place(tmp_path: Path) -> None:

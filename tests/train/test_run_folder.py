@@ -162,3 +162,19 @@ def test_auto_is_the_last_checkpoint_where_there_is_one(tmp_path: Path) -> None:
     folder.last.with_name(".before-last.ckpt").touch()
     assert folder.chosen("auto") == "last"
     assert folder.chosen("other.ckpt") == "other.ckpt"
+
+
+def test_a_model_folder_answers_as_the_checkpoint_that_it_was_written_from(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = [*TINY, "--trainer.default_root_dir", str(stopped)]
+    fit_or_answer(monkeypatch, "fit", *here, "--ckpt_path", "last")
+    answers = stopped / "predictions-test.jsonl"
+    fit_or_answer(monkeypatch, "predict", *here, "--ckpt_path", "last")
+    expected = answers.read_bytes()
+    answers.unlink()
+    model = str(stopped / "model")
+    fit_or_answer(monkeypatch, "predict", *here, "--ckpt_path", model)
+    assert answers.read_bytes() == expected
+    with pytest.raises(SystemExit, match="is no checkpoint"):
+        fit_or_answer(monkeypatch, "fit", *here, "--ckpt_path", model)
