@@ -1,8 +1,5 @@
 """The tiny model on the road of the large recipes: from files, full, packed and by LoRA, beside the demo."""
 
-import shlex
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +8,7 @@ from rich.console import Console
 
 from cobra.eval.precision import fastest_precision
 from cobra.eval.rehearsal_report import DEMO, Outcome, report
-from cobra.eval.training_run import Run
+from cobra.eval.training_run import Run, run_cobra
 
 _HOME = "runs/rehearsal"
 
@@ -74,7 +71,7 @@ class Rehearsal:
             data = folder / f"data-{way.name}.json"
             if not data.is_file():
                 named = (word for path in configs for word in ("-c", str(path)))
-                _cobra("data", "check", *named, "--json", str(data))
+                run_cobra("data", "check", *named, "--json", str(data))
             run = Run([*configs, *questions], folder / way.name, seed, precision=self.precision)
             run.train()
             self._examine(run, way.merges)
@@ -88,10 +85,14 @@ class Rehearsal:
         run = Run(configs, folder / "embedded", seed, precision=self.precision)
         base = folder / "base"
         if not (base / "config.json").is_file():
+            if (run.folder / "model").is_dir():
+                raise ValueError(
+                    f"{base} is gone, and the run that it was a part of has ended: remove {folder}"
+                )
             stages = yaml.safe_load(configs[-1].read_text(encoding="utf-8"))["stages"]
             *before, last = (stage["steps"] for stage in stages)
             run.train(until=sum(before) + int(_PRETRAINED * last))
-            _cobra("convert", str(run.checkpoint), str(base))
+            run_cobra("convert", str(run.checkpoint), str(base))
         run.train()
         self._examine(run)
         return run
@@ -104,7 +105,7 @@ class Rehearsal:
             return
         merged = run.folder / "merged"
         if not (merged / "config.json").is_file():
-            _cobra("merge", str(run.folder / "adapter"), str(merged))
+            run_cobra("merge", str(run.folder / "adapter"), str(merged))
         run.test(merged)
 
     def _config(self, name: str, folder: Path) -> Path:
@@ -128,14 +129,9 @@ def rehearse(configs: Path, out: Path, seeds: list[int], smoke: bool, precision:
         # what was begun in one precision is not finished in another
         precision = Run.precision_of(out / f"seed-{seeds[0]}" / "embedded") or fastest_precision()
     rehearsal = Rehearsal(configs, out, smoke, precision)
-    _cobra("data", "shapes", "--out", str(out / "shapes"), "--size", str(rehearsal.scenes))
+    run_cobra("data", "shapes", "--out", str(out / "shapes"), "--size", str(rehearsal.scenes))
     outcomes = []
     for seed in seeds:
         Console().rule(f"seed {seed}")
         outcomes += rehearsal.seed(seed)
     report(outcomes, out, judges=not smoke)
-
-
-def _cobra(*words: str) -> None:
-    print(f"$ cobra {shlex.join(words)}", flush=True)
-    subprocess.run([sys.executable, "-m", "cobra", *words], check=True)

@@ -81,18 +81,13 @@ class Run:
         common = ["--trainer.default_root_dir", str(self.folder), "--seed_everything", str(self.seed)]
         common += ["--data.seed", str(self.seed), "--data.blind", str(self.blind).lower()]
         common += ["--trainer.precision", self.precision] if self.precision else []
-        words = [verb, *configs, *common, *options]
-        print(f"$ cobra {shlex.join(words)}", flush=True)
         start = time.monotonic()
         try:
-            status = _run([sys.executable, "-m", "cobra", *words])
+            run_cobra(verb, *configs, *common, *options)
         finally:
             times = self._times()
             times[verb] = times.get(verb, 0.0) + time.monotonic() - start
             (self.folder / "seconds.json").write_text(json.dumps(times))
-        if status:
-            print(f"cobra {verb} in {self.folder} ended with exit status {status}", file=sys.stderr)
-            sys.exit(status)
 
     @staticmethod
     def precision_of(folder: Path) -> str | None:
@@ -105,6 +100,14 @@ class Run:
     def _times(self) -> dict[str, float]:
         path = self.folder / "seconds.json"
         return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def run_cobra(*words: str) -> None:
+    """Run a command as a user would type it, and show it; where it fails, exit with its status."""
+    print(f"$ cobra {shlex.join(words)}", flush=True)
+    if status := _run([sys.executable, "-m", "cobra", *words]):
+        print(f"cobra {words[0]} ended with exit status {status}", file=sys.stderr)
+        sys.exit(status)
 
 
 def _run(command: list[str]) -> int:
