@@ -314,6 +314,7 @@ def test_a_state_space_model_and_a_transformer_learn_from_every_importer(
 ) -> None:
     test_three_steps_on_what_an_importer_reads(importer, cli, tiny, tmp_path, monkeypatch)
 
+
 def keys(tree: Any, part: str = "") -> Any:
     """A config's keys in their order, but for those of a part of the model and of what parts start from."""
     if isinstance(tree, dict) and part not in ("vision", "projector", "lm", "weights"):
