@@ -39,8 +39,12 @@ def read_json_records(path: Path) -> Iterator[Any]:
 def _check_end(file: BinaryIO, size: int, path: Path) -> None:
     """Refuse an array without an end before it is read: a download may have stopped just after a record."""
     start = file.read(100).removeprefix(codecs.BOM_UTF8).lstrip()
-    file.seek(max(size - 100, 0))
-    end = file.read().rstrip()
+    end, place = b"", size
+    # an end is found behind any space
+    while place and not end:
+        place = max(place - 4096, 0)
+        file.seek(place)
+        end = file.read(4096).rstrip()
     file.seek(0)
     if start.startswith(b"[") and not end.endswith(b"]"):
         raise ValueError(f"{path} is an array without an end at byte {size}: fetch it again")

@@ -21,6 +21,7 @@ FORMS = {
     "lines": "\n".join(map(json.dumps, ROWS)) + "\n",
     "windows lines": "\r\n".join(map(json.dumps, ROWS)),
     "with a mark": "\ufeff" + json.dumps(ROWS),
+    "with space behind it": json.dumps(ROWS) + "\n" * 5000,
 }
 
 

@@ -76,7 +76,12 @@ class TextRows(Source):
 
     def identity(self) -> dict[str, Any]:
         """The tokens themselves, and how they are cut."""
-        return {"records": len(self), "tokens": self._made().sha256[:12], "reset": self.reset}
+        return {
+            "records": len(self),
+            "tokens": self._made().sha256[:12],
+            "length": self.length,
+            "reset": self.reset,
+        }
 
     def _made(self) -> TokenFile:
         if self.tokens is None:

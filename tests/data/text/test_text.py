@@ -100,6 +100,11 @@ def test_documents_are_tokenized_once(chat: Chat, tmp_path: Path, monkeypatch: p
     assert isinstance(again.tokens and again.tokens.ids, np.memmap)
     other = rows(Texts(count=31), chat, tmp_path)
     assert other.identity() != first.identity()
+    # as many rows, and longer ones: what was counted of one is not so of the other
+    tokens = len(joined(first))
+    one, two = (rows(Texts(), chat, tmp_path, tokens // 2 - more) for more in (0, 1))
+    assert len(one) == len(two)
+    assert one.identity() != two.identity()
     for ids in tmp_path.glob("*/ids"):
         ids.write_bytes(ids.read_bytes()[:-2])
     with pytest.raises(ValueError, match=r"does not hold the \d+ tokens that were written: remove it"):
