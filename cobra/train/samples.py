@@ -87,7 +87,7 @@ class Encoded(Dataset):
     def _add_another(self, filled: Filled, name: str, index: int) -> None:
         """Encode a record in the place of one that cannot be read."""
         for other in self._others(name, index):
-            if len(filled.bad) == MAX_BAD_SAMPLES or self._add(filled, name, other):
+            if len(filled.bad) >= MAX_BAD_SAMPLES or self._add(filled, name, other):
                 return
 
     def _others(self, name: str, index: int) -> Iterator[int]:

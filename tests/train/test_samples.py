@@ -89,6 +89,13 @@ def test_one_of_the_same_kind_takes_the_place_of_a_bad_one() -> None:
     assert [example.record.id for example in filled.examples] == ["id2"]
 
 
+def test_a_packed_row_of_bad_samples_alone_is_given_up_as_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cobra.train.samples.MAX_BAD_SAMPLES", 2)
+    data = data_of(train={"noise": partial(Partly, set(range(SIZE)))})
+    filled = Encoded(data.datasets["train"], data.processor())[(("noise", 1), ("noise", 2), ("noise", 3))]
+    assert [bad.id for bad in filled.bad] == ["id1", "id2", "id3"]
+
+
 def test_what_was_skipped_is_counted_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     data = data_of(train={"noise": partial(Partly, {2, 3})})
     taken(data)
