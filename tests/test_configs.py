@@ -279,6 +279,11 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    "paths",
+    [pytest.param(name, marks=[pytest.mark.slow] if "+" in name else []) for name in sorted(CASES)],
+    indirect=True,
+)
 def test_three_steps_of_each_stage_train_what_it_names(
     cli: CobraCLI, tiny: CobraVLM, downloads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
