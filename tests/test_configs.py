@@ -298,6 +298,7 @@ def test_three_steps_of_each_stage_train_what_it_names(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("paths", [base.stem for base in BASES], indirect=True)
 @pytest.mark.parametrize("importer", IMPORTERS)
 def test_three_steps_on_what_an_importer_reads(
     importer: str, cli: CobraCLI, tiny: CobraVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
