@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def load_adapter(model: CobraVLM, folder: Path) -> None:
     )
     # a packed embedding has no rows under this name
     held = {name: tensor for name, tensor in state.items() if tensor.numel()}
-    adapter.check_base({name: Stored(t.shape, t.dtype, t.cpu) for name, t in held.items()})
+    adapter.check_base({name: Stored(t.shape, t.dtype, partial(_sample, t)) for name, t in held.items()})
     read = dict(adapter.others)
     for name, pair in products.items():
         read |= dict(zip(adapter_names(name), pair, strict=True))
@@ -198,14 +199,12 @@ def write_adapter(
 
     Args:
         folder: is there.
-        model: with adapters, all of one rank and alpha.
+        model: with adapters.
         state: its weights, which it may hold only a share of.
-        trained: names of the parts that the run trains.
+        trained: names of the parts, and of modules in them, that the run trains.
         sources: where parts were read before it, by their names.
     """
-    loras = list(model.adapters.values())
-    if len({(lora.r, lora.alpha) for lora in loras}) > 1:
-        raise ValueError(f"peft's format has one r and alpha for all parts, not those of {model.adapters}")
+    lora = next(iter(model.adapters.values()))
     names = {name: theirs for name, theirs, _ in _linears(model)}
     held = {without_adapters(name): tensor for name, tensor in state.items() if not is_adapter(name)}
     products = {
@@ -221,7 +220,7 @@ def write_adapter(
         if name not in others and tensor.is_floating_point() and tensor.numel() and ".matrix." not in name
     }
     LoraConfig(
-        r=loras[0].r, lora_alpha=loras[0].alpha, lora_dropout=loras[0].dropout, task_type="CAUSAL_LM",
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type="CAUSAL_LM",
         target_modules=sorted({_PREFIXED.sub("", n.removeprefix(_PREFIX)) for n in products}),
         base_model_name_or_path=sources.get("lm"), inference_mode=True,
     ).save_pretrained(str(folder))  # fmt: skip
@@ -236,7 +235,8 @@ _PREFIXED = re.compile(r"\.lora_[AB]\.weight$")
 
 def _is_trained(model: CobraVLM, name: str, trained: Collection[str]) -> bool:
     part, _, inside = name.partition(".")
-    return part in trained and (part not in model.adapters or learns_beside(inside, model.adapters[part]))
+    named = any(name.startswith(f"{module}.") for module in trained)
+    return named and (part not in model.adapters or learns_beside(inside, model.adapters[part]))
 
 
 def _sample(tensor: Tensor) -> Tensor:

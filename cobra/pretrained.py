@@ -93,7 +93,7 @@ def save_adapter(
         model: with adapters.
         chat: tokenizer and chat template.
         directory: made if missing.
-        trained: names of the parts that were trained.
+        trained: names of the parts, and of modules in them, that were trained.
         sources: where parts were read before they were trained, by their names.
         weights: the model's state, where the model itself holds only a part of it (sharded training).
     """

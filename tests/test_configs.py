@@ -257,7 +257,9 @@ def train(
     model = module.model
     assert model is not None
     for stage, moved in zip(stages, watch.moved, strict=True):
-        named = {id(p) for path in stage.train for m in named_modules(model, path) for p in m.parameters()}
+        named = {
+            id(p) for path in stage.train for m in named_modules(model, path).values() for p in m.parameters()
+        }
         adapted = tuple(f"{part}." for part in adapters)
         expected = {
             name for name, p in model.named_parameters()

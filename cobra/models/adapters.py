@@ -63,10 +63,15 @@ def adapt(model: CobraVLM, adapters: Mapping[str, Lora]) -> None:
     The model remembers them, which a saved one's config.json says. Weights may be packed, and on any device.
 
     Raises:
-        ValueError: where a part or a target is unknown, or cannot have an adapter, naming it.
+        ValueError: where a part or a target is unknown, or cannot have an adapter, naming it; where parts
+            differ in rank or alpha, of which peft's format of files has one.
     """
     if adapters and model.adapters:
         raise ValueError(f"the {', '.join(model.adapters)} has adapters already: merge them first")
+    if len({(lora.r, lora.alpha) for lora in adapters.values()}) > 1:
+        raise ValueError(
+            f"adapters: {' and '.join(adapters)} must have the same r and alpha: an adapter's file has one"
+        )
     for part, lora in adapters.items():
         module = model.parts().get(part)
         if module is None:

@@ -41,7 +41,7 @@ class Learning:
         for part in self.model.parts().values():
             part.requires_grad_(False).eval()
         for name in names:
-            for module in named_modules(self.model, name):
+            for module in named_modules(self.model, name).values():
                 module.requires_grad_(True).train()
         for number, objective in enumerate(self.objectives):
             objective.requires_grad_(number in objectives).train(number in objectives)

@@ -14,6 +14,7 @@ from cobra.data.chat import Chat
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_adapter, save_pretrained
 from cobra.train.module import CobraModule
+from cobra.train.selection import named_modules
 from cobra.train.sharding import gathered_state, is_sharded
 from cobra.weights.saving import remove
 
@@ -63,7 +64,8 @@ class SaveResult(Callback):
                 key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
             }
         if trainer.is_global_zero:
-            trained = {part for stage in pl_module.stages for part in stage.train}
+            names = {name for stage in pl_module.stages for name in stage.train}
+            trained = {path for name in names for path in named_modules(model, name)}
             sources = pl_module.weights or pl_module.origin
             self._write(model, trainer.datamodule.chat, weights, trained, sources)
 

@@ -5,8 +5,8 @@ from torch import nn
 from cobra.models.vlm import CobraVLM
 
 
-def named_modules(model: CobraVLM, name: str) -> list[nn.Module]:
-    """The modules that a name in a stage's `train` stands for, e.g. `lm` or `vision.tower.blocks.12-`.
+def named_modules(model: CobraVLM, name: str) -> dict[str, nn.Module]:
+    """The modules, by their paths, of a name in a stage's `train`, e.g. `lm` or `vision.tower.blocks.12-`.
 
     Args:
         model: whose parts.
@@ -24,7 +24,7 @@ def named_modules(model: CobraVLM, name: str) -> list[nn.Module]:
             for prefix, parent in found.items()
             for child, module in _children(parent, prefix, step).items()
         }
-    return list(found.values())
+    return {path.removesuffix("."): module for path, module in found.items()}
 
 
 def _children(parent: nn.Module, prefix: str, step: str) -> dict[str, nn.Module]:

@@ -103,7 +103,7 @@ def check_precision(model: CobraVLM, stages: Sequence[Stage], precision: str) ->
     fp32 (state-spaces/mamba, README, "Precision"), and so do Cobra's.
     """
     trained = dict.fromkeys(name for stage in stages for name in stage.train)
-    modules = [(name, module) for name in trained for module in named_modules(model, name)]
+    modules = [(name, module) for name in trained for module in named_modules(model, name).values()]
     for name, module in modules:
         marked = [n for n, p in module.named_parameters() if is_time_scale(p) and p.requires_grad]
         if marked and precision in ("bf16-true", "16-true"):

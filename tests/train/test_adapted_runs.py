@@ -99,6 +99,21 @@ def test_a_packed_base_is_read_without_the_whole_and_stays_as_it_is(
     assert away[0] < 0.5 * away[1]
 
 
+def test_an_adapter_holds_what_was_trained_of_a_part_in_part(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_pretrained(vlm(), Chat("cobra:data/shapes/tokenizer"), tmp_path / "base")
+    start = Name("weights", dict.fromkeys(("vision", "projector", "lm"), str(tmp_path / "base")))
+    save = SaveResult(tmp_path / "last.ckpt", tmp_path / "model")
+    stages = [stage("a", ["vision.blocks.0-", "lm"])]
+    run(stages, tmp_path, [start, save], model=vlm, adapters=ADAPTERS, limit_val_batches=0)
+    convert(str(tmp_path / "adapter"), tmp_path / "merged")
+    base, whole, merged = (
+        from_pretrained(tmp_path / folder)[0].state_dict() for folder in ("base", "model", "merged")
+    )
+    torch.testing.assert_close(merged, whole)
+    assert not torch.equal(merged["vision.blocks.0.norm1.weight"], base["vision.blocks.0.norm1.weight"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -106,6 +121,10 @@ def test_a_packed_base_is_read_without_the_whole_and_stays_as_it_is(
         (
             {"quantization": "int4"},
             r"stage 'b' trains the lm, whose weights are packed \(int4\)",
+        ),
+        (
+            {"adapters": {"lm": Lora(2, 2), "vision": Lora(4, 2, targets=["qkv"])}},
+            "adapters: lm and vision must have the same r and alpha",
         ),
         ({"adapters": {"lm": Lora(2, 2)}, "muon": ["lm"]}, r"muon steps \['lm'\], which have adapters"),
     ],
