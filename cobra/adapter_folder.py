@@ -14,11 +14,12 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cobra.config.config_json import CONFIG, read_config
+from cobra.config.config_json import BASE, CONFIG, read_config
 from cobra.models.adapters import Lora, adapt, adapter_names, is_adapter, learns_beside, without_adapters
 from cobra.models.packed import PackedLinear
 from cobra.models.vlm import CobraVLM
 from cobra.weights.check_fit import check_fit
+from cobra.weights.is_finite import is_finite
 from cobra.weights.tensors import Stored, open_tensors
 
 # peft's and LLaVA's names of files; whatever they end in, their contents decide
@@ -32,6 +33,8 @@ _BUILT: dict[str, tuple[Any, ...]] = {
     "fan_in_fan_out": (False, None), "modules_to_save": (None, []), "rank_pattern": ({}, None),
     "alpha_pattern": ({}, None), "layer_replication": (None,), "trainable_token_indices": (None,),
 }  # fmt: skip
+# no adapter has a scale of that
+_MOST = 2**31
 # values of each weight that are kept of it, and how far they may be off: bf16's rounding
 _SAMPLED, _ROUNDING = 16, 2**-7
 
@@ -60,6 +63,13 @@ class Adapter:
         """What its description says that it belongs to, for messages."""
         base = read_config(self.path.parent / ADAPTER_CONFIG).get("base_model_name_or_path")
         return f" of {base}" if base else ""
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where config.json says that parts of the base were read, by their names."""
+        said = self.config.get(BASE)
+        named = said.items() if isinstance(said, dict) else ()
+        return {part: source for part, source in named if isinstance(source, str)}
 
     def by_our_names(self, model: CobraVLM) -> dict[str, tuple[Stored, Stored]]:
         """A and B by the names of the linears in a model on any device.
@@ -115,8 +125,8 @@ def open_adapter(folder: Path) -> Adapter:
         if said.get(name) not in values:
             raise ValueError(f"{described}: {name} {said[name]!r} cannot be read, only {values[0]!r}")
     rank, alpha = said.get("r"), said.get("lora_alpha")
-    if not (isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0 and alpha > 0):
-        raise ValueError(f"{described}: r {rank!r} and lora_alpha {alpha!r} must be positive")
+    if not (isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0 and 0 < alpha < _MOST):
+        raise ValueError(f"{described}: r {rank!r} and lora_alpha {alpha!r} must be positive numbers")
     others, config, samples = _file(folder, _OTHERS), folder / CONFIG, folder / _SAMPLES
     return Adapter(
         weights,
@@ -138,8 +148,11 @@ def _products(weights: Path, rank: int) -> dict[str, tuple[Stored, Stored]]:
         if (found := _NAME.fullmatch(name)) is None:
             raise ValueError(f"{weights} holds {name}, which is no adapter of a linear")
         halves.setdefault(found[1], {})[found[2]] = tensor
+    if not halves:
+        raise ValueError(f"{weights} holds no adapter: get it again")
     for name, half in halves.items():
-        if set(half) != {"A", "B"} or half["A"].shape[0] != rank or half["B"].shape[-1:] != (rank,):
+        fits = {which: len(t.shape) == 2 and t.dtype.is_floating_point for which, t in half.items()}
+        if fits != {"A": True, "B": True} or not half["A"].shape[0] == half["B"].shape[1] == rank:
             shapes = {which: tuple(tensor.shape) for which, tensor in half.items()}
             raise ValueError(f"{weights}: {name} has {shapes}, not A and B of rank {rank}: get it again")
     return {name: (half["A"], half["B"]) for name, half in halves.items()}
@@ -180,7 +193,10 @@ def load_adapter(model: CobraVLM, folder: Path) -> None:
     state = model.state_dict()
     with torch.no_grad():
         for name, tensor in read.items():
-            state[name if name in state else _wrapped(name, state)].copy_(tensor.read())
+            values = tensor.read()
+            if not is_finite(values):
+                raise ValueError(f"{folder}: {name} is not finite: training diverged, or a file is damaged")
+            state[name if name in state else _wrapped(name, state)].copy_(values)
     model.eval()
 
 

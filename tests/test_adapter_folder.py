@@ -109,6 +109,18 @@ def rename(folder: Path) -> None:
     save_file({name.replace("in_proj", "q_proj"): t for name, t in load_file(file).items()}, file)
 
 
+def retype(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    def each(folder: Path) -> None:
+        file = folder / "adapter/adapter_model.safetensors"
+        save_file({name: change(tensor) for name, tensor in load_file(file).items()}, file)
+
+    return each
+
+
+def empty(folder: Path) -> None:
+    save_file({}, folder / "adapter/adapter_model.safetensors")
+
+
 def lose(folder: Path) -> None:
     file = folder / "adapter/adapter_model.safetensors"
     save_file({name: t for name, t in load_file(file).items() if ".1.mixer.in_proj.lora_A" not in name}, file)
@@ -123,6 +135,11 @@ def lose(folder: Path) -> None:
         (edit(lora_alpha="much"), "lora_alpha 'much' must be positive"),
         (other_base, r"belongs to other weights: lm\.layers\.1\.mixer\.in_proj\.weight differs"),
         (rename, "adapts backbone.layers.0.mixer.q_proj, which the model has not"),
+        (edit(lora_alpha=10**400), "lora_alpha 1000.* must be positive numbers"),
+        (empty, "holds no adapter"),
+        (retype(torch.Tensor.int), "not A and B of rank"),
+        (retype(lambda tensor: tensor.mean()), "not A and B of rank"),
+        (retype(lambda tensor: tensor / 0), "not finite"),
         (lose, "in_proj has .*'B'.*not A and B of rank"),
     ],
 )

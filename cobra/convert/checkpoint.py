@@ -6,7 +6,7 @@ import torch
 
 from cobra.adapter_folder import Adapter, is_adapter_folder, open_adapter
 from cobra.config.build import build_on_meta
-from cobra.config.config_json import BASE, VLM
+from cobra.config.config_json import VLM
 from cobra.config.limits import MAX_TENSORS
 from cobra.convert.hub import fetch
 from cobra.convert.layout import Layout, Tree, find_layout
@@ -108,12 +108,12 @@ def _of_this_project(adapter: Adapter, base: str | None) -> Checkpoint:
     parts = Own().parts(source)
     model = build_on_meta({"class_path": VLM_CLASS, "init_args": parts}, MAX_TENSORS)
     assert isinstance(model, CobraVLM)
-    named = adapter.config.get(BASE) if base is None else dict.fromkeys(parts, base)
+    named = adapter.sources if base is None else dict.fromkeys(parts, base)
     tensors: dict[str, Stored] = {}
     for part, module in model.parts().items():
         needed = {f"{part}.{name}" for name in expected_shapes(module)} - set(adapter.others)
         if needed:
-            read = _part(part, parts, named or {}, adapter)
+            read = _part(part, parts, named, adapter)
             tensors |= {f"{part}.{name}": tensor for name, tensor in read.items()}
     adapter.check_base(tensors)
     tensors |= adapter.others
