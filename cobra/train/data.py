@@ -21,6 +21,7 @@ from cobra.data.token_counts import TokenCounts
 from cobra.train.samples import Encoded, Policy
 from cobra.train.schedule import ResumableLoader, StageSampler, Supply, make_plan
 from cobra.train.stages import Plan, Stage
+from cobra.train.streams import Row
 
 logger = logging.getLogger(__name__)
 
@@ -200,9 +201,11 @@ class DataModule(L.LightningDataModule):
         loaders = []
         for name, source in self.datasets[split].items():
             data = Encoded({name: source}, processor, prompt, counted=True, on_bad_sample=self.on_bad_sample)
+            rows: list[Row] = [((name, index),) for index in range(rank, len(source), world)]
             loader = DataLoader(
                 data,
-                sampler=[((name, i),) for i in range(rank, len(source), world)],
+                # a device that has no record has a batch of none: all are there when numbers are gathered
+                sampler=rows or [()],
                 batch_size=self.eval_batch_size,
                 collate_fn=data.collate,
                 num_workers=self.num_workers,

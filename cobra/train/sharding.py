@@ -8,6 +8,7 @@ when it is called, a device that sees a picture would wait for ever for one that
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -45,10 +46,12 @@ def shard(module: nn.Module, mesh: DeviceMesh, *steps: str) -> None:
         steps: its methods through which everything in it runs, besides forward. The models in it can answer
             outside of them, too.
     """
-    for lm in [child for child in module.modules() if isinstance(child, LanguageModel)]:
-        for block in lm.units():
-            fully_shard(block, mesh=mesh)
+    lms = [list(child.units()) for child in module.modules() if isinstance(child, LanguageModel)]
+    for block in (block for blocks in lms for block in blocks):
+        fully_shard(block, mesh=mesh)
     fully_shard(module, mesh=mesh)
+    for blocks in ([module], *lms):
+        _gather_backwards(blocks)
     setattr(module, _GATHER, _gather)
     for name in (*steps, _GATHER):
         register_fsdp_forward_method(module, name)
@@ -137,6 +140,18 @@ def gathered_state(module: nn.Module) -> dict[str, Tensor]:
     for name, tensor in module.state_dict(keep_vars=True).items():
         names.setdefault(id(tensor), name)
     return {name: state[name] for name in names.values() if name in state}
+
+
+def _gather_backwards(blocks: list[nn.Module]) -> None:
+    """Have each block gather the one before it ahead of time, in the backward pass.
+
+    By itself FSDP gathers what it saw run before, also to answer, which one device may have done alone. The
+    first names itself, which is gathered by then: without a name it would do that, too.
+    """
+    for before, block in pairwise([*blocks[:1], *blocks]):
+        assert isinstance(before, FSDPModule)
+        assert isinstance(block, FSDPModule)
+        block.set_modules_to_backward_prefetch([before])
 
 
 def _gather(blocks: list[FSDPModule]) -> None:

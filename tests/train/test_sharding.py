@@ -145,7 +145,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def answer_and_train(lm: str) -> None:
-    """One device asks three times, the other once; then both train."""
+    """One device asks three times, the other never; then both train."""
     if not dist.is_initialized():
         dist.init_process_group("gloo")
     torch.manual_seed(0)
@@ -163,7 +163,7 @@ def answer_and_train(lm: str) -> None:
         assert torch.equal(model.generate(ids, pixels, max_new_tokens=6), expected)
     assert has_shares_only(model)
     with whole(model, model):
-        for tokens in [3, 6, 2] if dist.get_rank() == 0 else [5]:
+        for tokens in [3, 6, 2] if dist.get_rank() == 0 else []:
             assert torch.equal(model.generate(ids, pixels, max_new_tokens=tokens), expected[:, :tokens])
     assert has_shares_only(model)
     plain.loss(plain(ids, pixels), labels).backward()
