@@ -72,3 +72,18 @@ def test_a_command_is_terminated_with_the_one_that_runs_it() -> None:
     assert _run([sys.executable, "-c", code]) == 128 + signal.SIGTERM
     assert _run([sys.executable, "-c", "raise SystemExit(3)"]) == 3
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_training_may_stop_before_its_end_and_leaves_no_model_then(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config.parent / "run/model/config.json").unlink()
+    ran: list[str] = []
+
+    def run(command: list[str]) -> int:
+        ran.extend(command)
+        return 0
+
+    monkeypatch.setattr("cobra.eval.training_run._run", run)
+    Run([config], config.parent / "run", seed=0).train(until=3)
+    assert ran[-2:] == ["--trainer.max_steps", "3"]
