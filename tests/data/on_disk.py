@@ -113,13 +113,18 @@ def _shards(folder: Path) -> Callable[[], Source]:
     return partial(WebDataset, folder)
 
 
-def _tsv(folder: Path) -> Callable[[], Source]:
-    with (folder / "bench.tsv").open("w", newline="") as file:
+def write_tsv(path: Path) -> None:
+    """A benchmark of VLMEvalKit."""
+    with path.open("w", newline="") as file:
         table = csv.writer(file, delimiter="\t")
         table.writerow(["index", "image", "question", "A", "B", "answer"])
         for number in range(SIZE):
             code = base64.b64encode(picture(number)).decode()
             table.writerow([number, code, QUESTION, "six", ANSWER, "B"])
+
+
+def _tsv(folder: Path) -> Callable[[], Source]:
+    write_tsv(folder / "bench.tsv")
     return partial(BenchTSV, folder / "bench.tsv")
 
 
