@@ -107,14 +107,17 @@ class CobraVLM(Component):
         return [self.num_image_tokens(layout) for layout in pictures.each()]
 
     def _zero(self) -> Tensor:
-        """0, through the projector: a batch of text alone must give its weights a gradient too, if of zeros.
+        """0, through what learns of projector or tower: from text alone it must get a gradient too, if of zeros.
 
-        Without it a stage that trains the projector only has nothing to differentiate, and devices that wait
-        for each other's gradients hang.
+        Without it a stage that trains them only has nothing to differentiate, and devices that wait for each
+        other's gradients hang.
         """
         weight = next(self.projector.parameters())
         patches = weight.new_zeros(1, self.vision.num_patches, self.vision.embed_dim)
-        return 0 * self.projector.arrange(self.projector(patches), (ONE_TILE,)).sum()
+        zero = 0 * self.projector.arrange(self.projector(patches), (ONE_TILE,)).sum()
+        if zero.requires_grad:
+            return zero
+        return zero + sum(0 * p.flatten()[0] for p in self.vision.parameters() if p.requires_grad)
 
     def loss(self, hidden: Tensor, labels: Tensor, places: Tensor | None = None) -> Tensor:
         """Mean cross-entropy of the next token, over labels (B, T) that are not IGNORE_ID; 0 without any.

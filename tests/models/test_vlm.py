@@ -208,3 +208,12 @@ def test_the_description_of_a_model_rebuilds_it() -> None:
     assert {n: p.shape for n, p in again.named_parameters()} == {
         n: p.shape for n, p in model.named_parameters()
     }
+
+
+@pytest.mark.parametrize("learns", ["vision", "projector"])
+def test_a_batch_of_text_alone_gives_what_learns_before_the_lm_a_gradient_of_zeros(learns: str) -> None:
+    model = build().train().requires_grad_(False)
+    part = model.parts()[learns].requires_grad_(True)
+    ids = torch.arange(1, 7)[None]
+    model.loss(model(ids), ids).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in part.parameters())
