@@ -127,7 +127,12 @@ def _of_this_project(adapter: Adapter, base: str | None) -> Checkpoint:
 
 def _part(part: str, trees: dict[str, Tree], named: dict[str, str], adapter: Adapter) -> dict[str, Stored]:
     if part in named:
-        found = open_checkpoint(named[part]).part(part)
+        try:
+            found = open_checkpoint(named[part]).part(part)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}; or name what {adapter.path.parent} adapts by --base"
+            ) from error
         if found or part != "vision":
             return found
     elif part != "vision":

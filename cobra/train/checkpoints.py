@@ -56,20 +56,17 @@ class Checkpoints(Checkpoint):
         self.scored: int | None = None
         # the step that `last` is of, where this run wrote it or goes on from it
         self.newest: int | None = None
+        # the newest, too, as Lightning's own callback calls it; it takes it over from another process
+        self.best_model_path = ""
         self.step = 0
         self.since = time.monotonic()
-
-    @property
-    def best_model_path(self) -> str:
-        """The newest checkpoint that this run wrote, as Lightning's own callback calls it; "" before."""
-        return "" if self.newest is None else str(self.last)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove what is left of a run that this one replaces."""
         self.step, self.since = trainer.global_step, time.monotonic()
         start = None if trainer.ckpt_path is None else Path(trainer.ckpt_path).resolve()
         if start == self.last.resolve():
-            self.newest = self.step
+            self.newest, self.best_model_path = self.step, str(self.last)
         if not trainer.is_global_zero:
             return
         if start is None or start.parent != self.last.resolve().parent:
@@ -119,6 +116,7 @@ class Checkpoints(Checkpoint):
             name(self.last, self.last.with_name(f"step-{self.newest:06}.ckpt"))
         trainer.save_checkpoint(self.last, weights_only=False)
         self.newest, self.since = trainer.global_step, time.monotonic()
+        self.best_model_path = str(self.last)
         if trainer.is_global_zero:
             for old in self._earlier()[self.plan.keep - 1 :]:
                 remove(old)
