@@ -107,7 +107,7 @@ class CobraVLM(Component):
         return [self.num_image_tokens(layout) for layout in pictures.each()]
 
     def _zero(self) -> Tensor:
-        """0, through what learns of projector or tower: from text alone it must get a gradient too, if of zeros.
+        """0, through what learns of projector or tower: text alone must give it a gradient too, if of zeros.
 
         Without it a stage that trains them only has nothing to differentiate, and devices that wait for each
         other's gradients hang.
