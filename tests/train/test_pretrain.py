@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from cobra.eval.training_curve import Trained
 
 from cobra.cli import main
 from cobra.convert.parts import load_parts
+from cobra.eval.training_curve import Trained
 from cobra.models.lm.mamba2 import Mamba2LM
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import from_pretrained
