@@ -54,7 +54,7 @@ class Outcome:
         )
         rows = read_metrics(run.folder / "logs")
         last = max(row["stage"] for row in rows if "stage" in row)
-        own = [row for row in rows if row.get("stage") == last]
+        own = [row for row in rows if row.get("stage") == last and "tokens_per_second" in row]
         start = max([row["step"] for row in rows if row.get("stage", last) < last], default=0)
         curve = [(row["step"] - start, row["val/macro"]) for row in rows if "val/macro" in row]
         return cls(
