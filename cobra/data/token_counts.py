@@ -97,6 +97,8 @@ def _content(record: Record) -> int:
     digest = blake2b(digest_size=8)
     for message in record.messages:
         digest.update(repr((message.role, message.content)).encode("utf-8", "replace"))
+    if record.tokens is not None:
+        digest.update(np.ascontiguousarray(record.tokens).tobytes())
     for image in record.images:
         digest.update(image_bytes(image) + b"\0")
     return int.from_bytes(digest.digest(), "little")

@@ -192,7 +192,7 @@ def test_records_of_one_name_count_apart_also_as_captions(
 
 def test_text_is_looked_at_as_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = config(tmp_path, [row("fine", "good.png")])
-    (tmp_path / "a.txt").write_text("so it goes, " * 100)
+    (tmp_path / "a.txt").write_text(" ".join(map(str, range(100, 500))))
     documents = {
         "class_path": "cobra.data.text.documents.TextFiles",
         "init_args": {"folder": str(tmp_path), "patterns": ["*.txt"]},
@@ -205,7 +205,8 @@ def test_text_is_looked_at_as_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     file.write_text(yaml.safe_dump(tree))
     check(monkeypatch, "-c", file, "--stage", "align", "--json", tmp_path / "out.json")
     found = json.loads((tmp_path / "out.json").read_text())["sources"]["chats"]
-    assert found["tokens"] == 60 * found["records"] > 0
+    assert found["tokens"] == 60 * found["records"] > 60
+    assert found["duplicates"] == 0
 
 
 @pytest.mark.parametrize(
