@@ -84,5 +84,5 @@ class SaveResult(Callback):
         except (OSError, SafetensorError) as error:
             raise OSError(
                 f"{self.directory} cannot be written ({error}): the run is whole in {self.checkpoint}; make "
-                f"room, then write the model with `cobra convert {self.checkpoint} {self.directory}`"
+                "room, then the same command with --ckpt_path last writes the model and trains no more"
             ) from error
