@@ -1,23 +1,34 @@
-"""The error of a run whose loader has lost a process."""
+"""The errors of a run that has lost one of its processes: a loader's, or another device's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch.distributed import DistError
+
+_KEPT = "the last checkpoint is kept, --ckpt_path last goes on"
+
 
 @contextmanager
 def workers_told() -> Iterator[None]:
-    """Within it, a worker process that ends makes an error with the remedy; torch raises it anywhere.
+    """Within it, a process that ends makes an error with the remedy; torch raises it anywhere.
 
     Raises:
-        ChildProcessError: in place of torch's RuntimeError.
+        ChildProcessError: in place of torch's RuntimeError, where a worker of a loader has ended.
+        ConnectionError: where another device's process has.
     """
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ChildProcessError(
-            f"a process that prepares batches is gone ({' '.join(str(error).split())}): the last checkpoint "
-            "is kept, --ckpt_path last goes on; if memory was short (see dmesg), lower data.num_workers or "
-            "the batch size, or give a container more shared memory"
-        ) from error
+        said = " ".join(str(error).split())
+        if "DataLoader worker" in said:
+            raise ChildProcessError(
+                f"a process that prepares batches is gone ({said}): {_KEPT}; if memory was short (see "
+                "dmesg), lower data.num_workers or the batch size, or give a container more shared memory"
+            ) from error
+        # of gloo's errors no class says so
+        if isinstance(error, DistError) or "gloo/transport" in said:
+            raise ConnectionError(
+                f"another device is not heard of any more ({said}): its own messages say why, or dmesg where "
+                f"it was killed; {_KEPT}"
+            ) from error
+        raise

@@ -20,17 +20,18 @@ class Fault(L.Callback):
         where: `start` of a batch, `backward` behind it, in the first `save` when half of a file is written,
             when it is whole but not yet in its place (`move`), or to a `worker`.
         number: of the signal.
+        rank: of the device whose process it is.
     """
 
-    def __init__(self, batch: int, where: str = "start", number: int = signal.SIGKILL) -> None:
-        self.batch, self.where, self.number = batch, where, number
+    def __init__(self, batch: int, where: str = "start", number: int = signal.SIGKILL, rank: int = 0) -> None:
+        self.batch, self.where, self.number, self.rank = batch, where, number, rank
 
     def _strike(self) -> None:
         self.where = "done"
         os.kill(os.getpid(), self.number)
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, n: int) -> None:
-        if n < self.batch:
+        if n < self.batch or trainer.global_rank != self.rank:
             return
         if self.where == "start":
             self._strike()
@@ -60,5 +61,6 @@ class Fault(L.Callback):
             vars(os).update(replace=late)
 
     def on_after_backward(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if self.where == "backward" and trainer.fit_loop.total_batch_idx >= self.batch:
+        here = self.where == "backward" and trainer.global_rank == self.rank
+        if here and trainer.fit_loop.total_batch_idx >= self.batch:
             self._strike()

@@ -49,6 +49,8 @@ def _run(words: list[str], settings: dict[str, str], said: Path) -> None:
     with said.open("w") as stderr:
         os.dup2(stderr.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    # a loader would start its workers as this process was
+    multiprocessing.set_start_method(None, force=True)
     os.environ.clear()
     os.environ.update(settings)
     sys.argv = ["cobra", *words]

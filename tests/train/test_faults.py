@@ -16,7 +16,7 @@ from PIL import Image
 
 from cobra.weights.saving import claim
 from tests.train.launch import launched
-from tests.train.test_resume import STAGES, command, environment
+from tests.train.test_resume import ROOT, STAGES, command, environment
 
 # a launch takes 2 s of processor time, and many times that beside many others
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
@@ -49,9 +49,9 @@ def launch(cache: Path, out: Path, *options: str, seconds: int = 600) -> tuple[i
     return launched(words[3:], {**environment(cache), "COBRA_ALLOW": "tests"}, seconds)
 
 
-def struck(batch: int, where: str, number: int = signal.SIGKILL) -> list[str]:
+def struck(batch: int, where: str, number: int = signal.SIGKILL, rank: int = 0) -> list[str]:
     """Options under which a fault happens."""
-    arguments = {"batch": batch, "where": where, "number": int(number)}
+    arguments = {"batch": batch, "where": where, "number": int(number), "rank": rank}
     return [
         "--trainer.callbacks",
         json.dumps([{"class_path": "tests.train.fault.Fault", "init_args": arguments}]),
@@ -79,6 +79,8 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(
     status, said = launch(cache, tmp_path / "killed", *options)
     assert status == 0, said
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    left = [sorted(os.listdir(tmp_path / f"{run}/checkpoints")) for run in ("killed", "whole")]
+    assert left[0] == left[1]
     launches = json.loads((tmp_path / "killed/manifest.json").read_text())["launches"]
     assert ["how" in started for started in launches] == [*[False] * (len(launches) - 1), True]
 
@@ -125,6 +127,20 @@ def test_a_worker_that_dies_ends_the_run_in_one_line_with_its_checkpoint(cache: 
     assert line.startswith("cobra fit: a process that prepares batches is gone (")
     assert "Traceback" not in said
     assert (tmp_path / "checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_device_that_dies_ends_the_other_in_one_line(rank: int, cache: Path, tmp_path: Path) -> None:
+    """The messages of both are there when both have ended."""
+    options = ["--trainer.devices", "2", "--model.muon", "[]", *struck(9, "backward", rank=rank)]
+    settings = {**environment(cache), "COBRA_ALLOW": "tests", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command(tmp_path, *options), env=settings, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == (1 if rank else -signal.SIGKILL)
+    assert "cobra fit: another device is not heard of any more (" in done.stderr
+    assert "--ckpt_path last goes on" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def chats(folder: Path, first: str = "what is it?") -> list[str]:
