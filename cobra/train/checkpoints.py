@@ -73,7 +73,7 @@ class Checkpoints(Checkpoint):
             for old in (self.best, *self._earlier()):
                 remove(old)
         # killed between the two
-        elif self.scored == self.newest and self.last.exists():
+        elif self.scored is not None and self.scored == self.newest and self.last.exists():
             name(self.last, self.best)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
@@ -122,11 +122,14 @@ class Checkpoints(Checkpoint):
                 remove(old)
 
     def _earlier(self) -> list[Path]:
-        """Those under their steps, the newest first."""
-        named = [
-            p for p in self.last.parent.glob("step-*.ckpt") if re.fullmatch(r"step-\d{6,}\.ckpt", p.name)
-        ]
-        return sorted(named, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        """Those under their steps, the newest first; last those that a run left which this one went back in.
+
+        A clock may have been set back.
+        """
+        held = self.last.parent.glob("step-*.ckpt")
+        names = (re.fullmatch(r"step-(\d{6,})\.ckpt", path.name) for path in held)
+        steps = {int(found[1]): self.last.with_name(found[0]) for found in names if found}
+        return [steps[step] for step in sorted(steps, key=lambda step: (step > self.step, -step))]
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, and its step."""

@@ -48,6 +48,8 @@ class RunFolder:
         path = self.named(checkpoint)
         if not path.exists():
             remedy = "leave --ckpt_path out to start afresh" if fits else "train first"
+            if checkpoint == "best":
+                remedy = "checkpoint.best names the metric of a run that is to have one; try last"
             raise FileNotFoundError(f"--ckpt_path {checkpoint}: there is no {path}; {remedy}")
         if not fits and is_model(path):
             return

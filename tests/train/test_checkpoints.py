@@ -130,3 +130,19 @@ def test_a_checkpoint_that_has_no_room_is_not_begun(monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match=message):
         files.save_checkpoint({"a": torch.zeros(1_000_000)}, last)
     assert len(files.load_checkpoint(last)["a"]) == 500_000
+
+
+def test_the_newest_are_those_of_the_last_steps_whatever_the_clock_says(tmp_path: Path) -> None:
+    """It is set back while the run goes on, which once went further."""
+
+    class SetBack(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+            for path in (tmp_path / "checkpoints").glob("*.ckpt"):
+                now = 1e9 - trainer.global_step
+                os.utime(path, (now, now))
+
+    plan = CheckpointPlan(every=1, keep=3)
+    fit(tmp_path, plan, SetBack(), limit_val_batches=0)
+    assert kept(tmp_path) == {"last.ckpt": 8, "step-000006.ckpt": 6, "step-000007.ckpt": 7}
+    fit(tmp_path, plan, resume=tmp_path / "checkpoints/step-000006.ckpt", max_steps=7)
+    assert kept(tmp_path) == {"last.ckpt": 7, "step-000006.ckpt": 6, "step-000007.ckpt": 7}
