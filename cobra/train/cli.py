@@ -46,7 +46,7 @@ from cobra.train.checkpoint_files import protect_checkpoints
 from cobra.train.checkpoints import CheckpointPlan, Checkpoints
 from cobra.train.clock import TrainingClock
 from cobra.train.data import DataModule
-from cobra.train.dead_workers import workers_told
+from cobra.train.dead_workers import end_workers, workers_told
 from cobra.train.fully_sharded import NAME as SHARDED
 from cobra.train.lengths import check_lengths, trial
 from cobra.train.list_elements import merge_elements
@@ -326,3 +326,5 @@ def main(program: str = "cobra") -> None:
     except SIGTERMException:
         # Lightning kills all devices where one of those that it started fails
         sys.exit(_TERMINATED if rank_zero_only.rank == 0 else 0)
+    finally:
+        end_workers()

@@ -1,5 +1,7 @@
 """The errors of a run that has lost one of its processes: a loader's, or another device's."""
 
+import multiprocessing
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,3 +34,16 @@ def workers_told() -> Iterator[None]:
                 f"it was killed; {_KEPT}"
             ) from error
         raise
+
+
+def end_workers() -> None:
+    """End the workers of loaders that are left: what a run that fails leaves would be waited for.
+
+    They outlive one SIGTERM (`cobra.train.data`), and two that come close together may count as one.
+    """
+    # torch would tell of each
+    watch = signal.signal(signal.SIGCHLD, lambda *_: None)
+    for worker in [child for child in multiprocessing.active_children() if child.daemon]:
+        worker.kill()
+        worker.join()
+    signal.signal(signal.SIGCHLD, watch)
