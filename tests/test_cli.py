@@ -237,14 +237,16 @@ def test_a_folder_that_another_run_writes_to_is_refused(
 
 
 def test_a_terminated_run_ends_with_the_status_of_a_terminated_process(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def terminated(cli: CobraCLI) -> None:
         raise SIGTERMException
 
     monkeypatch.setattr(CobraCLI, "instantiate_classes", terminated)
+    # the yaml's own may hold the demo
+    folder = ["--trainer.default_root_dir", str(tmp_path)]
     with pytest.raises(SystemExit) as stopped:
-        instantiate(monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"))
+        instantiate(monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"), *folder)
     assert stopped.value.code == 143
 
 
@@ -263,8 +265,9 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_made(
 
 def test_a_librarys_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(CobraCLI, "instantiate_classes", lambda self: int("a bug, and no bad input"))
+    folder = ["--trainer.default_root_dir", str(tmp_path)]
     with pytest.raises(ValueError, match="a bug"):
-        instantiate(monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"))
+        instantiate(monkeypatch, "fit", "-c", str(ROOT / "configs/cobra_tiny.yaml"), *folder)
 
 
 _OFFLINE = (
