@@ -2,17 +2,12 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import track
 
 from cobra.config.shown_text import harmless
 from cobra.data.bad_sample import BadSample
-from cobra.data.image import load_rgb
 from cobra.data.llava import LlavaJson
-from cobra.data.record import Record
+from cobra.data.picture_checks import PictureChecks
 
 
 def print_check(files: list[Path], image_root: Path) -> None:
@@ -38,25 +33,10 @@ def print_check(files: list[Path], image_root: Path) -> None:
 
 
 def bad_samples(data: LlavaJson) -> Iterator[BadSample]:
-    """Records that are no chat, then those with a picture that cannot be read; decodes every picture."""
+    """Records that are no chat, then those with a picture that cannot be read; decodes every picture once."""
     yield from data.bad_records()
-    # decoding gives other threads room
-    with ThreadPool() as pool:
-        problems = pool.imap(lambda index: _problem(data[index]), range(len(data)), chunksize=8)
-        console = Console(stderr=True)
-        for sample in track(problems, f"Reading pictures of {data.source}", len(data), console=console):
-            if sample:
-                yield sample
-
-
-def _problem(record: Record) -> BadSample | None:
-    """What is wrong with a picture."""
-    for image in record.images:
-        try:
-            load_rgb(image)
-        except (ValueError, OSError) as error:
-            return BadSample(record.source, record.id, str(error))
-    return None
+    reasons = PictureChecks.of(data, data.source).reasons
+    yield from (BadSample(data.source, *reasons[index]) for index in sorted(reasons))
 
 
 def _counted(mended: Mapping[str, int]) -> str:

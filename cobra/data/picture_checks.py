@@ -62,7 +62,9 @@ class PictureChecks:
             keep_table(table_path(key), again.replace_schema_metadata({_FOLDERS: json.dumps(folders)}))
         found = {column: again.column(column).to_numpy() for column in ("state", "size", "files")}
         state = found["state"]
-        reasons = dict(_reasons(source, np.flatnonzero(state)))
+        problems = enumerate(again.column("problem").to_pylist())
+        reasons = {index: (str(index), problem) for index, problem in problems if problem}
+        reasons |= _reasons(source, np.flatnonzero(state))
         return cls(state == _MISSING, state == _BROKEN, found["size"], found["files"], reasons)
 
     @property
