@@ -5,21 +5,28 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cobra.data.record import Record
 
 
 @dataclass
 class Prediction:
-    """What a model answered to one question.
+    """What a model answered to one question, and all that a scorer needs to know of it.
 
     Attributes:
-        split: name of the source that the question comes from.
+        split: name of the source, or the part of a benchmark, that the question comes from.
         question_id: its id there.
         kind: type of question, e.g. `count_color`; `all` where the source has none.
         question: the last user turn.
-        prediction: the model's answer.
+        prediction: the model's answer; where it chose, the likeliest choice.
         answers: the accepted answers.
+        benchmark: its name; empty in what a training run wrote.
+        ask: the way in which the benchmark asked, see `cobra.eval.protocols`.
+        images: names of the pictures, for people.
+        scores: log-likelihood of each choice, where it chose.
+        truth: what else the scorer reads.
+        model: fingerprint of the weights that answered.
     """
 
     split: str
@@ -28,6 +35,12 @@ class Prediction:
     question: str
     prediction: str
     answers: list[str] = field(default_factory=list)
+    benchmark: str = ""
+    ask: str = ""
+    images: list[str] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)
+    truth: dict[str, Any] = field(default_factory=dict)
+    model: str = ""
 
     @classmethod
     def of(cls, record: Record, split: str, prediction: str) -> "Prediction":

@@ -1,0 +1,1 @@
+"""Benchmarks: each reads its published files and scores predictions, in one file."""

@@ -1,0 +1,53 @@
+"""Benchmarks by name: ours, or a file of one's own."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+from cobra.eval.benchmarks.base import Benchmark
+
+# Module and class, below this package.
+_OURS = {
+    "pope": "pope.Pope",
+}
+
+
+def benchmark_names() -> list[str]:
+    """The benchmarks that ship with the package."""
+    return list(_OURS)
+
+
+def find_benchmark(name: str) -> type[Benchmark]:
+    """The class of a benchmark.
+
+    Args:
+        name: one of `benchmark_names`, or the path of a Python file that defines one Benchmark, which is run.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    if name.endswith(".py"):
+        return _in_file(Path(name))
+    if name not in _OURS:
+        raise ValueError(
+            f"there is no benchmark {name!r}: take one of {', '.join(_OURS)}, or a Python file with one"
+        )
+    module, _, made = _OURS[name].rpartition(".")
+    found: type[Benchmark] = getattr(importlib.import_module(f"cobra.eval.benchmarks.{module}"), made)
+    return found
+
+
+def _in_file(path: Path) -> type[Benchmark]:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ValueError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Benchmark) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise ValueError(f"{path} defines {len(found)} classes of Benchmark: let it define one")
+    return found[0]

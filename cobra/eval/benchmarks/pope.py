@@ -1,0 +1,86 @@
+"""POPE: is there such a thing in the picture? (Li et al. 2023, arXiv 2305.10355.)"""
+
+from collections.abc import Iterator, Sequence
+from statistics import mean
+
+from cobra.eval.benchmarks.base import Benchmark, Download, Question, Scores
+from cobra.eval.benchmarks.json_lines import read_json_lines, refuse_duplicates
+from cobra.eval.predictions import Prediction
+
+SPLITS = ("random", "popular", "adversarial")
+# Of each split.
+_QUESTIONS = 3000
+_URL = "https://github.com/AoiDragon/POPE/tree/main/output/coco"
+
+
+class Pope(Benchmark):
+    """Yes or no about objects, in three splits that differ in what is asked about but is not there."""
+
+    name = "pope"
+    downloads = (
+        *(Download(f"pope/coco_pope_{split}.json", _URL, _QUESTIONS) for split in SPLITS),
+        Download(
+            "coco/val2014/",
+            "http://images.cocodataset.org/zips/val2014.zip",
+            40504,
+            note="500 of its pictures are asked about",
+        ),
+    )
+
+    def questions(self) -> Iterator[Question]:
+        """9,000 questions; see the base class."""
+        for split in SPLITS:
+            path = self.root / f"pope/coco_pope_{split}.json"
+            rows = read_json_lines(path, {"question_id": int, "image": str, "text": str, "label": str})
+            refuse_duplicates(path, (row["question_id"] for row in rows))
+            if len(rows) != _QUESTIONS:
+                raise ValueError(
+                    f"{path} has {len(rows)} questions, not {_QUESTIONS}: it is another version (random had "
+                    f"2,910 until 2023, which LLaVA-1.5 used); fetch it from {_URL}"
+                )
+            for row in rows:
+                yield Question(
+                    id=f"{split}-{row['question_id']}",
+                    fields={"question": row["text"]},
+                    images=[self.root / "coco/val2014" / row["image"]],
+                    answers=[row["label"]],
+                    split=split,
+                )
+
+    def credit(self, prediction: Prediction) -> float:
+        """1 where it is read as the true answer."""
+        return float(read_answer(prediction) == prediction.answers[0])
+
+    def score(self, predictions: Sequence[Prediction]) -> Scores:
+        """Of each split and over all; `f1` and `accuracy` are the means of the splits, which papers print.
+
+        LLaVA-1.5 and MobileVLM print the mean F1, TinyLLaVA the mean accuracy, Cobra the accuracy over all.
+        """
+        splits = {split: [p for p in predictions if p.split == split] for split in SPLITS}
+        parts = {split: _counts(part) for split, part in splits.items() if part}
+        if not parts:
+            return {}
+        means = {name: mean(part[name] for part in parts.values()) for name in next(iter(parts.values()))}
+        over_all = {f"all/{name}": value for name, value in _counts(predictions).items()}
+        each = {f"{split}/{name}": value for split, part in parts.items() for name, value in part.items()}
+        return {**means, **over_all, **each}
+
+
+def read_answer(prediction: Prediction) -> str:
+    """`yes` or `no`, as POPE's evaluate.py reads it: all that says no such word is a yes, even nothing."""
+    sentence = prediction.prediction.split(".")[0].replace(",", "")
+    return "no" if {"No", "not", "no"} & set(sentence.split(" ")) else "yes"
+
+
+def _counts(predictions: Sequence[Prediction]) -> Scores:
+    said = [read_answer(p) == "yes" for p in predictions]
+    true = [p.answers[0] == "yes" for p in predictions]
+    hits = sum(s and t for s, t in zip(said, true, strict=True))
+    precision, recall = hits / (sum(said) or 1), hits / (sum(true) or 1)
+    return {
+        "accuracy": 100 * mean(s == t for s, t in zip(said, true, strict=True)),
+        "precision": 100 * precision,
+        "recall": 100 * recall,
+        "f1": 100 * 2 * precision * recall / ((precision + recall) or 1),
+        "yes_ratio": 100 * mean(said),
+    }

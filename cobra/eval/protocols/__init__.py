@@ -1,0 +1,1 @@
+"""Protocols: how a family of papers asks each benchmark, and which of its numbers they print."""

@@ -1,0 +1,126 @@
+"""A protocol: a file of prompt templates, one for each way in which a family of papers asks a benchmark."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+_JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A way to ask a benchmark.
+
+    Two protocols that ask alike name it alike, and share its predictions.
+
+    Attributes:
+        name: of its file of predictions; the same in all protocols for the same content.
+        prompt: Jinja template of the user's turn, over `Question.fields`.
+        choices: the model chooses the likeliest of these; None: it answers in words.
+        choices_field: the field with the choices of each question, in the place of `choices`.
+        max_new_tokens: longest answer.
+    """
+
+    name: str
+    prompt: str
+    choices: tuple[str, ...] | None = None
+    choices_field: str | None = None
+    max_new_tokens: int = 128
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it is answered by likelihood."""
+        return self.choices is not None or self.choices_field is not None
+
+    def render(self, fields: Mapping[str, Any]) -> str:
+        """The user's turn.
+
+        Raises:
+            ValueError: where the template names a field that the question has not.
+        """
+        try:
+            return _JINJA.from_string(self.prompt).render(fields)
+        except TemplateError as error:
+            raise ValueError(f"the prompt of ask {self.name!r} cannot be made: {error}") from error
+
+    def choices_of(self, fields: Mapping[str, Any]) -> list[str]:
+        """What the model chooses from; empty where it answers in words."""
+        return list(fields[self.choices_field] if self.choices_field else self.choices or ())
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The number that a family's papers print of a benchmark.
+
+    Attributes:
+        ask: of which it is a metric.
+        metric: name in `Scores`.
+    """
+
+    ask: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a family asks.
+
+    Attributes:
+        name: as on the command line.
+        about: who asks like this, and where it is written.
+        asks: of each benchmark, by its name.
+        headlines: of each benchmark, by its name.
+    """
+
+    name: str
+    about: str
+    asks: Mapping[str, tuple[Ask, ...]]
+    headlines: Mapping[str, Headline] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> "Protocol":
+        """From its yaml.
+
+        Raises:
+            ValueError: where a headline names an ask that is not there, or a stanza has an unknown key.
+        """
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        asks, headlines = {}, {}
+        for benchmark, stanza in tree["benchmarks"].items():
+            try:
+                asks[benchmark] = tuple(_ask(name, given) for name, given in stanza["asks"].items())
+                headlines[benchmark] = Headline(**stanza["headline"])
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"{path}: the stanza of {benchmark} is wrong: {error}") from error
+            if headlines[benchmark].ask not in {ask.name for ask in asks[benchmark]}:
+                raise ValueError(f"{path}: {benchmark} has no ask {headlines[benchmark].ask!r}")
+        return cls(path.stem, tree["about"], asks, headlines)
+
+
+def _ask(name: str, given: dict[str, Any]) -> Ask:
+    choices = given.get("choices")
+    return Ask(name, **{**given, "choices": None if choices is None else tuple(choices)})
+
+
+def protocol_names() -> list[str]:
+    """The protocols that ship with the package."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.yaml"))
+
+
+def read_protocol(name: str) -> Protocol:
+    """A protocol by its name, or one of a user's own by the path of its yaml.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    path = Path(name) if name.endswith(".yaml") else Path(__file__).with_name(f"{name}.yaml")
+    if not path.is_file():
+        raise ValueError(
+            f"there is no protocol {name!r}: take one of {', '.join(protocol_names())}, or a yaml"
+        )
+    return Protocol.read(path)
