@@ -126,23 +126,21 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
     colors = {way: f"C{number}" for number, way in enumerate(means)}
     for number, o in enumerate(outcomes):
         label = o.way if o.way not in [before.way for before in outcomes[:number]] else None
-        curves.plot(
-            *zip(*o.curve, strict=True),
-            color=colors[o.way],
-            marker="o",
-            markersize=3,
-            linewidth=1,
-            label=label,
-        )
-        tests.plot(list(means).index(o.way), o.macro, "o", color=colors[o.way], alpha=0.7)
+        steps, macros = zip(*o.curve, strict=True)
+        shares = [100 * macro for macro in macros]
+        curves.plot(steps, shares, color=colors[o.way], marker="o", markersize=3, linewidth=1, label=label)
+        tests.plot(list(means).index(o.way), 100 * o.macro, "o", color=colors[o.way], alpha=0.7)
     for place, (way, macro) in enumerate(means.items()):
-        tests.hlines(macro, place - 0.25, place + 0.25, color=colors[way])
-        tests.annotate(f"{100 * macro:.1f} %", (place + 0.28, macro), va="center", fontsize=9)
-    tests.axhline(means[DEMO] - MARGIN, color="#57606a", linestyle=":", linewidth=1)
+        tests.hlines(100 * macro, place - 0.25, place + 0.25, color=colors[way])
+        tests.annotate(f"{100 * macro:.1f} %", (place + 0.28, 100 * macro), va="center", fontsize=9)
+    tests.axhline(100 * (means[DEMO] - MARGIN), color="#57606a", linestyle=":", linewidth=1)
     tests.set(title="test, macro; dotted: two points below the demo", xlim=(-0.5, len(means) - 0.2))
     tests.set_xticks(range(len(means)), list(means))
-    curves.set(ylim=(0, 1.02), xlabel="optimizer step of the last stage", title="validation, macro")
-    curves.legend(loc="lower right")
+    tests.set_ylabel("%")
+    curves.set(
+        ylim=(0, 102), xlabel="optimizer step of the last stage", title="validation, macro", ylabel="%"
+    )
+    figure.legend(loc="outside lower center", ncols=len(means), frameon=False)
     for axes in (curves, tests):
         axes.grid(axis="y", color="#d0d7de", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
