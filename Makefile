@@ -28,8 +28,8 @@ rehearsal: .venv/installed  ## the tiny model on the road of the large recipes: 
 	$(BIN)/cobra rehearse --out runs/rehearsal$(if $(filter smoke,$(PRESET)),-smoke --smoke) \
 		--seeds $$(seq 0 $$(($(SEEDS) - 1)))
 
-test: .venv/installed  ## the unmarked tests, under 4 minutes
-	$(BIN)/python -m pytest
+test: .venv/installed  ## the unmarked tests, under 4 minutes: files share the processors
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-triton: .venv/installed  ## the GPU kernels without a GPU: in Triton's interpreter, and compiled
 	$(BIN)/python -m pytest -m triton

@@ -6,8 +6,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from cobra.waiting import wait_briefly
 
-# before torch; the programs that tests start inherit it
+# both before torch; the programs that tests start inherit them
 wait_briefly()
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cobra.torchvision_shim  # noqa: E402, F401  (before timm, lightning and transformers)
 
