@@ -123,8 +123,8 @@ def rehearse(configs: Path, out: Path, seeds: list[int], smoke: bool, precision:
     """Rehearse with each seed, and write rehearsal.md, .json and .png under `out`.
 
     Raises:
-        ValueError: where a way is more than two points below the demo, unless this is a smoke; where there are
-            no such configs.
+        ValueError: where there are no such configs; where a way is more than two points below the demo, and
+            this is no smoke.
     """
     if not (configs / "cobra_tiny.yaml").is_file():
         raise ValueError(f"{str(configs)!r} is no folder of this project's configs: name it with --configs")
