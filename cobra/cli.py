@@ -7,6 +7,7 @@ from subprocess import CalledProcessError
 from typing import NoReturn
 
 from cobra.config.one_line import in_one_line
+from cobra.eval.arguments import said_in_full
 from cobra.verbs import VERBS
 from cobra.waiting import wait_briefly
 
@@ -24,7 +25,7 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in _TRAINER:
         _run_trainer("cobra")
         return
-    options = _parser().parse_args()
+    options = _parser().parse_args(said_in_full(sys.argv[1:]))
     # a command that a verb runs has said what is wrong
     with in_one_line(f"cobra {options.verb}", CalledProcessError):
         options.run(options)

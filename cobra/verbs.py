@@ -386,6 +386,16 @@ def _bench(options: argparse.Namespace) -> None:
     options.bench(options)
 
 
+def _eval_arguments(parser: argparse.ArgumentParser) -> None:
+    from cobra.eval.arguments import add_words
+
+    add_words(parser.add_subparsers(dest="word", required=True, metavar="WORD"))
+
+
+def _eval(options: argparse.Namespace) -> None:
+    options.eval(options)
+
+
 VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("generate", "answer a question about a picture", _generate_arguments, _generate),
     ("chat", "talk about pictures in the terminal or through a pipe", _answer_arguments, _chat),
@@ -395,6 +405,7 @@ VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("data", "write a data set to disk, or check one", _data_arguments, _data),
     ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),
     ("bench", "measure speed and write a report", _bench_arguments, _bench),
+    ("eval", "measure accuracy on benchmarks: cobra eval MODEL", _eval_arguments, _eval),
     (
         "reproduce",
         "train a config and its blind twin, evaluate both, draw the results",

@@ -1,0 +1,104 @@
+"""Command-line arguments of `cobra eval`. No torch here."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from cobra.config.argument_types import path, whole
+
+# the subcommand of `cobra eval MODEL`, which need not be said
+_UNSAID = "run"
+
+
+def add_words(words: Any) -> None:
+    """Add all of them to the words of `cobra eval`."""
+    for add in _WORDS.values():
+        add(words)
+
+
+def said_in_full(command: list[str]) -> list[str]:
+    """The words of a command line behind `cobra`, with the one that `cobra eval MODEL` leaves out."""
+    if command[:1] != ["eval"] or command[1:2] in ([], ["-h"], ["--help"]) or command[1] in _WORDS:
+        return command
+    return ["eval", _UNSAID, *command[1:]]
+
+
+def _add_run(words: Any) -> None:
+    run = words.add_parser(
+        _UNSAID,
+        help="answer benchmarks and score the answers; the word may be left out: cobra eval MODEL ...",
+        description="Answer benchmarks with a model and score the answers. A run that was stopped goes on.",
+    )
+    run.set_defaults(eval=_run)
+    run.add_argument(
+        "model",
+        metavar="MODEL",
+        help="model folder, a run's checkpoints/last.ckpt, or a published checkpoint (folder or owner/name)",
+    )
+    run.add_argument(
+        "--benchmarks",
+        type=_list,
+        required=True,
+        metavar="NAME,...",
+        help="by name, or Python files that define one each",
+    )
+    run.add_argument(
+        "--protocol",
+        type=_list,
+        default=["llava"],
+        metavar="NAME,...",
+        help="how they are asked: llava, prismatic, lmms-eval or a yaml (default: llava)",
+    )
+    run.add_argument(
+        "--data", type=path, default=Path("data"), help="folder of all benchmarks (default: data)"
+    )
+    run.add_argument("--out", type=path, required=True, help="folder for predictions and scores")
+    run.add_argument("--batch-size", type=whole(1), default=16, help="questions at a time (default: 16)")
+    run.add_argument(
+        "--limit", type=whole(1), help="questions of each benchmark, evenly spaced (default: all of them)"
+    )
+    run.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    run.add_argument("--devices", type=whole(1), default=1, help="processes, a device each (default: 1)")
+    run.add_argument(
+        "--dtype",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="of weights and activations (default: fp32)",
+    )
+    run.add_argument(
+        "--quant",
+        choices=("none", "bf16", "int8", "int4"),
+        default="none",
+        help="weights of the language model (default: none, as they are stored)",
+    )
+    run.add_argument(
+        "--group-size",
+        type=int,
+        choices=(32, 64, 128),
+        default=32,
+        help="weights a scale in int4 (default: 32)",
+    )
+    run.add_argument("--adapter", type=path, help="folder of an adapter of that model")
+    run.add_argument(
+        "--allow-missing", action="store_true", help="leave out questions whose pictures are missing"
+    )
+    run.add_argument(
+        "--check-invariance",
+        action="store_true",
+        help="compare answers at batch sizes 1, 2 and 16 and in reverse, and write none; status 1 if they differ",
+    )
+
+
+def _list(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise argparse.ArgumentTypeError("names nothing")
+    return names
+
+
+def _run(options: argparse.Namespace) -> None:
+    raise NotImplementedError
+
+
+# the subcommands: any other first word of `cobra eval` is a MODEL
+_WORDS = {_UNSAID: _add_run}
