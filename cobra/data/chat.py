@@ -154,6 +154,23 @@ class Chat:
         """Token ids of what somebody said: what looks like a special token in it is none."""
         return self.encode(self._ids.guard(text))
 
+    def answer_ids(self, text: str) -> list[int]:
+        """Token ids with which an answer of this text begins, without what ends it.
+
+        Raises:
+            ValueError: where it has none.
+        """
+        asked, said = (
+            {"role": role, "content": [{"type": "text", "text": t}]}
+            for role, t in zip(_ROLES, ("a", text), strict=True)
+        )
+        answer = [segment for segment in self.segments([asked, said]) if segment.is_answer][-1]
+        ids = self.encode(answer.text, answer.before)
+        end = ids.index(self.eos_id) if self.eos_id in ids else len(ids)
+        if not text.strip() or not end:
+            raise ValueError(f"the answer {text!r} has no token under this chat template")
+        return ids[:end]
+
     def decode(self, ids: list[int]) -> str:
         """Text of an answer's ids, up to its end."""
         return self.decode_part(ids).strip()

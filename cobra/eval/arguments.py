@@ -85,7 +85,7 @@ def _add_run(words: Any) -> None:
     run.add_argument(
         "--check-invariance",
         action="store_true",
-        help="compare answers at batch sizes 1, 2 and 16 and in reverse, and write none; status 1 if they differ",
+        help="answer at batch sizes 1, 2 and 16 and in reverse instead, and compare; status 1 if any differ",
     )
 
 

@@ -1,6 +1,6 @@
 """The model: a picture and text go in, text comes out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
+from cobra.models.choices import Choices, check_choices, score_choices
 from cobra.models.component import Component
 from cobra.models.generate import decode
 from cobra.models.lm.base import LanguageModel
@@ -189,6 +190,36 @@ class CobraVLM(Component):
         """New token ids (B, L), L the longest answer; shorter rows end in eos. Options as for `stream`."""
         ahead = options.get("state") is None
         return torch.stack(list(self.stream(ids, pictures, mask, ahead=ahead, **options)), dim=1)
+
+    @torch.inference_mode()
+    def score_choices(
+        self,
+        ids: Tensor,
+        pictures: Pictures | Pixels | None = None,
+        mask: Tensor | None = None,
+        *,
+        choices: Sequence[Choices],
+        state: State | None = None,
+    ) -> list[Tensor]:
+        """Log-likelihood of each choice after its prompt, one tensor (choices,) a row; nothing is read twice.
+
+        Args:
+            ids: prompts (B, T), padded where `mask` is False.
+            pictures: all pictures in the prompts.
+            mask: (B, T) bool, None when no row is padded.
+            choices: token ids of each choice of each row; rows and choices may differ in length. Those of a
+                text are `Chat.answer_ids`.
+            state: continue from here, and leave the state behind the prompts.
+
+        Raises:
+            ValueError: where there is no choice, or logits are no finite numbers.
+        """
+        check_choices(choices, len(ids), self.lm.vocab_size)
+        longest = max(len(choice) for given in choices for choice in given)
+        if state is None and longest > 1:
+            state = self.lm.allocate_state(ids.shape[0], ids.shape[1] + longest - 1)
+        hidden = self.lm.prefill(self.splice(ids, pictures), state, mask)
+        return score_choices(self.lm, _last(hidden, mask), state, choices)
 
     def arguments(self) -> dict[str, Any]:
         """The parts that were built."""

@@ -114,6 +114,20 @@ def test_labels_are_the_answers_with_their_ends_and_every_turn_is_tokenised_apar
     assert [label for label in example.labels if label == chat.eos_id == 0] == [0]
 
 
+@pytest.mark.parametrize("name", [*NAMES, "vicuna_v1", None])
+@pytest.mark.parametrize("answer", ["Yes", " Yes and More ", "top left", "<|endoftext|>"])
+def test_a_choice_has_the_tokens_of_an_answer_without_its_end(
+    tokenizer: Path, name: str | None, answer: str
+) -> None:
+    chat = load(tokenizer, name) if name else Chat("cobra:data/shapes/tokenizer")
+    processor = Processor(chat, SquashTransform(8, (0.5,) * 3, (0.5,) * 3), TileTokens(2))
+    asked = Record("r", [user("Hi?", images=1), assistant(answer)], [PICTURE])
+    prompt, whole = processor.encode(asked, prompt=True).ids, processor.encode(asked).ids
+    assert whole[: whole.index(chat.eos_id, len(prompt))] == prompt + chat.answer_ids(answer)
+    with pytest.raises(ValueError, match="no token"):
+        chat.answer_ids(" ")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_special_tokens_in_data_are_words(tokenizer: Path, name: str) -> None:
     """They neither end a text nor an answer, and come out as they went in."""
