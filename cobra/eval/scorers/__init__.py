@@ -1,0 +1,1 @@
+"""Scorers that several benchmarks share: pure functions from answers to credit."""
