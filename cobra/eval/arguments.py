@@ -1,6 +1,7 @@
 """Command-line arguments of `cobra eval`. No torch here."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def _add_run(words: Any) -> None:
     run.add_argument(
         "--data", type=path, default=Path("data"), help="folder of all benchmarks (default: data)"
     )
-    run.add_argument("--out", type=path, required=True, help="folder for predictions and scores")
+    run.add_argument("--out", type=path, help="folder for predictions and scores")
     run.add_argument("--batch-size", type=whole(1), default=16, help="questions at a time (default: 16)")
     run.add_argument(
         "--limit", type=whole(1), help="questions of each benchmark, evenly spaced (default: all of them)"
@@ -97,7 +98,25 @@ def _list(text: str) -> list[str]:
 
 
 def _run(options: argparse.Namespace) -> None:
-    raise NotImplementedError
+    from cobra.eval.opening import Settings
+
+    settings = Settings(options.dtype, options.quant, options.group_size, options.adapter)
+    what = (options.model, options.benchmarks, options.protocol, options.data)
+    how = {
+        "settings": settings,
+        "device": options.device,
+        "limit": options.limit,
+        "allow_missing": options.allow_missing,
+    }
+    if options.check_invariance:
+        from cobra.eval.invariance import check_invariance
+
+        sys.exit(int(check_invariance(*what, **how) > 0))
+    if options.out is None:
+        raise ValueError("name a folder for predictions and scores with --out")
+    from cobra.eval.evaluate import evaluate
+
+    evaluate(*what, options.out, devices=options.devices, batch_size=options.batch_size, **how)
 
 
 # the subcommands: any other first word of `cobra eval` is a MODEL

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from cobra.data.record import ImageSource
 from cobra.eval.predictions import Prediction
+from cobra.eval.protocols.protocol import Ask, Headline
 
 # Values as papers print them: per cent, or points where a benchmark counts points. A part's metric is named
 # `part/metric`, e.g. `adversarial/f1`.
@@ -67,10 +68,15 @@ class Benchmark(ABC):
 
     Attributes:
         name: on the command line, and of its folder below the root.
+        downloads: what it reads.
+        asks: how it is asked, where the protocol has no stanza of it.
+        headline: its number then.
     """
 
     name: ClassVar[str]
     downloads: ClassVar[Sequence[Download]] = ()
+    asks: ClassVar[Sequence[Ask]] = ()
+    headline: ClassVar[Headline | None] = None
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -9,6 +9,10 @@ from cobra.eval.benchmarks.base import Benchmark
 # Module and class, below this package.
 _OURS = {
     "pope": "pope.Pope",
+    "shapes": "shapes.Shapes",
+    "shapes_pope": "shapes.ShapesPope",
+    "shapes_vqa": "shapes.ShapesVqa",
+    "shapes_refcoco": "shapes.ShapesRefcoco",
 }
 
 

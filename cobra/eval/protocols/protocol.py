@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
@@ -44,7 +45,7 @@ class Ask:
             ValueError: where the template names a field that the question has not.
         """
         try:
-            return _JINJA.from_string(self.prompt).render(fields)
+            return _template(self.prompt).render(fields)
         except TemplateError as error:
             raise ValueError(f"the prompt of ask {self.name!r} cannot be made: {error}") from error
 
@@ -100,6 +101,11 @@ class Protocol:
             if headlines[benchmark].ask not in {ask.name for ask in asks[benchmark]}:
                 raise ValueError(f"{path}: {benchmark} has no ask {headlines[benchmark].ask!r}")
         return cls(path.stem, tree["about"], asks, headlines)
+
+
+@lru_cache(64)
+def _template(text: str) -> Template:
+    return _JINJA.from_string(text)
 
 
 def _ask(name: str, given: dict[str, Any]) -> Ask:

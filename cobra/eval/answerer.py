@@ -1,0 +1,219 @@
+"""Answers to batches of questions: a picture is read once for all that are asked about it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cobra.data.batch import Batch
+from cobra.data.processor import Example, Processor
+from cobra.data.record import ImageSource, Record, user
+from cobra.eval.benchmarks.base import Question
+from cobra.eval.protocols.protocol import Ask
+from cobra.models.lm.state import State
+from cobra.models.sampling import Sampler
+from cobra.models.vision.pictures import Picture
+from cobra.models.vlm import IMAGE_ID, CobraVLM
+
+# Two logits, or two choices in nats, that are nearer than this may change places when a batch is computed in
+# another order, by dtype of the weights: some twenty times what was seen (docs/evaluation.md).
+_CLOSE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A question as it is put to the model.
+
+    Attributes:
+        question: of the benchmark.
+        prompt: the user's turn.
+        choices: what the model chooses from; empty where it answers in words.
+    """
+
+    question: Question
+    prompt: str
+    choices: list[str]
+
+    @classmethod
+    def of(cls, question: Question, ask: Ask) -> "Asked":
+        """The question in the words of an ask."""
+        return cls(question, ask.render(question.fields), ask.choices_of(question.fields))
+
+    @property
+    def pictures(self) -> tuple[object, ...]:
+        """The same for questions about the same pictures."""
+        return tuple(_identity(image) for image in self.question.images)
+
+
+@dataclass
+class Answer:
+    """What the model said.
+
+    Attributes:
+        text: the answer, or the likeliest choice.
+        scores: log-likelihood of each choice.
+        close: how near it was to another one: the smallest lead of a token, or of the choice.
+    """
+
+    text: str
+    scores: dict[str, float] = field(default_factory=dict)
+    close: float = float("inf")
+
+
+class Answerer:
+    """A model that answers questions, the same whatever else is in their batch.
+
+    Products of matrices of another size are summed up in another order, so that what is nearly as likely as
+    the answer may come out instead. A question of which that is possible is asked again alone.
+
+    Args:
+        model: answers.
+        processor: prepares what it is fed.
+        max_new_tokens: longest answer.
+    """
+
+    def __init__(self, model: CobraVLM, processor: Processor, max_new_tokens: int) -> None:
+        self.model, self.processor, self.max_new_tokens = model, processor, max_new_tokens
+        weight = next(model.lm.parameters())
+        self.device, self.close = weight.device, _CLOSE[weight.dtype]
+        self.unknown = processor.chat.unknown_ids(model.lm.vocab_size).to(self.device)
+        self.again = 0
+        self._choice_ids: dict[str, list[int]] = {}
+
+    def prepare(self, asked: Sequence[Asked]) -> list[Example]:
+        """What the model is fed, not yet in a batch; neighbours with the same pictures share them.
+
+        Raises:
+            ValueError: where a picture is damaged or a question does not fit the model.
+            OSError: where a picture is missing.
+        """
+        examples: list[Example] = []
+        seen: list[Picture] = []
+        before: tuple[object, ...] | None = None
+        for each in asked:
+            images = each.question.images
+            record = Record(each.question.id, [user(each.prompt, len(images))], images)
+            known = seen if each.pictures == before else []
+            example = self.processor.encode_question(record, [picture.layout for picture in known])
+            seen, before = known or example.pictures, each.pictures
+            examples.append(replace(example, pictures=seen))
+        return examples
+
+    def answer(self, asked: Sequence[Asked], examples: Sequence[Example]) -> list[Answer]:
+        """The answers to questions that all choose, or all answer in words."""
+        answers = self._answer(asked, examples)
+        if len(asked) == 1:
+            return answers
+        for number, answer in enumerate(answers):
+            if answer.close < self.close:
+                self.again += 1
+                answers[number] = self._answer([asked[number]], [examples[number]])[0]
+        return answers
+
+    @torch.inference_mode()
+    def _answer(self, asked: Sequence[Asked], examples: Sequence[Example]) -> list[Answer]:
+        choices = [[self._ids_of(choice) for choice in each.choices] for each in asked]
+        longest = max((len(ids) for given in choices for ids in given), default=0)
+        batch, state = self._read_pictures(asked, examples, longest or self.max_new_tokens)
+        if longest:
+            scores = self.model.score_choices(
+                batch.ids, batch.pictures, batch.mask, choices=choices, state=state
+            )
+            return [_chosen(each.choices, given.tolist()) for each, given in zip(asked, scores, strict=True)]
+        leads = _Leads()
+        new = self.model.stream(
+            batch.ids,
+            batch.pictures,
+            batch.mask,
+            max_new_tokens=self.max_new_tokens,
+            eos_id=self.processor.chat.eos_id,
+            sampler=leads,
+            suppress=self.unknown,
+            state=state,
+            ahead=True,
+        )
+        tokens = torch.stack(list(new), dim=1).tolist()
+        return [
+            Answer(self.processor.chat.decode(ids), close=self._lead(ids, lead))
+            for ids, lead in zip(tokens, leads.each().tolist(), strict=True)
+        ]
+
+    def _lead(self, ids: list[int], leads: list[float]) -> float:
+        """The smallest lead up to the end of an answer."""
+        end = self.processor.chat.eos_id
+        return min(leads[: ids.index(end) + 1 if end in ids else len(ids)])
+
+    def _read_pictures(
+        self, asked: Sequence[Asked], examples: Sequence[Example], room: int
+    ) -> tuple[Batch, State | None]:
+        """The batch, and no state; or what is left of it behind pictures, and a state that has seen them."""
+        cuts = [len(e.ids) - e.ids[::-1].index(IMAGE_ID) if IMAGE_ID in e.ids else 0 for e in examples]
+        begins = [
+            (each.pictures, *example.ids[:cut])
+            for each, example, cut in zip(asked, examples, cuts, strict=True)
+        ]
+        first = {begin: row for row, begin in reversed([*enumerate(begins)])}
+        rests = [e.ids[cut:] for e, cut in zip(examples, cuts, strict=True)]
+        if len(first) == len(examples) or not all(cuts) or not all(rests):
+            return self._collate(examples), None
+        rows = [*first.values()]
+        seen = self._collate([_part(examples[row], examples[row].ids[: cuts[row]], True) for row in rows])
+        batch = self._collate([_part(e, rest, False) for e, rest in zip(examples, rests, strict=True)])
+        state = self.model.lm.allocate_state(len(rows), seen.ids.shape[1] + batch.ids.shape[1] + room)
+        self.model.lm.prefill(self.model.splice(seen.ids, seen.pictures), state, seen.mask)
+        places = {begin: place for place, begin in enumerate(first)}
+        return batch, state.take([places[begin] for begin in begins])
+
+    def _collate(self, examples: Sequence[Example]) -> Batch:
+        batch = self.processor.collate(list(examples), left=True)
+        if batch.mask.all():
+            # what knows of no padding has less to do
+            batch.mask = None  # type: ignore[assignment]
+        return batch.to(self.device)
+
+    def _ids_of(self, choice: str) -> list[int]:
+        if choice not in self._choice_ids:
+            self._choice_ids[choice] = self.processor.chat.answer_ids(choice)
+        return self._choice_ids[choice]
+
+
+class _Leads(Sampler):
+    """Greedy, and remembers by how much each token (B,) led."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[Tensor] = []
+
+    def begin(self) -> "Sampler":
+        """Itself, whose leads are asked for in the end."""
+        return self
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Logits (B, V) to token ids (B,)."""
+        best, tokens = logits.topk(min(2, logits.shape[-1]), dim=-1)
+        self.steps.append(best[:, 0] - best[:, -1])
+        return tokens[:, 0]
+
+    def each(self) -> Tensor:
+        """The leads (B, tokens)."""
+        return torch.stack(self.steps, dim=1)
+
+
+def _chosen(choices: list[str], scores: list[float]) -> Answer:
+    """The likeliest choice; of equals the first."""
+    best = max(range(len(choices)), key=scores.__getitem__)
+    others = [score for place, score in enumerate(scores) if place != best]
+    # the last digits are the order's in which a batch is computed
+    said = {choice: round(score, 4) + 0.0 for choice, score in zip(choices, scores, strict=True)}
+    return Answer(choices[best], said, scores[best] - max(others, default=-float("inf")))
+
+
+def _part(example: Example, ids: list[int], sees: bool) -> Example:
+    """A stretch of a prompt, with its pictures or behind them."""
+    return replace(example, ids=ids, labels=ids, pictures=example.pictures if sees else [])
+
+
+def _identity(image: ImageSource) -> object:
+    return str(image) if isinstance(image, (str, Path)) else id(image)

@@ -1,0 +1,91 @@
+"""Folder of an evaluation: what was run, and that nothing is mixed in it."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cobra.eval.benchmarks.base import Benchmark
+from cobra.eval.file_hash import file_hash
+from cobra.eval.opening import Settings
+from cobra.eval.protocols.protocol import Ask
+
+RUN = "run.json"
+_PACKAGES = ("cobra", "torch", "transformers", "tokenizers", "numpy", "pillow")
+
+
+def record_run(
+    out: Path,
+    model: str,
+    fingerprint: str,
+    settings: Settings,
+    asked: Sequence[tuple[Benchmark, Sequence[Ask]]],
+    **more: Any,
+) -> None:
+    """Write run.json, after what an earlier run of the same model wrote there.
+
+    Args:
+        out: the folder.
+        model: as the user named it.
+        fingerprint: of it.
+        settings: with which it computes.
+        asked: benchmarks and the ways in which they are asked.
+        more: what else is to be known of the run; it changes no answer.
+
+    Raises:
+        ValueError: where the folder holds a run of another model, of other words of an ask, or of files that
+            have changed since.
+    """
+    path = out / RUN
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if before.get("fingerprint", fingerprint) != fingerprint:
+        raise ValueError(
+            f"{out} holds a run of another checkpoint, dtype or quantization ({before.get('model')}, "
+            f"fingerprint {before['fingerprint']}, this one's is {fingerprint}): name another --out"
+        )
+    asks = {f"{benchmark.name}-{ask.name}": asdict(ask) for benchmark, asks in asked for ask in asks}
+    hashes = {name: said for benchmark, _ in asked for name, said in _hashes(benchmark).items()}
+    said = {
+        "model": model,
+        "fingerprint": fingerprint,
+        **{name: value and str(value) for name, value in asdict(settings).items()},
+        **more,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "threads": torch.get_num_threads(),
+        "asks": _joined(before.get("asks", {}), json.loads(json.dumps(asks)), out, "the words of"),
+        "data": _joined(before.get("data", {}), hashes, out, "the file"),
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _joined(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, what: str) -> dict[str, Any]:
+    changed = [name for name, value in now.items() if before.get(name, value) != value]
+    if changed:
+        raise ValueError(
+            f"{what} {', '.join(changed)} changed since the answers in {out} were given: name another --out"
+        )
+    return {**before, **now}
+
+
+def _hashes(benchmark: Benchmark) -> dict[str, str]:
+    """Of its files that are there; pictures are too many."""
+    files = [each.path for each in benchmark.downloads if not each.path.endswith("/")]
+    return {name: file_hash(benchmark.root / name) for name in files if (benchmark.root / name).is_file()}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

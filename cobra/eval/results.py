@@ -1,0 +1,131 @@
+"""Results of an evaluation: every metric for programs, the papers' numbers for people."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cobra.eval.asks import headline_of
+from cobra.eval.benchmarks.base import Benchmark, Scores
+from cobra.eval.predictions import Prediction
+from cobra.eval.protocols.protocol import Ask, Protocol
+
+SCORES, TABLE = "scores.json", "scores.md"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of the answers to one ask of a benchmark.
+
+    Attributes:
+        benchmark: its name.
+        ask: its name.
+        answered: questions that were answered.
+        questions: those that the benchmark has.
+        scores: all metrics.
+        headlines: by protocol, the metric that its papers print of these answers.
+    """
+
+    benchmark: str
+    ask: str
+    answered: int
+    questions: int
+    scores: Scores
+    headlines: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        benchmark: Benchmark,
+        ask: Ask,
+        predictions: Sequence[Prediction],
+        questions: int,
+        protocols: Sequence[Protocol],
+    ) -> "Result":
+        """The scores of predictions."""
+        said = {protocol.name: headline_of(type(benchmark), protocol) for protocol in protocols}
+        headlines = {name: line.metric for name, line in said.items() if line and line.ask == ask.name}
+        scores = benchmark.score(predictions)
+        return cls(benchmark.name, ask.name, len(predictions), questions, scores, headlines)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table of an evaluation.
+
+    Attributes:
+        benchmark: its name.
+        protocol: whose papers print this number; empty where none does.
+        ask: the way in which it was asked.
+        metric: name of the number.
+        ours: the number; None where nothing was answered.
+        coverage: answered questions and those that there are.
+    """
+
+    benchmark: str
+    protocol: str
+    ask: str
+    metric: str
+    ours: float | None
+    coverage: str
+
+
+def rows(results: Sequence[Result]) -> list[Row]:
+    """What papers print of the results; of answers of which none prints a number, the first."""
+    found = []
+    for result in results:
+        headlines = result.headlines or dict.fromkeys([""], next(iter(result.scores), "-"))
+        coverage = f"{result.answered:,} of {result.questions:,}"
+        found += [
+            Row(result.benchmark, protocol, result.ask, metric, result.scores.get(metric), coverage)
+            for protocol, metric in headlines.items()
+        ]
+    return found
+
+
+def write_results(out: Path, results: Sequence[Result]) -> None:
+    """Write scores.json and scores.md; results of other benchmarks that are there stay."""
+    path = out / SCORES
+    before = (
+        [Result(**said) for said in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
+    )
+    new = {(result.benchmark, result.ask) for result in results}
+    both = [result for result in before if (result.benchmark, result.ask) not in new] + list(results)
+    _replace(path, json.dumps([asdict(result) for result in both], indent=2) + "\n")
+    _replace(out / TABLE, markdown(rows(both)))
+
+
+def print_results(results: Sequence[Result]) -> None:
+    """Print the table."""
+    table = Table()
+    for name in ("benchmark", "protocol", "ask", "metric"):
+        table.add_column(name, overflow="fold")
+    table.add_column("ours", justify="right")
+    table.add_column("coverage", justify="right")
+    for row in rows(results):
+        table.add_row(row.benchmark, row.protocol, row.ask, row.metric, _number(row.ours), row.coverage)
+    Console().print(table)
+
+
+def markdown(shown: Sequence[Row]) -> str:
+    """The table in Markdown."""
+    lines = ["| benchmark | protocol | ask | metric | ours | coverage |", "|---|---|---|---|---:|---:|"]
+    lines += [
+        f"| {' | '.join((row.benchmark, row.protocol, row.ask, row.metric, _number(row.ours), row.coverage))} |"
+        for row in shown
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2f}"
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
