@@ -15,8 +15,6 @@ from cobra.eval.protocols.protocol import Ask, read_protocol
 _SAMPLE = 64
 # how batches are made: their size, and whether the questions come backwards
 _WAYS = {"1": (1, False), "2": (2, False), "16": (16, False), "16 backwards": (16, True)}
-# nats by which log-likelihoods may differ: the last digits are the order's in which sums are computed
-_TOLERANCE = 1e-3
 
 
 def check_invariance(
@@ -47,7 +45,8 @@ def check_invariance(
             for name, way in list(_WAYS.items())[1:]:
                 again = answerer.again
                 other = _answered(answerer, task, ask, *way)
-                answers, scores = _differing(alone, other), _scores_differing(task, ask, alone, other)
+                answers = _differing(alone, other, answerer.close)
+                scores = _scores_differing(task, ask, alone, other)
                 total += answers + scores
                 counts = (len(alone), answers, scores, answerer.again - again)
                 table.add_row(task.benchmark.name, ask.name, name, *map(str, counts))
@@ -69,11 +68,13 @@ def _answered(
     return [found[each.question.id] for each in asked]
 
 
-def _differing(one: Sequence[tuple[Asked, Answer]], other: Sequence[tuple[Asked, Answer]]) -> int:
+def _differing(
+    one: Sequence[tuple[Asked, Answer]], other: Sequence[tuple[Asked, Answer]], rounding: float
+) -> int:
     """Answers whose text differs, or the likelihood of a choice by more than rounding."""
     return sum(
         mine.text != theirs.text
-        or any(abs(score - theirs.scores[choice]) > _TOLERANCE for choice, score in mine.scores.items())
+        or any(abs(score - theirs.scores[choice]) > rounding for choice, score in mine.scores.items())
         for (_, mine), (_, theirs) in zip(one, other, strict=True)
     )
 

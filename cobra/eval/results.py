@@ -115,8 +115,8 @@ def markdown(shown: Sequence[Row]) -> str:
     """The table in Markdown."""
     lines = ["| benchmark | protocol | ask | metric | ours | coverage |", "|---|---|---|---|---:|---:|"]
     lines += [
-        f"| {' | '.join((row.benchmark, row.protocol, row.ask, row.metric, _number(row.ours), row.coverage))} |"
-        for row in shown
+        "| " + " | ".join((r.benchmark, r.protocol, r.ask, r.metric, _number(r.ours), r.coverage)) + " |"
+        for r in shown
     ]
     return "\n".join([*lines, ""])
 
