@@ -6,6 +6,7 @@ from statistics import mean
 from cobra.eval.benchmarks.base import Benchmark, Download, Question, Scores
 from cobra.eval.benchmarks.json_lines import read_json_lines, refuse_duplicates
 from cobra.eval.predictions import Prediction
+from cobra.eval.scorers.yes_no import areas, two_class_scores
 
 SPLITS = ("random", "popular", "adversarial")
 # Of each split.
@@ -54,16 +55,22 @@ class Pope(Benchmark):
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """Of each split and over all; `f1` and `accuracy` are the means of the splits, which papers print.
 
-        LLaVA-1.5 and MobileVLM print the mean F1, TinyLLaVA the mean accuracy, Cobra the accuracy over all.
+        LLaVA-1.5 and MobileVLM print the mean F1, TinyLLaVA and Cobra the mean accuracy, Cobra by likelihood,
+        which adds `auroc` and `aupr`. `lmms-eval/...` is what lmms-eval counts.
         """
         splits = {split: [p for p in predictions if p.split == split] for split in SPLITS}
         parts = {split: _counts(part) for split, part in splits.items() if part}
         if not parts:
             return {}
-        means = {name: mean(part[name] for part in parts.values()) for name in next(iter(parts.values()))}
+        shared = set.intersection(*(set(part) for part in parts.values()))
+        means = {
+            name: mean(part[name] for part in parts.values())
+            for name in next(iter(parts.values()))
+            if name in shared
+        }
         over_all = {f"all/{name}": value for name, value in _counts(predictions).items()}
         each = {f"{split}/{name}": value for split, part in parts.items() for name, value in part.items()}
-        return {**means, **over_all, **each}
+        return {**means, **over_all, **each, **_lmms_eval(predictions)}
 
 
 def read_answer(prediction: Prediction) -> str:
@@ -75,12 +82,20 @@ def read_answer(prediction: Prediction) -> str:
 def _counts(predictions: Sequence[Prediction]) -> Scores:
     said = [read_answer(p) == "yes" for p in predictions]
     true = [p.answers[0] == "yes" for p in predictions]
-    hits = sum(s and t for s, t in zip(said, true, strict=True))
-    precision, recall = hits / (sum(said) or 1), hits / (sum(true) or 1)
+    return {**two_class_scores(said, true), **areas(predictions, true, "Yes", "No")}
+
+
+def _lmms_eval(predictions: Sequence[Prediction]) -> Scores:
+    """lmms-eval's numbers: only the bare word counts, and its share of yes is that of the true answers."""
+    words = [p.prediction.lower().strip() for p in predictions]
+    true = [p.answers[0] for p in predictions]
+    pairs = list(zip(words, true, strict=True))
+    hits = pairs.count(("yes", "yes"))
+    # what is neither word is no miss to it
+    precision = hits / ((hits + pairs.count(("yes", "no"))) or 1)
+    recall = hits / ((hits + pairs.count(("no", "yes"))) or 1)
     return {
-        "accuracy": 100 * mean(s == t for s, t in zip(said, true, strict=True)),
-        "precision": 100 * precision,
-        "recall": 100 * recall,
-        "f1": 100 * 2 * precision * recall / ((precision + recall) or 1),
-        "yes_ratio": 100 * mean(said),
+        "lmms-eval/accuracy": 100 * mean(said == right for said, right in pairs),
+        "lmms-eval/f1": 100 * 2 * precision * recall / ((precision + recall) or 1),
+        "lmms-eval/yes_ratio": 100 * mean(right == "yes" for right in true),
     }
