@@ -13,6 +13,9 @@ _OURS = {
     "shapes_pope": "shapes.ShapesPope",
     "shapes_vqa": "shapes.ShapesVqa",
     "shapes_refcoco": "shapes.ShapesRefcoco",
+    "vsr": "vsr.Vsr",
+    "vsr_random": "vsr.VsrRandom",
+    "mme": "mme.Mme",
 }
 
 
