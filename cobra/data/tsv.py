@@ -17,7 +17,7 @@ from cobra.data.raw_chat import RawChat
 from cobra.data.record import ImageSource
 
 # What is no longer than this is the `index` of the row that has the picture.
-_INDEX = 64
+LONGEST_INDEX = 64
 _SAME = b"row:"
 
 
@@ -54,24 +54,22 @@ class BenchTSV(ChatTable):
 
     def raws(self) -> Iterator[RawChat]:
         """The rows in order."""
-        path = self.files[0]
         places: dict[str, tuple[int, int]] = {}
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for number, row in enumerate(_rows(file, path)):
-                if None in row.values():
-                    yield RawChat(
-                        {"id": row.get("index") or number}, problem="it has fewer cells than the header"
-                    )
-                    continue
-                meta = {name: value for name, value in row.items() if name != "image" and value}
-                try:
-                    images = _pictures(row["image"], places)
-                except ValueError:
-                    yield RawChat({"id": meta.get("index", number)}, problem="its picture is no base64")
-                    continue
-                if images and not images[0].startswith(_SAME):
-                    places[row.get("index", "")] = (number, len(images))
-                yield RawChat(self._chat(meta, number, images), meta)
+        for number, row in enumerate(read_rows(self.files[0])):
+            if None in row.values():
+                yield RawChat(
+                    {"id": row.get("index") or number}, problem="it has fewer cells than the header"
+                )
+                continue
+            meta = {name: value for name, value in row.items() if name != "image" and value}
+            try:
+                images = _pictures(row["image"], places)
+            except ValueError:
+                yield RawChat({"id": meta.get("index", number)}, problem="its picture is no base64")
+                continue
+            if images and not images[0].startswith(_SAME):
+                places[row.get("index", "")] = (number, len(images))
+            yield RawChat(self._chat(meta, number, images), meta)
 
     def image(self, name: bytes, row: int) -> ImageSource:
         """The bytes of the picture, or those of the row that has it."""
@@ -95,18 +93,38 @@ class BenchTSV(ChatTable):
 
 def _pictures(cell: str, places: dict[str, tuple[int, int]]) -> list[bytes]:
     """The bytes of a cell's pictures: base64, a list of it, or the index of the row that has the picture."""
-    if 0 < len(cell) <= _INDEX and cell in places:
+    if 0 < len(cell) <= LONGEST_INDEX and cell in places:
         row, count = places[cell]
         return [_SAME + f"{row}:{number}".encode() for number in range(count)]
+    return decode_pictures(cell)
+
+
+def decode_pictures(cell: str) -> list[bytes]:
+    """The bytes of the pictures that a cell has in base64: one, or a list of them as Python writes it.
+
+    Raises:
+        ValueError: where it is no base64.
+    """
     if not cell:
         return []
     codes = re.findall(r"['\"]([^'\"]+)['\"]", cell) if cell.startswith("[") else [cell]
     return [base64.b64decode(code, validate=True) for code in codes]
 
 
-def _rows(file: TextIO, path: Path) -> Iterator[dict[str, str]]:
+def read_rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a table in order, by column; cells that a row lacks are None.
+
+    Raises:
+        OSError: where there is no such file.
+        ValueError: where it has no pictures or questions, or is damaged.
+    """
     # a global setting of Python's, whose default is less than a picture
     csv.field_size_limit(MAX_RECORD_TEXT)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield from _rows(file, path)
+
+
+def _rows(file: TextIO, path: Path) -> Iterator[dict[str, str]]:
     reader = csv.DictReader(_lines(file, path), delimiter="\t")
     try:
         missing = {"question", "image"} - set(reader.fieldnames or ())

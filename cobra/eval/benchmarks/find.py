@@ -16,6 +16,9 @@ _OURS = {
     "vsr": "vsr.Vsr",
     "vsr_random": "vsr.VsrRandom",
     "mme": "mme.Mme",
+    "mmbench": "mmbench.MMBench",
+    "mmbench_cn": "mmbench.MMBenchCN",
+    "ccbench": "mmbench.CCBench",
 }
 
 

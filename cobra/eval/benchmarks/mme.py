@@ -36,7 +36,7 @@ class Mme(Benchmark):
         found = sum(map(len, texts.values()))
         if found != _PICTURES:
             raise ValueError(
-                f"{self.root / 'mme'} has questions about {found} pictures, not {_PICTURES}: it is incomplete "
+                f"{self.root / 'mme'} has questions about {found} pictures, not {_PICTURES}: it is cut short "
                 f"or another version; fetch it from {_URL}"
             )
         for category, paths in texts.items():

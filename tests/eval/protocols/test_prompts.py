@@ -12,6 +12,15 @@ TRUE = (
     'Respond with "True" or "False" directly.'
 )
 
+CHOICES = {"question": "What is it?", "hint": "", "options": "A. cat\nB. dog", "letters": ["A", "B"]}
+HINTED = {**CHOICES, "hint": "Look."}
+LETTER = "What is it?\nA. cat\nB. dog\nAnswer with the option's letter from the given choices directly."
+CHINESE = "What is it?\nA. cat\nB. dog\n请直接回答选项字母。"
+SEVERAL = (
+    "Look. What is it? There are several options:\nA. cat\nB. dog\n\n"
+    "Answer with the option's letter from the given choices directly."
+)
+
 
 def ask(protocol: str, benchmark: str, name: str) -> Ask:
     (found,) = (each for each in read_protocol(protocol).asks[benchmark] if each.name == name)
@@ -32,6 +41,11 @@ def ask(protocol: str, benchmark: str, name: str) -> Ask:
             ["True", "False"],
         ),
         ("prismatic", "vsr_random", "true_false", {"caption": "The cat is on the mat."}, TRUE, []),
+        ("llava", "mmbench", "letter", CHOICES, LETTER, []),
+        ("llava", "mmbench", "letter", HINTED, f"Look.\n{LETTER}", []),
+        ("llava", "mmbench_cn", "letter", CHOICES, CHINESE, []),
+        ("prismatic", "mmbench", "letter_likelihood", HINTED, f"Look.\n{LETTER}", ["A", "B"]),
+        ("lmms-eval", "mmbench", "several_options", HINTED, SEVERAL, []),
     ],
 )
 def test_prompts_are_those_of_the_family(
