@@ -19,6 +19,7 @@ _OURS = {
     "mmbench": "mmbench.MMBench",
     "mmbench_cn": "mmbench.MMBenchCN",
     "ccbench": "mmbench.CCBench",
+    "scienceqa": "scienceqa.ScienceQA",
 }
 
 
