@@ -20,6 +20,9 @@ _OURS = {
     "mmbench_cn": "mmbench.MMBenchCN",
     "ccbench": "mmbench.CCBench",
     "scienceqa": "scienceqa.ScienceQA",
+    "refcoco": "refcoco.RefCOCO",
+    "refcoco+": "refcoco.RefCOCOPlus",
+    "refcocog": "refcoco.RefCOCOg",
 }
 
 

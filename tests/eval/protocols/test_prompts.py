@@ -20,6 +20,7 @@ SEVERAL = (
     "Look. What is it? There are several options:\nA. cat\nB. dog\n\n"
     "Answer with the option's letter from the given choices directly."
 )
+BOX = "Please provide the bounding box coordinate of the region this sentence describes"
 
 
 def ask(protocol: str, benchmark: str, name: str) -> Ask:
@@ -46,6 +47,8 @@ def ask(protocol: str, benchmark: str, name: str) -> Ask:
         ("llava", "mmbench_cn", "letter", CHOICES, CHINESE, []),
         ("prismatic", "mmbench", "letter_likelihood", HINTED, f"Look.\n{LETTER}", ["A", "B"]),
         ("lmms-eval", "mmbench", "several_options", HINTED, SEVERAL, []),
+        ("llava", "refcoco", "box", {"expression": "a dog"}, f"{BOX}: a dog", []),
+        ("prismatic", "refcocog", "quoted_box", {"expression": "a dog"}, f'{BOX}: "a dog"', []),
     ],
 )
 def test_prompts_are_those_of_the_family(
