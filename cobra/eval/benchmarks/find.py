@@ -23,6 +23,8 @@ _OURS = {
     "refcoco": "refcoco.RefCOCO",
     "refcoco+": "refcoco.RefCOCOPlus",
     "refcocog": "refcoco.RefCOCOg",
+    "chair": "chair.Chair",
+    "amber": "amber.Amber",
 }
 
 
