@@ -1,23 +1,18 @@
 """Benchmarks as VLMEvalKit publishes them: tables of questions with their pictures in base64."""
 
-import base64
-import csv
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, TextIO
+from typing import Any
 
 import pyarrow as pa
 
-from cobra.config.limits import MAX_RECORD_TEXT
 from cobra.data.chat_table import ChatTable
 from cobra.data.file_list import find_files
 from cobra.data.raw_chat import RawChat
 from cobra.data.record import ImageSource
+from cobra.data.tsv_rows import LONGEST_INDEX, decode_pictures, read_rows
 
-# What is no longer than this is the `index` of the row that has the picture.
-LONGEST_INDEX = 64
 _SAME = b"row:"
 
 
@@ -97,59 +92,3 @@ def _pictures(cell: str, places: dict[str, tuple[int, int]]) -> list[bytes]:
         row, count = places[cell]
         return [_SAME + f"{row}:{number}".encode() for number in range(count)]
     return decode_pictures(cell)
-
-
-def decode_pictures(cell: str) -> list[bytes]:
-    """The bytes of the pictures that a cell has in base64: one, or a list of them as Python writes it.
-
-    Raises:
-        ValueError: where it is no base64.
-    """
-    if not cell:
-        return []
-    codes = re.findall(r"['\"]([^'\"]+)['\"]", cell) if cell.startswith("[") else [cell]
-    return [base64.b64decode(code, validate=True) for code in codes]
-
-
-def read_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a table in order, by column; cells that a row lacks are None.
-
-    Raises:
-        OSError: where there is no such file.
-        ValueError: where it has no pictures or questions, or is damaged.
-    """
-    # a global setting of Python's, whose default is less than a picture
-    csv.field_size_limit(MAX_RECORD_TEXT)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from _rows(file, path)
-
-
-def _rows(file: TextIO, path: Path) -> Iterator[dict[str, str]]:
-    reader = csv.DictReader(_lines(file, path), delimiter="\t")
-    try:
-        missing = {"question", "image"} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"{path} has no columns {sorted(missing)}, but {reader.fieldnames}")
-        for row in reader:
-            if None in row:
-                raise ValueError(
-                    f"{path}: line {reader.line_num} has more cells than the header: fetch it again"
-                )
-            yield row
-    except csv.Error as error:
-        raise ValueError(
-            f"{path}: line {reader.line_num} cannot be read ({error}): fetch it again"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 after line {reader.line_num}: save it as UTF-8") from error
-
-
-def _lines(file: TextIO, path: Path) -> Iterator[str]:
-    number = 0
-    while line := file.readline(MAX_RECORD_TEXT):
-        number += 1
-        if len(line) == MAX_RECORD_TEXT:
-            raise ValueError(
-                f"{path}: line {number} has more than {MAX_RECORD_TEXT} characters: it is no table"
-            )
-        yield line

@@ -84,7 +84,7 @@ def code_of(row: dict[str, object]) -> str:
 def test_a_table_that_cannot_be_read_is_refused_with_its_line(
     content: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cobra.data.tsv.MAX_RECORD_TEXT", 1000)
+    monkeypatch.setattr("cobra.data.tsv_rows.MAX_RECORD_TEXT", 1000)
     (tmp_path / "a.tsv").write_text(content)
     with pytest.raises(ValueError, match=problem):
         BenchTSV(tmp_path / "a.tsv", cache_dir=tmp_path / "cache")

@@ -8,7 +8,7 @@ from statistics import mean
 from string import ascii_uppercase
 from typing import ClassVar
 
-from cobra.data.tsv import LONGEST_INDEX, decode_pictures, read_rows
+from cobra.data.tsv_rows import LONGEST_INDEX, decode_pictures, read_rows
 from cobra.eval.benchmarks.base import Benchmark, Download, Question, Scores
 from cobra.eval.predictions import Prediction
 from cobra.eval.scorers.letters import read_letter
@@ -100,6 +100,20 @@ class CCBench(MMBench):
         Download("ccbench/CCBench.tsv", "https://opencompass.openxlab.space/utils/VLMEval/CCBench.tsv", 510),
     )
     rotates = False
+
+
+class MMBenchSamples(MMBench):
+    """Twenty questions of MMBench that its repository shows, as a table."""
+
+    name = "mmbench_samples"
+    downloads = (
+        Download(
+            "mmbench_samples/MMBench_EN.tsv",
+            "https://github.com/open-compass/MMBench/tree/main/samples",
+            20,
+            note="made of its README.md and pictures",
+        ),
+    )
 
 
 def _credit(prediction: Prediction, english: bool) -> float:
