@@ -17,6 +17,7 @@ _OURS = {
     "vsr_random": "vsr.VsrRandom",
     "mme": "mme.Mme",
     "mmbench": "mmbench.MMBench",
+    "mmbench_samples": "mmbench.MMBenchSamples",
     "mmbench_cn": "mmbench.MMBenchCN",
     "ccbench": "mmbench.CCBench",
     "scienceqa": "scienceqa.ScienceQA",
@@ -25,6 +26,8 @@ _OURS = {
     "refcocog": "refcoco.RefCOCOg",
     "chair": "chair.Chair",
     "amber": "amber.Amber",
+    "photos_vqa": "photos.PhotosVqa",
+    "photos_pope": "photos.PhotosPope",
 }
 
 
