@@ -45,10 +45,10 @@ def soft_accuracy(prediction: str, answers: list[str], official: bool) -> float:
         raise ValueError("soft accuracy needs the answers of people, and there are none")
     if not official:
         return agreement(evalai_answer(prediction), [evalai_answer(answer) for answer in answers])
-    said, *people = (_one_line(text) for text in (prediction, *answers))
-    if len(set(people)) > 1:
-        said, *people = (official_answer(text) for text in (said, *people))
-    return agreement(said, people)
+    people = [_one_line(answer) for answer in answers]
+    if len(set(people)) == 1:
+        return agreement(_one_line(prediction), people)
+    return agreement(official_answer(prediction), [official_answer(answer) for answer in people])
 
 
 def agreement(said: str, people: list[str]) -> float:
@@ -64,22 +64,21 @@ def evalai_answer(text: str) -> str:
 
     Commas and question marks go and `'s` becomes a word before the steps of `official_answer`.
     """
-    words = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
-    return official_answer(_one_line(words.strip()))
+    return official_answer(text.lower().replace(",", "").replace("?", "").replace("'s", " 's"))
 
 
 @lru_cache(1 << 17)
 def official_answer(text: str) -> str:
     """The answer as VQAv2's script normalises it: punctuation, number words, articles, contractions."""
-    words = (_NUMBERS.get(word, word) for word in without_punctuation(text).lower().split())
+    words = (_NUMBERS.get(word, word) for word in without_punctuation(_one_line(text)).lower().split())
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def without_punctuation(text: str) -> str:
     """The text with each punctuation mark dropped or made a space, as VQAv2's script does.
 
-    A mark is dropped where it stands beside a space anywhere in the text, and so are all where a digit, a comma
-    and a digit follow each other; periods are dropped unless a digit follows.
+    A mark is dropped where it stands beside a space anywhere in the text, and so are all where a comma stands
+    between digits; periods are dropped unless a digit follows.
     """
     number = _DIGIT_COMMA.search(text) is not None
     kept = text
