@@ -28,6 +28,17 @@ _OURS = {
     "amber": "amber.Amber",
     "photos_vqa": "photos.PhotosVqa",
     "photos_pope": "photos.PhotosPope",
+    "vqav2": "vqav2.VqaV2",
+    "vqav2_test": "vqav2.VqaV2Test",
+    "gqa": "gqa.Gqa",
+    "vizwiz": "vizwiz.VizWiz",
+    "vizwiz_test": "vizwiz.VizWizTest",
+    "textvqa": "textvqa.TextVqa",
+    "ocrbench": "ocrbench.OcrBench",
+    "screenqa": "screenqa.ScreenQa",
+    "screenqa_complex": "screenqa.ScreenQaComplex",
+    "screenqa_full": "screenqa.ScreenQaFull",
+    "mmvet": "mmvet.MmVet",
 }
 
 

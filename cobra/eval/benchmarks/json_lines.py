@@ -3,12 +3,16 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from cobra.config.limits import MAX_RECORD_TEXT
 
+# Of a column, such as `str` or `str | list`.
+Kind = type | UnionType
 
-def read_json_lines(path: Path, columns: Mapping[str, type]) -> list[dict[str, Any]]:
+
+def read_json_lines(path: Path, columns: Mapping[str, Kind]) -> list[dict[str, Any]]:
     """The rows of a JSON Lines file, which have at least these columns of these types.
 
     Raises:
@@ -41,6 +45,15 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is no JSON ({error}): it may be cut short; fetch it again") from error
 
 
+def require_columns(row: Any, columns: Mapping[str, Kind], where: str) -> dict[str, Any]:
+    """The row, where it is an object with at least these columns of these types, else a ValueError."""
+    for name, kind in columns.items():
+        if not isinstance(row, dict) or not isinstance(row.get(name), kind):
+            raise ValueError(f"{where}: no {name!r} of type {getattr(kind, '__name__', kind)}")
+    found: dict[str, Any] = row
+    return found
+
+
 def refuse_duplicates(path: Path, ids: Iterable[object]) -> None:
     """Raise a ValueError that names an id which comes twice."""
     seen: set[object] = set()
@@ -50,12 +63,9 @@ def refuse_duplicates(path: Path, ids: Iterable[object]) -> None:
         seen.add(each)
 
 
-def _row(line: str, columns: Mapping[str, type], where: str) -> dict[str, Any]:
+def _row(line: str, columns: Mapping[str, Kind], where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise ValueError(f"{where}: no JSON ({error}): the file may be cut short; fetch it again") from error
-    for name, kind in columns.items():
-        if not isinstance(row, dict) or not isinstance(row.get(name), kind):
-            raise ValueError(f"{where}: no {name!r} of type {kind.__name__}")
-    return row
+    return require_columns(row, columns, where)
