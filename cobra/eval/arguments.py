@@ -90,6 +90,26 @@ def _add_run(words: Any) -> None:
     )
 
 
+def _add_submit(words: Any) -> None:
+    submit = words.add_parser(
+        "submit",
+        help="write predictions as a server or judge wants them",
+        description="Write predictions in the format of the server or judge that scores them.",
+    )
+    submit.set_defaults(eval=_submit)
+    submit.add_argument("server", choices=("vqav2", "gqa", "vizwiz", "mmbench", "mmvet"), help="whose format")
+    submit.add_argument("predictions", type=path, metavar="FILE", help="predictions of a run, one ask")
+    submit.add_argument("--out", type=path, required=True, metavar="FILE", help="what to upload")
+    submit.add_argument(
+        "--data", type=path, default=Path("data"), help="folder of all benchmarks (default: data)"
+    )
+    submit.add_argument(
+        "--pad",
+        action="store_true",
+        help="give questions without a prediction an empty answer, as LLaVA does",
+    )
+
+
 def _list(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
@@ -119,5 +139,11 @@ def _run(options: argparse.Namespace) -> None:
     evaluate(*what, options.out, devices=options.devices, batch_size=options.batch_size, **how)
 
 
+def _submit(options: argparse.Namespace) -> None:
+    from cobra.eval.submissions.submit import submit
+
+    print(submit(options.server, options.predictions, options.data, options.out, options.pad))
+
+
 # the subcommands: any other first word of `cobra eval` is a MODEL
-_WORDS = {_UNSAID: _add_run}
+_WORDS = {_UNSAID: _add_run, "submit": _add_submit}

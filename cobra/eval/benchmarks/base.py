@@ -90,6 +90,10 @@ class Benchmark(ABC):
             ValueError: where a file is another version, damaged, or has an id twice; names what to do.
         """
 
+    def submitted(self) -> Iterator[Question]:
+        """What its server wants answers to: the questions, unless a benchmark says otherwise."""
+        return self.questions()
+
     @abstractmethod
     def credit(self, prediction: Prediction) -> float:
         """What a prediction earns, 0 to 1."""

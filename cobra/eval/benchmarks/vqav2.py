@@ -20,7 +20,7 @@ _QUESTIONS = "vqav2/v2_OpenEnded_mscoco_val2014_questions.json"
 _ANNOTATIONS = "vqav2/v2_mscoco_val2014_annotations.json"
 _ASKED = "vqav2/v2_OpenEnded_mscoco_test-dev2015_questions.json"
 # What the server wants answers to, whichever phase it scores.
-ALL_TEST_QUESTIONS = "vqav2/v2_OpenEnded_mscoco_test2015_questions.json"
+_ALL = "vqav2/v2_OpenEnded_mscoco_test2015_questions.json"
 _COLUMNS = {"question_id": int, "image_id": int, "question": str}
 
 
@@ -89,12 +89,19 @@ class VqaV2Test(SecretBenchmark):
     submission = "vqav2"
     downloads = (
         Download(_ASKED, _URL, note="in the archive of the test questions"),
-        Download(ALL_TEST_QUESTIONS, _URL, 447793, note="to submit, in the same archive", optional=True),
+        Download(_ALL, _URL, 447793, note="to submit, in the same archive", optional=True),
         Download("coco/test2015/", "http://images.cocodataset.org/zips/test2015.zip"),
     )
 
     def questions(self) -> Iterator[Question]:
         """The questions of test-dev; see the base class."""
-        for row in published_rows(self, _ASKED, _COLUMNS, key="questions", id_column="question_id"):
+        return self._read(_ASKED)
+
+    def submitted(self) -> Iterator[Question]:
+        """All 447,793 test questions: the server wants them, whichever of them it scores."""
+        return self._read(_ALL)
+
+    def _read(self, path: str) -> Iterator[Question]:
+        for row in published_rows(self, path, _COLUMNS, key="questions", id_column="question_id"):
             image = self.root / f"coco/test2015/COCO_test2015_{row['image_id']:012}.jpg"
-            yield Question(str(row["question_id"]), {"question": row["question"]}, [image], split="test-dev")
+            yield Question(str(row["question_id"]), {"question": row["question"]}, [image], split="test")
