@@ -47,7 +47,10 @@ class Ask:
         try:
             return _template(self.prompt).render(fields)
         except TemplateError as error:
-            raise ValueError(f"the prompt of ask {self.name!r} cannot be made: {error}") from error
+            raise ValueError(
+                f"the prompt of ask {self.name!r} cannot be made: {error}; is an optional file of the benchmark "
+                "missing?"
+            ) from error
 
     def choices_of(self, fields: Mapping[str, Any]) -> list[str]:
         """What the model chooses from; empty where it answers in words."""

@@ -44,7 +44,7 @@ def write_mmbench(path: Path, answered: Sequence[Answered]) -> None:
         from openpyxl.cell import WriteOnlyCell
         from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
     except ImportError as error:
-        raise ValueError("MMBench's server takes an Excel file: pip install 'cobra[eval]'") from error
+        raise ValueError("MMBench's server takes an Excel file: pip install openpyxl") from error
     workbook = Workbook(write_only=True)
     sheet = workbook.create_sheet()
     for row in _mmbench_rows(answered):

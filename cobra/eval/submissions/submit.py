@@ -41,7 +41,7 @@ def submit(server: str, predictions: Path, data: Path, out: Path, pad: bool) -> 
     missing = sum(question.id not in said for question in questions)
     if missing and not pad:
         raise ValueError(
-            f"{predictions} answers {len(said):,} of {len(questions):,} questions, and servers want all of them: "
+            f"{predictions} answers {len(said):,} of {len(questions):,} questions, and servers want all: "
             f"answer the rest, or give the other {missing:,} an empty answer with --pad"
         )
     answered = [(question, _text(said.get(question.id))) for question in questions]

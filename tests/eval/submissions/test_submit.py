@@ -172,7 +172,7 @@ def test_mmbench_becomes_the_table_that_llava_uploads(tmp_path: Path) -> None:
 
 def test_without_openpyxl_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(ValueError, match=r"pip install 'cobra\[eval\]'"):
+    with pytest.raises(ValueError, match="pip install openpyxl"):
         formats.write_mmbench(tmp_path / "up.xlsx", ANSWERED)
 
 
