@@ -48,8 +48,7 @@ class Ask:
             return _template(self.prompt).render(fields)
         except TemplateError as error:
             raise ValueError(
-                f"the prompt of ask {self.name!r} cannot be made: {error}; is an optional file of the benchmark "
-                "missing?"
+                f"the prompt of ask {self.name!r} cannot be made: {error}; is an optional file missing?"
             ) from error
 
     def choices_of(self, fields: Mapping[str, Any]) -> list[str]:

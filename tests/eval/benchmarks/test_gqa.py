@@ -45,7 +45,15 @@ def test_questions_have_their_types_and_picture(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("said", "answer"),
-    [("No.", "no"), ("no...", "no"), (" Left\n", "left"), ("t-shirt", "t-shirt"), ("no .", "no "), ("", "")],
+    [
+        ("No.", "no"),
+        ("no...", "no"),
+        (" Left\n", "left"),
+        ("t-shirt", "t-shirt"),
+        ("no .", "no "),
+        ("3.5 m.", "3.5 m"),
+        ("", ""),
+    ],
 )
 def test_answers_are_prepared_as_llava_does(said: str, answer: str) -> None:
     assert gqa_answer(said) == answer

@@ -66,7 +66,7 @@ def test_prompts_are_those_of_each_family(root: Path) -> None:
 def test_without_tokens_only_what_names_them_cannot_be_asked(root: Path) -> None:
     fields = next(TextVqa(root).questions()).fields
     assert ask("llava", "short").render(fields).startswith("what is")
-    with pytest.raises(ValueError, match="'ocr_tokens' is undefined; is an optional file"):
+    with pytest.raises(ValueError, match="'ocr_tokens' is undefined; is an optional file missing"):
         ask("llava", "ocr_last").render(fields)
 
 

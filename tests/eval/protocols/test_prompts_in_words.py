@@ -9,8 +9,8 @@ WORD = "\nAnswer the question using a single word or phrase."
 UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
 TOKENS = "Reference OCR token: 50's, a"
 STEPS = (
-    "First please perform reasoning, and think step by step to provide best answer to the following question: "
-    "\n\nwhat is THIS?"
+    "First please perform reasoning, and think step by step to provide best answer to the following "
+    "question: \n\nwhat is THIS?"
 )
 QUESTION = "what is THIS?"
 CAPITAL = "What is this?"
