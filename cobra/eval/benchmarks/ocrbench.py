@@ -6,6 +6,7 @@ from cobra.eval.benchmarks.base import Benchmark, Download, Question, Scores
 from cobra.eval.benchmarks.json_lines import Kind
 from cobra.eval.benchmarks.published import published_rows
 from cobra.eval.predictions import Prediction
+from cobra.eval.protocols.protocol import Ask, Headline
 
 _URL = "https://github.com/Yuliang-Liu/MultimodalOCR"
 _FILE = "ocrbench/OCRBench.json"
@@ -34,6 +35,9 @@ class OcrBench(Benchmark):
         ),
         Download("ocrbench/OCRBench_Images/", _URL, note="its README links the pictures"),
     )
+
+    asks = (Ask("question", "{{ question | trim }}"),)
+    headline = Headline("question", "score")
 
     def questions(self) -> Iterator[Question]:
         """1,000 questions, whose ids are their rows, for theirs are not unique; see the base class."""

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from statistics import mean
-from typing import Any
+from typing import Any, ClassVar
 
 from cobra.eval.benchmarks.base import Benchmark, Download, Question, Scores
 from cobra.eval.benchmarks.published import published_rows
 from cobra.eval.predictions import Prediction
+from cobra.eval.protocols.protocol import Ask, Headline
 from cobra.eval.scorers.answer_overlap import character_f1, list_f1, list_ndcg, short_answer
 
 _URL = "https://github.com/google-research-datasets/screen_qa"
@@ -17,11 +18,16 @@ _FULL = "screenqa/answers_and_bboxes/test.json"
 
 
 class ScreenQa(Benchmark):
-    """Short: the answer is a phrase, and people gave several."""
+    """Short: the answer is a phrase, and people gave several.
+
+    No family of papers here reports it: it is asked like their other short answers.
+    """
 
     name = "screenqa"
-    file = _SHORT
-    downloads = (Download(_SHORT, _URL, 8419), _IMAGES)
+    file: ClassVar[str] = _SHORT
+    downloads: ClassVar[Sequence[Download]] = (Download(_SHORT, _URL, 8419), _IMAGES)
+    asks = (Ask("short", "{{ question }}\nAnswer the question using a single word or phrase."),)
+    headline = Headline("short", "f1")
 
     def questions(self) -> Iterator[Question]:
         """All questions, whose ids are the screen's and the row, for they have none; see the base class."""
@@ -67,6 +73,10 @@ class ScreenQaFull(ScreenQa):
     name = "screenqa_full"
     file = _FULL
     downloads = (Download(_FULL, _URL, note="of the folder answers_and_bboxes"), _IMAGES)
+    asks = (
+        Ask("lines", "{{ question }}\nList the texts on the screen that answer the question, one a line."),
+    )
+    headline = Headline("lines", "f1")
 
     def credit(self, prediction: Prediction) -> float:
         """F1 of its lines with the list that is most like it."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cobra.eval.benchmarks.find import find_benchmark
+from cobra.eval.asks import asks_of
+from cobra.eval.benchmarks.find import benchmark_names, find_benchmark
 from cobra.eval.protocols.protocol import Ask, protocol_names, read_protocol
 
 WORD = "\nAnswer the question using a single word or phrase."
@@ -53,6 +54,16 @@ def test_prompts_are_those_of_the_family(
     assert (asked.chooses, asked.max_new_tokens) == (False, longest)
 
 
+@pytest.mark.parametrize("name", benchmark_names())
+def test_every_benchmark_can_be_asked_by_some_protocol(name: str) -> None:
+    benchmark = find_benchmark(name)
+    assert any(
+        asks_of(benchmark, [each])
+        for each in map(read_protocol, protocol_names())
+        if name in each.asks or benchmark.asks
+    )
+
+
 @pytest.mark.parametrize("protocol", protocol_names())
 def test_stanzas_are_of_benchmarks_that_there_are(protocol: str) -> None:
     for benchmark in read_protocol(protocol).asks:
@@ -63,5 +74,5 @@ def test_an_ask_of_a_benchmark_has_one_content_over_all_protocols() -> None:
     contents: dict[tuple[str, str], Ask] = {}
     for protocol in map(read_protocol, protocol_names()):
         for benchmark, asks in protocol.asks.items():
-            for each in asks:
+            for each in (*asks, *find_benchmark(benchmark).asks):
                 assert contents.setdefault((benchmark, each.name), each) == each
