@@ -21,7 +21,7 @@ help:  ## list the targets
 	@touch $@
 
 demo: .venv/installed  ## train the tiny Cobra and its blind twin, evaluate, draw (PRESET=smoke for a quick look, SEEDS=3 for three)
-	$(BIN)/cobra reproduce -c configs/cobra_tiny.yaml $(if $(filter smoke,$(PRESET)),-c configs/presets/smoke.yaml) \
+	$(BIN)/cobra demo -c configs/cobra_tiny.yaml $(if $(filter smoke,$(PRESET)),-c configs/presets/smoke.yaml) \
 		--out $(OUT) --precision auto --seeds $$(seq 0 $$(($(SEEDS) - 1)))
 
 rehearsal: .venv/installed  ## the tiny model on the road of the large recipes: files, full, packed, LoRA (PRESET=smoke, SEEDS=3)

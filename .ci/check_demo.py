@@ -12,7 +12,7 @@ KEYS = {"seconds", "steps", "load", "macro", "macro_blind", "model", "blind"}
 
 
 def main(folder: Path) -> None:
-    """Check a folder that `cobra reproduce` wrote."""
+    """Check a folder that `cobra demo` wrote."""
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary) >= KEYS, sorted(KEYS - set(summary))
     with (folder / "metrics.csv").open() as file:

@@ -321,7 +321,7 @@ def _models(options: argparse.Namespace) -> None:
     print_systems(options.configs, options.notes, options.markdown, options.systems)
 
 
-def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", type=path, action="append", required=True, help="yaml of the run")
     parser.add_argument("--out", type=path, required=True, help="folder for everything that is written")
     parser.add_argument(
@@ -337,10 +337,10 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _reproduce(options: argparse.Namespace) -> None:
-    from cobra.eval.reproduce import reproduce
+def _demo(options: argparse.Namespace) -> None:
+    from cobra.eval.demo import run_demo
 
-    reproduce(options.config, options.out, options.seeds, options.precision)
+    run_demo(options.config, options.out, options.seeds, options.precision)
 
 
 def _rehearse_arguments(parser: argparse.ArgumentParser) -> None:
@@ -407,10 +407,10 @@ VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("bench", "measure speed and write a report", _bench_arguments, _bench),
     ("eval", "measure accuracy on benchmarks: cobra eval MODEL", _eval_arguments, _eval),
     (
-        "reproduce",
+        "demo",
         "train a config and its blind twin, evaluate both, draw the results",
-        _reproduce_arguments,
-        _reproduce,
+        _demo_arguments,
+        _demo,
     ),
     (
         "rehearse",

@@ -67,7 +67,7 @@ def test_help_is_there_without_loading_torch() -> None:
     code += "try: main()\nexcept SystemExit: pass\n"
     result = run("-c", code + "assert 'torch' not in sys.modules and 'lightning' not in sys.modules")
     assert result.returncode == 0, result.stderr
-    for verb in ("fit", "validate", "test", "predict", "generate", "data", "kernels", "reproduce"):
+    for verb in ("fit", "validate", "test", "predict", "generate", "data", "kernels", "demo"):
         assert verb in result.stdout
 
 
@@ -349,8 +349,8 @@ ASK = ["generate", "--ckpt", "nowhere", "--prompt", "hello"]
         (["data", "shapes", "--out", "x", "--size", "0"], "0 must be 1 to"),
         (["data", "shapes", "--out", "x", "--seed", "-3"], "-3 must be 0 to"),
         (["data", "shapes", "--out", "/dev/null/x", "--size", "1"], "Not a directory: '/dev/null/x"),
-        (["reproduce", "-c", "x.yaml", "--out", "x", "--seeds", "-1"], "-1 must be 0 to"),
-        (["reproduce", "-c", "x.yaml", "--out", "/dev/null/x"], "No such file or directory: 'x.yaml'"),
+        (["demo", "-c", "x.yaml", "--out", "x", "--seeds", "-1"], "-1 must be 0 to"),
+        (["demo", "-c", "x.yaml", "--out", "/dev/null/x"], "No such file or directory: 'x.yaml'"),
         (["bench", "kernels", "--out", "x", "--repeats", "0"], "0 must be 1 to"),
         (["bench", "kernels", "--out", "x", "--threads", "100000"], "100000 must be 1 to"),
         (["models", "--configs", "/dev/null"], "/dev/null has no yamls"),

@@ -17,7 +17,7 @@ class Trained:
 
     Attributes:
         name: in the plots.
-        folder: what `cobra fit` or `cobra reproduce` wrote.
+        folder: what `cobra fit` or `cobra demo` wrote.
         rows: its metrics.
     """
 

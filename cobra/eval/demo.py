@@ -22,7 +22,7 @@ from cobra.pretrained import from_pretrained
 _QUESTIONS = ("what digit is written?", "how many red objects are there?", "describe the image.")
 
 
-def reproduce(configs: list[Path], out: Path, seeds: list[int], precision: str | None) -> None:
+def run_demo(configs: list[Path], out: Path, seeds: list[int], precision: str | None) -> None:
     """Write checkpoints, metrics.csv, plots, predictions, summary.json and summary.md under `out`.
 
     Of several seeds each has a folder `seed-<n>` in it, and `out` holds their means. Launched again after an
@@ -34,7 +34,7 @@ def reproduce(configs: list[Path], out: Path, seeds: list[int], precision: str |
         # what was begun in one precision is not finished in another
         precision = Run.precision_of(folders[0]) or fastest_precision()
     summaries = [
-        _reproduce_one(configs, folder, seed, precision, console)
+        _train_and_evaluate(configs, folder, seed, precision, console)
         for folder, seed in zip(folders, seeds, strict=True)
     ]
     if len(seeds) > 1:
@@ -46,7 +46,7 @@ def reproduce(configs: list[Path], out: Path, seeds: list[int], precision: str |
     console.print("pictures: " + ", ".join(str(folders[0] / f"{name}.png") for name in pictures))
 
 
-def _reproduce_one(
+def _train_and_evaluate(
     configs: list[Path], out: Path, seed: int, precision: str | None, console: Console
 ) -> dict:
     load_before = os.getloadavg()[0]
