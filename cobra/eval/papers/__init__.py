@@ -1,0 +1,1 @@
+"""Papers: their tables, and what makes them here, a yaml each."""

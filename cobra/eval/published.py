@@ -1,0 +1,136 @@
+"""Accuracies that others printed: published.yaml, and the part of it that stands beside a score of ours."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cobra.eval.papers.paper import read_papers
+from cobra.eval.protocols.protocol import Protocol, read_protocol
+
+_FILE = Path(__file__).with_name("published.yaml")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that somebody printed.
+
+    Attributes:
+        table: of published.yaml.
+        system: what it is of.
+        benchmark: by our name, where we have it.
+        value: per cent, or points.
+        metric: as it is named there.
+        split: of the benchmark; empty where nobody says.
+        how: what else was special: OCR tokens, likelihood, bits.
+        source: where it is printed.
+        protocol: of ours, after which it was asked; empty where nobody says.
+        quoted: whether that source took it from elsewhere.
+        note: what is odd about it.
+        conflict: what else is printed of the same thing.
+    """
+
+    table: str
+    system: str
+    benchmark: str
+    value: float
+    metric: str
+    split: str
+    how: str
+    source: str
+    protocol: str
+    quoted: bool
+    note: str
+    conflict: str
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published number that may stand beside one of ours, and why the two are not the same measurement.
+
+    Attributes:
+        number: with system, value, metric, split and source.
+        differences: from the protocol that ours was asked by, for people; empty where none is known.
+    """
+
+    number: Number
+    differences: list[str]
+
+
+@cache
+def read_numbers() -> tuple[Number, ...]:
+    """Every number of published.yaml, in its order."""
+    tree = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    conflicts = {(each["system"], each["benchmark"]): each["note"] for each in tree["conflicts"]}
+    return tuple(
+        number for name, table in tree["accuracy"].items() for number in _of_table(name, table, conflicts)
+    )
+
+
+def _of_table(name: str, table: dict[str, Any], conflicts: dict[tuple[str, str], str]) -> Iterator[Number]:
+    notes = table.get("notes", {})
+    for kind in ("rows", "quoted"):
+        quoted = kind == "quoted"
+        for system, values in table.get(kind, {}).items():
+            for column, value in zip(table["columns"], values, strict=True):
+                benchmark, metric, split, how = (*column, "", "")[:4]
+                if value is None:
+                    continue
+                yield Number(
+                    table=name,
+                    system=system,
+                    benchmark=benchmark,
+                    value=value,
+                    metric=metric,
+                    # of what is quoted they are those of elsewhere
+                    split="" if quoted else split,
+                    how="" if quoted else how,
+                    source=table["source"],
+                    protocol="" if quoted else table.get("protocol", ""),
+                    quoted=quoted,
+                    note=notes.get(f"{system}/{benchmark}", notes.get(system, "")),
+                    conflict=conflicts.get((system, benchmark), ""),
+                )
+
+
+def published_beside(benchmark: str, protocol: str) -> list[Beside]:
+    """What the papers print of a benchmark for the systems whose weights are released.
+
+    Args:
+        benchmark: its name.
+        protocol: name, or path of a yaml, by which ours was asked.
+    """
+    ours = read_protocol(protocol)
+    released = {name for paper in read_papers() for name, system in paper.systems.items() if system.weights}
+    found = {
+        (number.system, number.value, number.metric, number.split): number
+        for number in reversed(read_numbers())
+        if number.benchmark == benchmark and number.system in released and not number.quoted
+    }
+    return [Beside(number, _differences(number, ours)) for number in reversed(found.values())]
+
+
+def _differences(number: Number, ours: Protocol) -> list[str]:
+    if not number.protocol:
+        return ["its protocol is not stated"]
+    theirs = read_protocol(number.protocol)
+    if theirs.name == ours.name:
+        return []
+    name = number.benchmark
+    if name not in theirs.asks or name not in ours.asks:
+        return [f"asked after {theirs.name}"]
+    asks = [
+        next(ask for ask in protocol.asks[name] if ask.name == protocol.headlines[name].ask)
+        for protocol in (theirs, ours)
+    ]
+    said = []
+    if asks[0].chooses != asks[1].chooses:
+        said.append("by likelihood" if asks[0].chooses else "generated")
+    if asks[0].prompt != asks[1].prompt:
+        said.append(f"prompt of {theirs.name}")
+    if theirs.headlines[name].metric != ours.headlines[name].metric:
+        said.append(f"metric {theirs.headlines[name].metric}")
+    return said
