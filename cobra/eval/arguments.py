@@ -145,5 +145,43 @@ def _submit(options: argparse.Namespace) -> None:
     print(submit(options.server, options.predictions, options.data, options.out, options.pad))
 
 
+def _add_score(words: Any) -> None:
+    score = words.add_parser("score", help="score files of predictions again, without the model")
+    score.set_defaults(eval=_score)
+    score.add_argument("files", type=path, nargs="+", metavar="FILE", help="what `cobra eval` wrote, *.jsonl")
+    _add_benchmark(score)
+    score.add_argument("--json", type=path, metavar="FILE", help="write the scores as JSON")
+
+
+def _add_compare(words: Any) -> None:
+    compare = words.add_parser("compare", help="two models on the same questions, with intervals")
+    compare.set_defaults(eval=_compare)
+    compare.add_argument("a", type=path, metavar="A", help="file of predictions, or folder of `cobra eval`")
+    compare.add_argument("b", type=path, metavar="B", help="the other; differences are B less A")
+    compare.add_argument(
+        "--common", action="store_true", help="take the questions of both, where one has others too"
+    )
+    _add_benchmark(compare)
+    compare.add_argument("--out", type=path, help="folder for comparison.json, .md and .png")
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--benchmark", metavar="NAME", help="or its Python file (default: what the predictions name)"
+    )
+
+
+def _score(options: argparse.Namespace) -> None:
+    from cobra.eval.score_files import score_files
+
+    score_files(options.files, options.benchmark, options.json)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from cobra.eval.compare_answers import compare_answers
+
+    compare_answers(options.a, options.b, options.common, options.benchmark, options.out)
+
+
 # the subcommands: any other first word of `cobra eval` is a MODEL
-_WORDS = {_UNSAID: _add_run, "submit": _add_submit}
+_WORDS = {_UNSAID: _add_run, "submit": _add_submit, "score": _add_score, "compare": _add_compare}

@@ -1,0 +1,130 @@
+"""A finished file of predictions: one benchmark, one ask, one model, each question once."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from cobra.eval.benchmarks.base import Benchmark, Question, Scores
+from cobra.eval.benchmarks.find import benchmark_names, find_benchmark
+from cobra.eval.predictions import Prediction
+
+# More broken lines than these are counted, not named.
+_NAMED = 5
+_TYPES = {
+    field.name: type(getattr(Prediction("", "", "", "", ""), field.name)) for field in fields(Prediction)
+}
+
+
+@dataclass(frozen=True)
+class AnswerFile:
+    """The predictions of a file, and what they have in common.
+
+    Attributes:
+        path: where they were read.
+        predictions: in the order of the file.
+        benchmark: that scores them.
+        ask: how it was asked.
+        model: fingerprint of the weights that answered.
+    """
+
+    path: Path
+    predictions: list[Prediction]
+    benchmark: Benchmark
+    ask: str
+    model: str
+
+    @classmethod
+    def read(cls, path: Path, benchmark: str | None = None) -> "AnswerFile":
+        """The file of that path.
+
+        Args:
+            path: JSON Lines, as `cobra eval` and `cobra test` write them.
+            benchmark: name, or Python file of one's own, where the predictions name none that is known.
+
+        Raises:
+            OSError: where it cannot be read.
+            ValueError: where lines are broken, questions come twice, or benchmarks, asks or models are mixed.
+        """
+        predictions = _read(path)
+        names = {what: _only(path, predictions, what) for what in ("benchmark", "ask", "model")}
+        twice = [key for key, count in Counter(map(question_key, predictions)).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"{path} answers {_question(twice[0])} more than once ({len(twice)} such): keep one answer"
+            )
+        return cls(
+            path, predictions, _benchmark(path, benchmark or names["benchmark"]), names["ask"], names["model"]
+        )
+
+    @property
+    def scores(self) -> Scores:
+        """All metrics of its benchmark."""
+        return self.benchmark.score(self.predictions)
+
+
+class ExactMatch(Benchmark):
+    """Answers that must equal an accepted one letter for letter, as `cobra test` counts them."""
+
+    name = "exact match"
+
+    def questions(self) -> Iterator[Question]:
+        """None: it only scores."""
+        return iter(())
+
+    def credit(self, prediction: Prediction) -> float:
+        """1 where it is right."""
+        return float(prediction.is_right)
+
+
+def question_key(prediction: Prediction) -> tuple[str, str]:
+    """What tells a question from the others of its benchmark."""
+    return prediction.split, prediction.question_id
+
+
+def _read(path: Path) -> list[Prediction]:
+    found, broken = [], []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                found.append(_prediction(line))
+            except (TypeError, ValueError) as error:
+                broken.append(f"line {number} ({error})")
+    if broken:
+        more = f" and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
+        raise ValueError(
+            f"{path}: no predictions in {', '.join(broken[:_NAMED])}{more}: remove or repair them"
+        )
+    if not found:
+        raise ValueError(f"{path} holds no predictions")
+    return found
+
+
+def _prediction(line: bytes) -> Prediction:
+    made = Prediction(**json.loads(line.decode("utf-8")))
+    for name, kind in _TYPES.items():
+        if not isinstance(getattr(made, name), kind):
+            raise ValueError(f"{name} is no {kind.__name__}")
+    return made
+
+
+def _only(path: Path, predictions: list[Prediction], what: str) -> str:
+    found = Counter(getattr(prediction, what) for prediction in predictions)
+    if len(found) > 1:
+        each = ", ".join(f"{name!r} ({count} lines)" for name, count in found.most_common())
+        raise ValueError(f"{path} mixes predictions of more than one {what}: {each}; score one a file")
+    return next(iter(found))
+
+
+def _benchmark(path: Path, name: str) -> Benchmark:
+    if not name:
+        return ExactMatch(Path())
+    if name not in benchmark_names() and not name.endswith(".py"):
+        raise ValueError(f"{path}: there is no benchmark {name!r}: name its Python file with --benchmark")
+    return find_benchmark(name)(Path())
+
+
+def _question(key: tuple[str, str]) -> str:
+    split, name = key
+    return f"question {name!r} of {split}" if split else f"question {name!r}"
