@@ -343,6 +343,31 @@ def _demo(options: argparse.Namespace) -> None:
     run_demo(options.config, options.out, options.seeds, options.precision)
 
 
+def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paper", metavar="PAPER", help="cobra, imp, llava-1.5, ml-mamba, mobilellm, ...")
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        default=[],
+        metavar="[SYSTEM=]OUT",
+        help="what `cobra eval --out OUT` wrote for a system of the paper; two of one system are compared",
+    )
+    parser.add_argument(
+        "--protocol",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="price the differences to these: paper, llava, lmms-eval, prismatic or a yaml (default: all)",
+    )
+    parser.add_argument("--out", type=path, help="folder for reproduce.md and reproduce.json")
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from cobra.eval.reproduce import reproduce
+
+    reproduce(options.paper, options.runs, options.protocol, options.out)
+
+
 def _rehearse_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=path, default=Path("runs/rehearsal"), help="default: runs/rehearsal")
     parser.add_argument(
@@ -411,6 +436,12 @@ VERBS: list[tuple[str, str, _Arguments, _Run]] = [
         "train a config and its blind twin, evaluate both, draw the results",
         _demo_arguments,
         _demo,
+    ),
+    (
+        "reproduce",
+        "show a paper's tables, the commands that make them here, and ours in them",
+        _reproduce_arguments,
+        _reproduce,
     ),
     (
         "rehearse",

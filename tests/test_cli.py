@@ -67,7 +67,7 @@ def test_help_is_there_without_loading_torch() -> None:
     code += "try: main()\nexcept SystemExit: pass\n"
     result = run("-c", code + "assert 'torch' not in sys.modules and 'lightning' not in sys.modules")
     assert result.returncode == 0, result.stderr
-    for verb in ("fit", "validate", "test", "predict", "generate", "data", "kernels", "demo"):
+    for verb in ("fit", "validate", "test", "predict", "generate", "data", "kernels", "demo", "reproduce"):
         assert verb in result.stdout
 
 

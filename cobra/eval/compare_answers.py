@@ -19,7 +19,7 @@ _NAMED = 3
 def compare_answers(
     a: Path, b: Path, common: bool = False, benchmark: str | None = None, out: Path | None = None
 ) -> None:
-    """Print B against A for each benchmark, and for each kind of question.
+    """Print B against A for each benchmark, and for each kind or split.
 
     Args:
         a: file of predictions, or folder of `cobra eval`.
@@ -46,7 +46,7 @@ def compare_answers(
 
 
 def compare_files(a: Path, b: Path, common: bool = False, benchmark: str | None = None) -> dict[str, Paired]:
-    """B against A over `all` questions, then for each kind, where there are several.
+    """B against A over `all` questions, then for each kind, or split where all are of one kind.
 
     Raises:
         ValueError: where the two answer different benchmarks, different questions unless `common`, or one
@@ -65,11 +65,12 @@ def compare_files(a: Path, b: Path, common: bool = False, benchmark: str | None 
     _refuse_other_truths(a, b, both)
     credit = first.benchmark.credit
     earned = np.array([[credit(p), credit(q)] for p, q in both], dtype=np.float64)
-    kinds = np.array([p.kind for p, _ in both])
-    results = {"all": compare_credits(earned[:, 0], earned[:, 1])}
-    if len(set(kinds)) > 1:
-        for kind in sorted(set(kinds)):
-            results[kind] = compare_credits(*earned[kinds == kind].T)
+    parts = np.array([p.kind for p, _ in both])
+    if len(set(parts)) == 1:
+        parts = np.array([p.split for p, _ in both])
+    results = {"all": compare_credits(*earned.T)}
+    if len(set(parts)) > 1:
+        results |= {part: compare_credits(*earned[parts == part].T) for part in sorted(set(parts))}
     return results
 
 

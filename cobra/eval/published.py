@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cobra.eval.papers.paper import read_papers
+from cobra.eval.papers.paper import read_papers, shipped_protocol
 from cobra.eval.protocols.protocol import Protocol, read_protocol
 
 _FILE = Path(__file__).with_name("published.yaml")
@@ -20,6 +20,7 @@ class Number:
 
     Attributes:
         table: of published.yaml.
+        column: of that table, from 0.
         system: what it is of.
         benchmark: by our name, where we have it.
         value: per cent, or points.
@@ -34,6 +35,7 @@ class Number:
     """
 
     table: str
+    column: int
     system: str
     benchmark: str
     value: float
@@ -75,12 +77,13 @@ def _of_table(name: str, table: dict[str, Any], conflicts: dict[tuple[str, str],
     for kind in ("rows", "quoted"):
         quoted = kind == "quoted"
         for system, values in table.get(kind, {}).items():
-            for column, value in zip(table["columns"], values, strict=True):
+            for place, (column, value) in enumerate(zip(table["columns"], values, strict=True)):
                 benchmark, metric, split, how = (*column, "", "")[:4]
                 if value is None:
                     continue
                 yield Number(
                     table=name,
+                    column=place,
                     system=system,
                     benchmark=benchmark,
                     value=value,
@@ -116,7 +119,7 @@ def published_beside(benchmark: str, protocol: str) -> list[Beside]:
 def _differences(number: Number, ours: Protocol) -> list[str]:
     if not number.protocol:
         return ["its protocol is not stated"]
-    theirs = read_protocol(number.protocol)
+    theirs = shipped_protocol(number.protocol)
     if theirs.name == ours.name:
         return []
     name = number.benchmark

@@ -41,7 +41,8 @@ def scores_table(scored: Sequence[dict[str, Any]]) -> str:
     # files of one name lie in different folders
     titles = named if len(set(named)) == len(named) else [each["file"] for each in scored]
     metrics = list(dict.fromkeys(metric for each in scored for metric in each["scores"]))
-    rows = [[f"{each['scores'][m]:.2f}" if m in each["scores"] else "–" for each in scored] for m in metrics]
+    values = [[each["scores"].get(metric) for each in scored] for metric in metrics]
+    rows = [["–" if value is None else f"{value:.2f}" for value in row] for row in values]
     counts = [f"{each['questions']:,}" for each in scored]
     lines = [
         f"| {scored[0]['benchmark']} | {' | '.join(titles)} |",

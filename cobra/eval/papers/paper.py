@@ -7,9 +7,11 @@ from pathlib import Path
 
 import yaml
 
-from cobra.eval.protocols.protocol import Headline
+from cobra.eval.protocols.protocol import Headline, Protocol, read_protocol
 
 _FOLDER = Path(__file__).parent
+# of lm-evaluation-harness: by the likelihood of a choice as it stands
+_TASK_METRIC = "acc"
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,12 @@ class System:
     Attributes:
         config: its name for `cobra models`; empty where there is none.
         weights: hub repository of the released weights; empty where there is none.
+        adapter: whether training leaves an adapter, to be merged.
     """
 
     config: str = ""
     weights: str = ""
+    adapter: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,13 @@ class Paper:
     Attributes:
         name: on the command line.
         title: authors, name and version.
-        protocol: of `cobra.eval.protocols`, after which it asked.
+        protocol: of `cobra.eval.protocols`, after which it asked; what `paper` means on the command line.
         systems: by their names in published.yaml.
         tables: of published.yaml.
         columns: ask and metric of a column, named `benchmark` or `benchmark, how`, where they are not
             those of its protocol.
         benchmarks: that it can be asked, where it printed no table.
+        tasks: of lm-evaluation-harness, where it asked these and no benchmarks; there is no protocol then.
         not_found: what nobody published.
     """
 
@@ -48,6 +53,7 @@ class Paper:
     tables: tuple[str, ...] = ()
     columns: Mapping[str, Headline] = field(default_factory=dict)
     benchmarks: tuple[str, ...] = ()
+    tasks: str = ""
     not_found: tuple[str, ...] = ()
 
     @classmethod
@@ -57,13 +63,27 @@ class Paper:
         return cls(
             name=path.stem,
             title=tree["title"],
-            protocol=tree["protocol"],
+            protocol=tree.get("protocol", ""),
             systems={name: System(**given) for name, given in tree["systems"].items()},
             tables=tuple(tree.get("tables", ())),
             columns={name: Headline(**given) for name, given in tree.get("columns", {}).items()},
             benchmarks=tuple(tree.get("benchmarks", ())),
+            tasks=tree.get("tasks", ""),
             not_found=tuple(tree.get("not_found", ())),
         )
+
+    def headline(self, benchmark: str, how: str = "") -> Headline | None:
+        """Ask and metric of its column of a benchmark and of what was special; None where nobody says."""
+        if self.tasks:
+            return Headline("", _TASK_METRIC)
+        own = self.columns.get(f"{benchmark}, {how}") or self.columns.get(benchmark)
+        return own or shipped_protocol(self.protocol).headlines.get(benchmark)
+
+
+@cache
+def shipped_protocol(name: str) -> Protocol:
+    """A protocol of this package, read once."""
+    return read_protocol(name)
 
 
 def paper_names() -> list[str]:
