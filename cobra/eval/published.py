@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
+from cobra.eval.papers.ask_difference import ask_difference
 from cobra.eval.papers.paper import read_papers, shipped_protocol
-from cobra.eval.protocols.protocol import Protocol, read_protocol
+from cobra.eval.protocols.protocol import Protocol, protocol_names, read_protocol
 
 _FILE = Path(__file__).with_name("published.yaml")
 
@@ -119,21 +120,18 @@ def published_beside(benchmark: str, protocol: str) -> list[Beside]:
 def _differences(number: Number, ours: Protocol) -> list[str]:
     if not number.protocol:
         return ["its protocol is not stated"]
-    theirs = shipped_protocol(number.protocol)
-    if theirs.name == ours.name:
-        return []
     name = number.benchmark
-    if name not in theirs.asks or name not in ours.asks:
-        return [f"asked after {theirs.name}"]
-    asks = [
-        next(ask for ask in protocol.asks[name] if ask.name == protocol.headlines[name].ask)
-        for protocol in (theirs, ours)
-    ]
-    said = []
-    if asks[0].chooses != asks[1].chooses:
-        said.append("by likelihood" if asks[0].chooses else "generated")
-    if asks[0].prompt != asks[1].prompt:
-        said.append(f"prompt of {theirs.name}")
-    if theirs.headlines[name].metric != ours.headlines[name].metric:
-        said.append(f"metric {theirs.headlines[name].metric}")
-    return said
+    paper = next(p for p in read_papers() if number.table in p.tables and number.system in p.systems)
+    theirs, own = paper.headline(name, number.how), ours.headlines.get(name)
+    said = ["split test-dev"] if number.split == "test-dev" else []
+    if theirs is None or own is None:
+        return [*said, f"asked after {number.protocol}"]
+    if theirs.ask != own.ask:
+        asks = {ask.name: ask for each in _shipped() for ask in each.asks.get(name, ())}
+        asks |= {ask.name: ask for ask in ours.asks[name]}
+        said.append(ask_difference(asks[own.ask], asks[theirs.ask]))
+    return said if theirs.metric == own.metric else [*said, f"metric {theirs.metric}"]
+
+
+def _shipped() -> list[Protocol]:
+    return [shipped_protocol(name) for name in protocol_names()]

@@ -28,6 +28,7 @@ class Cell:
         ours: by the paper's protocol; None where it was not run, or cannot be.
         folder: that ours is from.
         open: whether ours would be the same measurement, but for the split.
+        partial: whether ours is of a part of the questions.
     """
 
     system: str
@@ -37,6 +38,7 @@ class Cell:
     ours: float | None
     folder: str
     open: bool
+    partial: bool = False
 
     @property
     def secret(self) -> bool:
@@ -113,7 +115,8 @@ def _cell(
     for run in runs:
         value = run.ours(benchmark, asked) if run.system == system else None
         if value is not None:
-            return Cell(system, column, benchmark, number, value, str(run.folder), True)
+            partial = run.partial(benchmark, asked)
+            return Cell(system, column, benchmark, number, value, str(run.folder), True, partial)
     return Cell(system, column, benchmark, number, None, "", asked is not None)
 
 
@@ -169,8 +172,8 @@ def _printed(cell: Cell | None) -> str:
 def _ours(cell: Cell | None) -> str:
     if cell is None or cell.ours is None:
         return ""
-    if cell.secret:
-        return f"{cell.ours:.2f} ‡"
+    if cell.secret or cell.partial:
+        return f"{cell.ours:.2f}{' ‡' * cell.secret}{' *' * cell.partial}"
     difference = f" ({cell.ours - cell.number.value:+.2f})" if cell.number else ""
     return f"**{cell.ours:.2f}**{difference}"
 
@@ -186,6 +189,8 @@ def _remarks(cells: Sequence[Cell]) -> list[str]:
     notes = [f"{n.system}: {n.note}" for n in numbers if n.note]
     if any(cell.secret and cell.ours is not None for cell in cells):
         notes.append(f"‡ ours is of the split with public answers; {_SECRET} is scored by its server alone")
+    if any(cell.partial for cell in cells):
+        notes.append("* ours is of a part of the questions")
     said = dict.fromkeys([*(["; ".join(dict.fromkeys(columns))] if columns else []), *notes])
     return [*(f"- {each}" for each in said), *([""] if said else [])]
 
@@ -205,7 +210,7 @@ def _runs(runs: Sequence[Finished]) -> str:
             model = run.about.get("model", "–")
             lines.append(
                 f"| {run.system} | {run.folder} | {model} | {scored.model[:12] or '–'} | {benchmark} "
-                f"| {ask or '–'} | {scored.questions:,} |"
+                f"| {ask or '–'} | {scored.questions:,}{f' of {scored.total:,}' * scored.partial} |"
             )
     return "\n".join([*lines, ""])
 

@@ -127,6 +127,7 @@ def test_the_papers_numbers_stand_beside_ours_with_what_differs() -> None:
     assert beside["LLaVA-1.5-7B"].differences == []
     assert "by likelihood" in beside["Cobra-3.5B"].differences
     assert beside["Cobra-3.5B"].number.value == 88.4
+    assert beside["TinyLLaVA-3.1B"].differences == ["metric accuracy"]
     assert "BLIP-2 (Vicuna-13B)" not in beside
     both = [
         b.number.value for b in published_beside("scienceqa", "llava") if b.number.system == "MobileVLM-1.7B"

@@ -23,7 +23,7 @@ PAPERS = [
 
 
 def answered(folder: Path, ask: str, answers: str, model: str = "m", **about: Any) -> Path:
-    """An evaluation folder: answers `y`, `n` to POPE; true are yes, no, yes, no, of random, then of popular."""
+    """An evaluation folder: answers `y`, `n` to POPE; true are yes, no, yes, no of random, then of popular."""
     made = [
         Prediction(
             split,
@@ -115,6 +115,22 @@ def test_differences_are_priced_in_points_from_the_papers_way(
     assert "75.00 (short_likelihood, accuracy)" in shown
 
 
+def test_a_part_of_the_questions_and_secret_answers_are_marked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = answered(tmp_path / "o", "short_likelihood", "ynynynnn")
+    (out / "scores.json").write_text(
+        json.dumps([{"benchmark": "pope", "ask": "short_likelihood", "questions": 9000}])
+    )
+    shown = page(capsys, "cobra", f"Cobra-3.5B={out}")
+    assert "| **here** |  |  |  |  |  | 87.50 * |" in shown
+    assert "* ours is of a part of the questions" in shown
+    assert "| short_likelihood | 8 of 9,000 |" in shown
+    printed = [n for n in read_numbers() if (n.table, n.system) == ("llava-1.5-zoo", "LLaVA-1.5-7B")]
+    cells = [Cell(n.system, n.column, n.benchmark, n, 70.0, "o", True) for n in printed]
+    assert {cell.benchmark for cell in cells if cell.secret} == {"vqav2", "vizwiz"}
+
+
 def test_a_folder_must_be_of_one_model_and_of_a_system_of_the_paper(tmp_path: Path) -> None:
     out = answered(tmp_path / "o", "short", "ynynynyn")
     for said, message in (
@@ -179,11 +195,3 @@ def test_what_a_paper_asks_otherwise_is_an_ask_of_some_protocol() -> None:
             benchmark = column.partition(",")[0]
             asks = [ask.name for protocol in protocols for ask in protocol.asks.get(benchmark, ())]
             assert not asks or headline.ask in asks, (paper.name, column)
-
-
-def test_a_split_that_a_server_scores_is_not_ours() -> None:
-    numbers = {
-        n.benchmark: n for n in read_numbers() if (n.table, n.system) == ("llava-1.5-zoo", "LLaVA-1.5-7B")
-    }
-    secret = {name for name, n in numbers.items() if Cell("LLaVA-1.5-7B", 0, name, n, 70.0, "o", True).secret}
-    assert secret == {"vqav2", "vizwiz"}

@@ -23,6 +23,7 @@ class Scored:
         path: the predictions; of lm-evaluation-harness its results.
         splits: of the questions, where there are several.
         model: fingerprint of the weights, where it is known.
+        total: questions of the benchmark; 0 where nobody says.
     """
 
     scores: Scores
@@ -30,6 +31,12 @@ class Scored:
     path: Path
     splits: tuple[str, ...] = ()
     model: str = ""
+    total: int = 0
+
+    @property
+    def partial(self) -> bool:
+        """Whether questions were left out."""
+        return self.questions < self.total
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,11 @@ class Finished:
         scored = self.asks.get((benchmark, headline.ask)) if headline else None
         return scored.scores.get(headline.metric) if headline and scored else None
 
+    def partial(self, benchmark: str, headline: Headline | None) -> bool:
+        """Whether that value is of a part of the questions."""
+        scored = self.asks.get((benchmark, headline.ask)) if headline else None
+        return scored is not None and scored.partial
+
 
 def _system(name: str, folder: Path, about: Mapping[str, Any], paper: Paper) -> str:
     printed = {number.system for number in read_numbers() if number.table in paper.tables}
@@ -92,6 +104,10 @@ def _answers(folder: Path) -> dict[tuple[str, str], Scored]:
     models = {file.model for file in files}
     if len(models) > 1:
         raise ValueError(f"{folder} has answers of {len(models)} models: {', '.join(sorted(models))}")
+    written = folder / "scores.json"
+    totals = (
+        {(e["benchmark"], e["ask"]): e["questions"] for e in read_json(written)} if written.is_file() else {}
+    )
     return {
         (file.benchmark.name, file.ask): Scored(
             file.scores,
@@ -99,6 +115,7 @@ def _answers(folder: Path) -> dict[tuple[str, str], Scored]:
             file.path,
             tuple(dict.fromkeys(p.split for p in file.predictions if p.split)),
             file.model,
+            totals.get((file.benchmark.name, file.ask), 0),
         )
         for file in files
     }

@@ -4,9 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cobra.eval.compare_answers import compare_files
+from cobra.eval.papers.ask_difference import ask_difference
 from cobra.eval.papers.finished import Finished, Scored
 from cobra.eval.papers.paper import Paper, read_papers
-from cobra.eval.protocols.protocol import Ask, Headline, Protocol
+from cobra.eval.protocols.protocol import Headline, Protocol
+
+# of run.json: what changes no answer, what is a consequence of the rest, and what is too long to be shown
+_NEVER = {"fingerprint", "device", "batch_size", "protocols", "threads", "versions", "asks", "data"}
 
 
 @dataclass(frozen=True)
@@ -111,30 +115,11 @@ def _price(
     )
 
 
-def ask_difference(own: Ask, other: Ask) -> str:
-    """What tells one way of asking from another, for people."""
-    said = []
-    if own.chooses != other.chooses:
-        said.append("by likelihood" if other.chooses else "generated")
-    if own.prompt != other.prompt:
-        places = _ocr(own.prompt), _ocr(other.prompt)
-        said.append(f"OCR tokens {places[1]}, not {places[0]}" if places[0] != places[1] else "prompt")
-    if own.max_new_tokens != other.max_new_tokens and not other.chooses:
-        said.append(f"up to {other.max_new_tokens} tokens")
-    return ", ".join(said) or "choices"
-
-
-def _ocr(prompt: str) -> str:
-    tokens, question = prompt.find("ocr_tokens"), prompt.find("question")
-    return "left out" if tokens < 0 else "before the question" if tokens < question else "after the question"
-
-
 def run_difference(run: Finished, other: Finished) -> str:
-    """The entries of run.json that differ, with both values."""
-    keys = sorted({*run.about, *other.about})
-    different = [key for key in keys if run.about.get(key) != other.about.get(key)]
-    plain = [
-        key for key in different if not isinstance(run.about.get(key) or other.about.get(key), dict | list)
+    """What may change answers between two runs, by their run.json, for people."""
+    said = [
+        f"{key} {run.about.get(key)} → {other.about.get(key)}"
+        for key in dict.fromkeys([*run.about, *other.about])
+        if key not in _NEVER and run.about.get(key) != other.about.get(key)
     ]
-    said = [f"{key} {run.about.get(key)} → {other.about.get(key)}" for key in plain]
-    return ", ".join([*said, *(key for key in different if key not in plain)]) or "nothing in run.json"
+    return ", ".join(said) or "nothing that run.json tells"
