@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from cobra.eval.papers.ask_difference import ask_difference
-from cobra.eval.papers.paper import read_papers, shipped_protocol
-from cobra.eval.protocols.protocol import Protocol, protocol_names, read_protocol
+from cobra.eval.papers.paper import Paper, cached_protocol, read_papers
+from cobra.eval.protocols.protocol import Protocol, protocol_names
 
 _FILE = Path(__file__).with_name("published.yaml")
 
@@ -101,37 +101,44 @@ def _of_table(name: str, table: dict[str, Any], conflicts: dict[tuple[str, str],
 
 
 def published_beside(benchmark: str, protocol: str) -> list[Beside]:
-    """What the papers print of a benchmark for the systems whose weights are released.
+    """What papers print of a benchmark for their own systems, those whose weights are released.
 
     Args:
         benchmark: its name.
         protocol: name, or path of a yaml, by which ours was asked.
     """
-    ours = read_protocol(protocol)
-    released = {name for paper in read_papers() for name, system in paper.systems.items() if system.weights}
-    found = {
-        (number.system, number.value, number.metric, number.split): number
-        for number in reversed(read_numbers())
-        if number.benchmark == benchmark and number.system in released and not number.quoted
+    ours = cached_protocol(protocol)
+    released = {
+        (table, name): paper
+        for paper in read_papers()
+        for name, system in paper.systems.items()
+        for table in paper.tables
+        if system.weights
     }
-    return [Beside(number, _differences(number, ours)) for number in reversed(found.values())]
+    found: dict[tuple[str | float, ...], Beside] = {}
+    for number in read_numbers():
+        paper = released.get((number.table, number.system))
+        if (
+            paper is None
+            or number.benchmark != benchmark
+            or number.quoted
+            or number.protocol != paper.protocol
+        ):
+            continue
+        # one number in several tables of a paper stands once
+        key = (number.system, number.value, number.metric, number.how)
+        found.setdefault(key, Beside(number, _differences(number, paper, ours)))
+    return list(found.values())
 
 
-def _differences(number: Number, ours: Protocol) -> list[str]:
-    if not number.protocol:
-        return ["its protocol is not stated"]
+def _differences(number: Number, paper: Paper, ours: Protocol) -> list[str]:
     name = number.benchmark
-    paper = next(p for p in read_papers() if number.table in p.tables and number.system in p.systems)
     theirs, own = paper.headline(name, number.how), ours.headlines.get(name)
     said = ["split test-dev"] if number.split == "test-dev" else []
     if theirs is None or own is None:
         return [*said, f"asked after {number.protocol}"]
     if theirs.ask != own.ask:
-        asks = {ask.name: ask for each in _shipped() for ask in each.asks.get(name, ())}
-        asks |= {ask.name: ask for ask in ours.asks[name]}
+        shipped = [cached_protocol(each) for each in protocol_names()]
+        asks = {ask.name: ask for each in (*shipped, ours) for ask in each.asks.get(name, ())}
         said.append(ask_difference(asks[own.ask], asks[theirs.ask]))
     return said if theirs.metric == own.metric else [*said, f"metric {theirs.metric}"]
-
-
-def _shipped() -> list[Protocol]:
-    return [shipped_protocol(name) for name in protocol_names()]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cobra.eval.papers.commands import paper_commands
 from cobra.eval.papers.finished import Finished
-from cobra.eval.papers.paper import Paper, read_paper
+from cobra.eval.papers.paper import Paper, cached_protocol, read_paper
 from cobra.eval.papers.price import Price, prices
-from cobra.eval.protocols.protocol import Protocol, protocol_names, read_protocol
+from cobra.eval.protocols.protocol import Protocol, protocol_names
 from cobra.eval.published import Number, read_numbers
 
 # split of VQAv2 and VizWiz that only a server scores
@@ -57,7 +57,7 @@ def reproduce(name: str, said: Sequence[str], protocols: Sequence[str], out: Pat
     """
     paper = read_paper(name)
     named = list(dict.fromkeys(paper.protocol if each == "paper" else each for each in protocols or _all()))
-    known = {each: read_protocol(each) for each in [paper.protocol, *named] if each}
+    known = {each: cached_protocol(each) for each in [paper.protocol, *named] if each}
     runs = [Finished.read(each, paper) for each in said]
     tables = {table: _cells(paper, table, runs) for table in paper.tables} or {"": _unprinted(paper, runs)}
     priced = prices(paper, runs, list(known.values())) if not paper.tasks else []
@@ -111,7 +111,8 @@ def _cell(
 ) -> Cell:
     # where nobody says how it was asked, ours would be another measurement
     known = number is None or bool(number.protocol or paper.tasks)
-    asked = paper.headline(benchmark, number.how if number else "") if known else None
+    theirs = (number.how, number.protocol) if number else ()
+    asked = paper.headline(benchmark, *theirs) if known else None
     for run in runs:
         value = run.ours(benchmark, asked) if run.system == system else None
         if value is not None:

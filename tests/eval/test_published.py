@@ -133,5 +133,8 @@ def test_the_papers_numbers_stand_beside_ours_with_what_differs() -> None:
         b.number.value for b in published_beside("scienceqa", "llava") if b.number.system == "MobileVLM-1.7B"
     ]
     assert both == [57.3, 54.7]
+    # papers' own numbers alone, not what others measured
+    mme = [b.number.value for b in published_beside("mme", "llava") if b.number.system == "LLaVA-1.5-7B"]
+    assert mme == [1510.7]
     with pytest.raises(ValueError, match="there is no paper 'cobro'"):
         read_paper("cobro")

@@ -23,7 +23,7 @@ PAPERS = [
 
 
 def answered(folder: Path, ask: str, answers: str, model: str = "m", **about: Any) -> Path:
-    """An evaluation folder: answers `y`, `n` to POPE; true are yes, no, yes, no of random, then of popular."""
+    """An evaluation folder: answers `y`, `n` to POPE; true are yes, no, yes, no of each split."""
     made = [
         Prediction(
             split,

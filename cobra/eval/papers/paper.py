@@ -72,17 +72,26 @@ class Paper:
             not_found=tuple(tree.get("not_found", ())),
         )
 
-    def headline(self, benchmark: str, how: str = "") -> Headline | None:
-        """Ask and metric of its column of a benchmark and of what was special; None where nobody says."""
+    def headline(self, benchmark: str, how: str = "", protocol: str = "") -> Headline | None:
+        """Ask and metric of a column; None where nobody says.
+
+        Args:
+            benchmark: of the column.
+            how: what was special in it.
+            protocol: of its table, where it is another than the paper's.
+        """
         if self.tasks:
             return Headline("", _TASK_METRIC)
-        own = self.columns.get(f"{benchmark}, {how}") or self.columns.get(benchmark)
-        return own or shipped_protocol(self.protocol).headlines.get(benchmark)
+        if special := self.columns.get(f"{benchmark}, {how}"):
+            return special
+        if protocol in ("", self.protocol) and benchmark in self.columns:
+            return self.columns[benchmark]
+        return cached_protocol(protocol or self.protocol).headlines.get(benchmark)
 
 
 @cache
-def shipped_protocol(name: str) -> Protocol:
-    """A protocol of this package, read once."""
+def cached_protocol(name: str) -> Protocol:
+    """The protocol of that name, read once."""
     return read_protocol(name)
 
 
