@@ -110,6 +110,32 @@ def _add_submit(words: Any) -> None:
     )
 
 
+def _add_data(words: Any) -> None:
+    data = words.add_parser(
+        "data",
+        help="say what to download for benchmarks, and what of it is there",
+        description="Say what to download for benchmarks, from where, into which folder, and what is there. "
+        "Status 0 where nothing is missing.",
+    )
+    data.set_defaults(eval=_data)
+    data.add_argument(
+        "names",
+        nargs="*",
+        metavar="BENCHMARK",
+        help="by name, or a Python file that defines one (default: all, a line each)",
+    )
+    data.add_argument(
+        "--data", type=path, default=Path("data"), help="folder of all benchmarks (default: data)"
+    )
+
+
+def _data(options: argparse.Namespace) -> None:
+    from cobra.eval.data_files import print_data
+
+    if not print_data(options.names, options.data):
+        sys.exit(1)
+
+
 def _list(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
@@ -183,5 +209,14 @@ def _compare(options: argparse.Namespace) -> None:
     compare_answers(options.a, options.b, options.common, options.benchmark, options.out)
 
 
+_WORDS = {_UNSAID: _add_run, "data": _add_data}
+
+
 # the subcommands: any other first word of `cobra eval` is a MODEL
-_WORDS = {_UNSAID: _add_run, "submit": _add_submit, "score": _add_score, "compare": _add_compare}
+_WORDS = {
+    _UNSAID: _add_run,
+    "submit": _add_submit,
+    "score": _add_score,
+    "compare": _add_compare,
+    "data": _add_data,
+}

@@ -1,0 +1,168 @@
+"""Files of benchmarks: what to fetch, from where, into which folder, and what of it is there."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from cobra.eval.benchmarks.base import Benchmark, Download
+from cobra.eval.benchmarks.find import benchmark_names, find_benchmark
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file or folder that a benchmark reads, and what was found in its place.
+
+    Attributes:
+        download: what it should be.
+        state: for people.
+        is_whole: whether it is there, as far as one can see without reading it as a benchmark.
+    """
+
+    download: Download
+    state: str
+    is_whole: bool
+
+
+def missing_files(benchmark: Benchmark) -> list[str]:
+    """A line for each thing that a benchmark needs and that is not there or not whole; hashes nothing."""
+    return [
+        f"{benchmark.root}/{found.download.path}: {found.state}; fetch it from {found.download.url}"
+        for found in look(benchmark)
+        if not (found.is_whole or found.download.optional)
+    ]
+
+
+def look(benchmark: Benchmark, sha256: Callable[[Path], str] | None = None) -> Iterator[Found]:
+    """What of a benchmark's files is there.
+
+    Args:
+        benchmark: it is not read.
+        sha256: of a file, for those whose hash is known; without it none is compared.
+    """
+    for download in benchmark.downloads:
+        path = benchmark.root / download.path
+        state, is_whole = _folder(path, download) if download.path.endswith("/") else _file(path)
+        if is_whole and download.sha256 and sha256 is not None:
+            is_whole = sha256(path) == download.sha256
+            state += ", as published" if is_whole else ", but another version or damaged: its hash differs"
+        yield Found(download, state, is_whole)
+
+
+def _folder(path: Path, download: Download) -> tuple[str, bool]:
+    if not path.is_dir():
+        return "missing", False
+    with os.scandir(path) as entries:
+        files = sum(not entry.name.startswith(".") and entry.is_file() for entry in entries)
+    if files < max(1, download.entries):
+        return f"{files:,} of {download.entries:,} files" if download.entries else "empty", False
+    return f"{files:,} files", True
+
+
+def _file(path: Path) -> tuple[str, bool]:
+    if not path.is_file():
+        return "missing", False
+    size = path.stat().st_size
+    return (f"{size:,} bytes", True) if size else ("empty", False)
+
+
+def print_data(names: Sequence[str], root: Path) -> bool:
+    """Print what benchmarks read and what of it is below `root`; of all benchmarks, a line each.
+
+    Args:
+        names: of benchmarks, or Python files with one each; none: all that ship with the package.
+        root: folder of all benchmarks.
+
+    Returns:
+        Whether all that is needed is there and is what was published.
+    """
+    benchmarks = [find_benchmark(name)(root) for name in names or benchmark_names()]
+    console = Console()
+    if not names:
+        return _print_all(benchmarks, root, console)
+    # each is printed, whatever the others lack
+    whole = [_print_one(benchmark, console) for benchmark in benchmarks]
+    return all(whole)
+
+
+def _print_all(benchmarks: Sequence[Benchmark], root: Path, console: Console) -> bool:
+    table = Table("benchmark", "there", "missing", title=f"below {escape(str(root))}", title_justify="left")
+    whole = True
+    for benchmark in benchmarks:
+        needed = [found for found in look(benchmark) if not found.download.optional]
+        lacking = [f"{found.download.path} ({found.state})" for found in needed if not found.is_whole]
+        there = f"{len(needed) - len(lacking)} of {len(needed)}" if needed else "nothing needed"
+        table.add_row(benchmark.name, there, escape("\n".join(lacking)))
+        whole &= not lacking
+    console.print(table)
+    console.print("`cobra eval data NAME` says where a benchmark's files come from, and reads them.")
+    return whole
+
+
+def _print_one(benchmark: Benchmark, console: Console) -> bool:
+    """Its files and where they come from; where all are there, how many questions and pictures it reads."""
+    with Progress(console=console, transient=True) as progress:
+        found = list(look(benchmark, lambda path: _sha256(path, progress)))
+    table = Table("file", "expected", "there", title=escape(f"{benchmark.name}, below {benchmark.root}"))
+    for each in found:
+        mark = "✓" if each.is_whole else "–" if each.download.optional else "✗"
+        table.add_row(*map(escape, (each.download.path, _expected(each.download), f"{mark} {each.state}")))
+    console.print(table if found else escape(f"{benchmark.name} needs no files."))
+    for each in found:
+        # outside the table, which would break what people copy
+        note = f" ({each.download.note})" if each.download.note else ""
+        console.print(
+            f"{each.download.path}: {each.download.url}{note}", soft_wrap=True, markup=False, highlight=False
+        )
+    if not all(each.is_whole or each.download.optional for each in found):
+        return False
+    return _print_questions(benchmark, console)
+
+
+def _expected(download: Download) -> str:
+    what = "pictures" if download.path.endswith("/") else "questions"
+    lines = [f"{download.entries:,} {what}"] if download.entries else []
+    return "\n".join([*lines, *(["optional"] if download.optional else [])])
+
+
+def _print_questions(benchmark: Benchmark, console: Console) -> bool:
+    try:
+        with console.status(f"reading the questions of {escape(benchmark.name)}"):
+            asked, pictures, missing = _read(benchmark)
+    except (OSError, ValueError) as error:
+        console.print(escape(f"✗ {error}"))
+        return False
+    console.print(f"{asked:,} questions about {pictures:,} pictures, {len(missing):,} of them missing")
+    for path in missing[:5]:
+        console.print(escape(f"✗ {path}"))
+    return not missing
+
+
+def _read(benchmark: Benchmark) -> tuple[int, int, list[Path]]:
+    """Questions, pictures (a file counts once) and those files that are not there."""
+    asked = inside = 0
+    files: dict[Path, None] = {}
+    for question in benchmark.questions():
+        asked += 1
+        for image in question.images:
+            if isinstance(image, (str, Path)):
+                files[Path(image)] = None
+            else:
+                inside += 1
+    return asked, inside + len(files), [path for path in files if not path.is_file()]
+
+
+def _sha256(path: Path, progress: Progress) -> str:
+    digest = hashlib.sha256()
+    with progress.open(path, "rb", description=f"hash of {escape(path.name)}") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
