@@ -110,6 +110,46 @@ def _add_submit(words: Any) -> None:
     )
 
 
+def _add_show(words: Any) -> None:
+    show = words.add_parser(
+        "show",
+        help="write predictions as one HTML page: pictures, questions, answers",
+        description="Write predictions as one HTML page that needs no network: pictures, questions, answers "
+        "and what they earn. Two files or folders of the same questions come side by side.",
+    )
+    show.set_defaults(eval=_show)
+    show.add_argument(
+        "predictions",
+        type=path,
+        nargs="+",
+        metavar="FILE",
+        help="predictions (*.jsonl), or a folder with them",
+    )
+    show.add_argument(
+        "--data",
+        "--images",
+        type=path,
+        default=Path("data"),
+        help="folder of all benchmarks, where the pictures are (default: data)",
+    )
+    show.add_argument(
+        "--out", type=path, metavar="PAGE", help="(default: answers.html beside the predictions)"
+    )
+    show.add_argument(
+        "--limit", type=whole(1), default=10_000, help="questions on the page, evenly spread (default: 10000)"
+    )
+    show.add_argument(
+        "--benchmark", action="append", default=[], metavar="FILE.py", help="of your own; may be repeated"
+    )
+
+
+def _show(options: argparse.Namespace) -> None:
+    from cobra.eval.answers_page.page import write_page
+
+    page = write_page(options.predictions, options.data, options.out, options.limit, options.benchmark)
+    print(f"{page}: open it in a browser")
+
+
 def _add_data(words: Any) -> None:
     data = words.add_parser(
         "data",
@@ -215,8 +255,9 @@ _WORDS = {_UNSAID: _add_run, "data": _add_data}
 # the subcommands: any other first word of `cobra eval` is a MODEL
 _WORDS = {
     _UNSAID: _add_run,
+    "data": _add_data,
     "submit": _add_submit,
     "score": _add_score,
     "compare": _add_compare,
-    "data": _add_data,
+    "show": _add_show,
 }

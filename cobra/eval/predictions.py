@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cobra.config.limits import MAX_RECORD_TEXT
 from cobra.data.record import Record
+
+_TEXTS = ("split", "question_id", "kind", "question", "prediction", "benchmark", "ask", "model")
 
 
 @dataclass
@@ -66,13 +69,38 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
-    """The predictions of a JSON Lines file."""
+    """The predictions of a JSON Lines file.
+
+    Raises:
+        OSError: where it is missing.
+        ValueError: where a line is no prediction, or a value of another type; names the line.
+    """
     with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_RECORD_TEXT), ""), 1):
             try:
-                yield Prediction(**json.loads(line))
-            except (TypeError, ValueError) as error:
+                yield _checked(Prediction(**json.loads(line)))
+            except (TypeError, ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: not a prediction ({error})") from error
+
+
+def _checked(prediction: Prediction) -> Prediction:
+    """The same, whose values are of their types, as scorers rely on."""
+    for name in _TEXTS:
+        _expect(name, str, getattr(prediction, name))
+    for name in ("answers", "images"):
+        _expect(name, list, getattr(prediction, name))
+        for value in getattr(prediction, name):
+            _expect(name, str, value)
+    for name in ("scores", "truth"):
+        _expect(name, dict, getattr(prediction, name))
+    for value in prediction.scores.values():
+        _expect("scores", (int, float), value)
+    return prediction
+
+
+def _expect(name: str, kind: type | tuple[type, ...], value: object) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name!r} has a {type(value).__name__}")
 
 
 def accuracy(predictions: Iterable[Prediction]) -> dict[str, float]:
