@@ -25,19 +25,26 @@ class Found:
         download: what it should be.
         state: for people.
         is_whole: whether it is there, as far as one can see without reading it as a benchmark.
+        is_usable: likewise, or a folder with some of its pictures; a benchmark may ask about no others.
     """
 
     download: Download
     state: str
     is_whole: bool
+    is_usable: bool
+
+    @property
+    def mark(self) -> str:
+        """For people."""
+        return "✓" if self.is_whole else "–" if self.download.optional or self.is_usable else "✗"
 
 
 def missing_files(benchmark: Benchmark) -> list[str]:
-    """A line for each thing that a benchmark needs and that is not there or not whole; hashes nothing."""
+    """A line for each file or folder that a benchmark needs and that is not there; nothing is read."""
     return [
         f"{benchmark.root}/{found.download.path}: {found.state}; fetch it from {found.download.url}"
         for found in look(benchmark)
-        if not (found.is_whole or found.download.optional)
+        if not (found.is_usable or found.download.optional)
     ]
 
 
@@ -50,28 +57,28 @@ def look(benchmark: Benchmark, sha256: Callable[[Path], str] | None = None) -> I
     """
     for download in benchmark.downloads:
         path = benchmark.root / download.path
-        state, is_whole = _folder(path, download) if download.path.endswith("/") else _file(path)
-        if is_whole and download.sha256 and sha256 is not None:
-            is_whole = sha256(path) == download.sha256
-            state += ", as published" if is_whole else ", but another version or damaged: its hash differs"
-        yield Found(download, state, is_whole)
+        found = _folder(path, download) if download.path.endswith("/") else _file(path, download)
+        if found.is_whole and download.sha256 and sha256 is not None:
+            same = sha256(path) == download.sha256
+            told = "as published" if same else "but another version or damaged: its hash differs"
+            found = Found(download, f"{found.state}, {told}", same, same)
+        yield found
 
 
-def _folder(path: Path, download: Download) -> tuple[str, bool]:
+def _folder(path: Path, download: Download) -> Found:
     if not path.is_dir():
-        return "missing", False
-    with os.scandir(path) as entries:
-        files = sum(not entry.name.startswith(".") and entry.is_file() for entry in entries)
-    if files < max(1, download.entries):
-        return f"{files:,} of {download.entries:,} files" if download.entries else "empty", False
-    return f"{files:,} files", True
+        return Found(download, "missing", False, False)
+    files = sum(not name.startswith(".") for _, _, names in os.walk(path) for name in names)
+    if files < download.entries:
+        return Found(download, f"{files:,} of {download.entries:,} files", False, files > 0)
+    return Found(download, f"{files:,} files" if files else "empty", files > 0, files > 0)
 
 
-def _file(path: Path) -> tuple[str, bool]:
+def _file(path: Path, download: Download) -> Found:
     if not path.is_file():
-        return "missing", False
+        return Found(download, "missing", False, False)
     size = path.stat().st_size
-    return (f"{size:,} bytes", True) if size else ("empty", False)
+    return Found(download, f"{size:,} bytes" if size else "empty", size > 0, size > 0)
 
 
 def print_data(names: Sequence[str], root: Path) -> bool:
@@ -108,13 +115,13 @@ def _print_all(benchmarks: Sequence[Benchmark], root: Path, console: Console) ->
 
 
 def _print_one(benchmark: Benchmark, console: Console) -> bool:
-    """Its files and where they come from; where all are there, how many questions and pictures it reads."""
+    """Its files and where they come from; where all are there, whether its questions and pictures are."""
     with Progress(console=console, transient=True) as progress:
         found = list(look(benchmark, lambda path: _sha256(path, progress)))
     table = Table("file", "expected", "there", title=escape(f"{benchmark.name}, below {benchmark.root}"))
     for each in found:
-        mark = "✓" if each.is_whole else "–" if each.download.optional else "✗"
-        table.add_row(*map(escape, (each.download.path, _expected(each.download), f"{mark} {each.state}")))
+        cells = (each.download.path, _expected(each.download), f"{each.mark} {each.state}")
+        table.add_row(*map(escape, cells))
     console.print(table if found else escape(f"{benchmark.name} needs no files."))
     for each in found:
         # outside the table, which would break what people copy
@@ -122,7 +129,7 @@ def _print_one(benchmark: Benchmark, console: Console) -> bool:
         console.print(
             f"{each.download.path}: {each.download.url}{note}", soft_wrap=True, markup=False, highlight=False
         )
-    if not all(each.is_whole or each.download.optional for each in found):
+    if not all(each.is_usable or each.download.optional for each in found):
         return False
     return _print_questions(benchmark, console)
 

@@ -47,7 +47,8 @@ def test_only_what_is_whole_passes(tmp_path: Path, own: str, capsys: pytest.Capt
     assert capsys.readouterr().out.count("✗ missing") == 2
     for name, questions, pictures, whole in [
         ("whole", "a.png\n", 2, True),
-        ("few", "a.png\n", 1, False),
+        ("enough", "a.png\n", 1, True),
+        ("none", "a.png\n", 0, False),
         ("another", "a.png\nb.png\n", 2, False),
     ]:
         fill(tmp_path / name, questions, pictures)

@@ -48,7 +48,7 @@ function drawRow(row, number) {
   const answers = make("dl", { className: "answers" });
   if (row.answers.length) answers.append(make("div", {}, make("dt", {}, "true"), make("dd", {}, ...counted(row.answers))));
   row.said.forEach((said, side) => answers.append(drawSaid(said, several ? `${LETTERS[side]} said` : "said")));
-  const pictures = row.names.length ? [drawPictures(row)] : [];
+  const pictures = row.names.length + row.pictures.length ? [drawPictures(row)] : [];
   return make(
     "article",
     { tabindex: "-1", className: pictures.length ? "" : "bare", "aria-label": `question ${number + 1}` },
@@ -96,13 +96,15 @@ function drawChoices(scores) {
 }
 
 function drawPictures(row) {
-  const shown = row.names.map((name, index) => {
+  const count = Math.max(row.names.length, row.pictures.length);
+  const shown = Array.from({ length: count }, (_, index) => {
+    const name = row.names[index] ?? "of the question";
     const number = row.pictures[index] ?? null;
     if (number === null) return make("div", { className: "placeholder" }, `no picture: ${name}`);
     const [width, height] = data.sizes[number];
     const shrink = Math.min(1, 384 / Math.max(width, height));
     const picture = make("img", {
-      src: $(`picture-${number}`).textContent, alt: name, className: Math.max(width, height) <= 128 ? "tiny" : "",
+      src: $(`picture-${number}`).textContent, alt: `picture ${name}`, className: Math.max(width, height) <= 128 ? "tiny" : "",
       width: Math.round(width * shrink), height: Math.round(height * shrink), decoding: "async",
     });
     return make("figure", {}, picture, ...(index ? [] : drawBoxes(row)));
@@ -222,7 +224,6 @@ function start() {
   document.title = `Answers: ${data.sides.join(" and ")}`;
   $("notes").append(...data.notes.map((note) => make("li", {}, note)));
   drawSums();
-  $("sums").open = data.sums.length <= 16;
   const of = (part) => [...new Set(data.sums.filter((sum) => sum.part === part).map((sum) => sum.name))];
   const benchmarks = [...new Set(data.sums.map(group))];
   fill($("benchmark"), [["", "all"], ...benchmarks.map((name) => [name, name])]);

@@ -56,9 +56,10 @@ class Pictures:
         hidden = not sys.stderr.isatty()
         for prediction in track(predictions, "pictures", console=Console(stderr=True), disable=hidden):
             files = [self._file(name) for name in prediction.images]
-            if all(files):
+            if files and all(files):
                 found[_asked(prediction)] = [self._number(str(file), file) for file in files if file]
-        others = {_asked(p) for p in predictions if p.images and _asked(p) not in found}
+        # pictures in tables, and made ones, have no names
+        others = {_asked(p) for p in predictions if (p.images or p.benchmark) and _asked(p) not in found}
         for benchmark in sorted({name for name, _ in others}):
             found |= self._of_benchmark(benchmark, {asked for asked in others if asked[0] == benchmark})
         self.notes += [f"{count:,} {fault}" for fault, count in self._faults.items()]
