@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from cobra.eval.benchmarks.find import find_benchmark
+from cobra.eval.predictions import Prediction
 from cobra.train.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -46,3 +48,22 @@ def test_its_projector_and_its_hybrid_train_from_one_file_and_yaml(
     assert projector == {"class_path": "mypackage.gated.GatedProjector", "init_args": {"temperature": 0.5}}
     with safe_open(tmp_path / "run/model/model.safetensors", framework="pt") as weights:
         assert "projector.gate.weight" in weights.keys()  # noqa: SIM118  (no mapping)
+
+
+def test_its_benchmark_of_ones_own_reads_asks_and_scores(tmp_path: Path) -> None:
+    (tmp_path / "colors.py").write_text(block("python", "# colors.py"))
+    (tmp_path / "colors").mkdir()
+    rows = [
+        {"image": f"{color}.png", "question": "What colour?", "answer": color} for color in ("red", "blue")
+    ]
+    (tmp_path / "colors/questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = find_benchmark(str(tmp_path / "colors.py"))(tmp_path)
+    asked = list(benchmark.questions())
+    (ask,) = type(benchmark).asks
+    assert ask.render(asked[0].fields) == "What colour?\nAnswer with one word."
+    assert [question.images for question in asked] == [[tmp_path / f"colors/{row['image']}"] for row in rows]
+    said = [
+        Prediction(q.split, q.id, q.kind, "", answer, q.answers)
+        for q, answer in zip(asked, ("Red.", "green"), strict=True)
+    ]
+    assert benchmark.score(said) == {"accuracy": 50}
