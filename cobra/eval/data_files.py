@@ -1,6 +1,5 @@
 """Files of benchmarks: what to fetch, from where, into which folder, and what of it is there."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,11 @@ from rich.table import Table
 
 from cobra.eval.benchmarks.base import Benchmark, Download
 from cobra.eval.benchmarks.find import benchmark_names, find_benchmark
+from cobra.eval.file_hash import stream_hash
+from cobra.eval.missing import missing_pictures
 
-_PIECE = 1 << 20
+# of missing pictures so many are named
+_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,6 @@ class Found:
     def mark(self) -> str:
         """For people."""
         return "✓" if self.is_whole else "–" if self.download.optional or self.is_usable else "✗"
-
-
-def missing_files(benchmark: Benchmark) -> list[str]:
-    """A line for each file or folder that a benchmark needs and that is not there; nothing is read."""
-    return [
-        f"{benchmark.root}/{found.download.path}: {found.state}; fetch it from {found.download.url}"
-        for found in look(benchmark)
-        if not (found.is_usable or found.download.optional)
-    ]
 
 
 def look(benchmark: Benchmark, sha256: Callable[[Path], str] | None = None) -> Iterator[Found]:
@@ -143,33 +136,17 @@ def _expected(download: Download) -> str:
 def _print_questions(benchmark: Benchmark, console: Console) -> bool:
     try:
         with console.status(f"reading the questions of {escape(benchmark.name)}"):
-            asked, pictures, missing = _read(benchmark)
+            questions = list(benchmark.questions())
     except (OSError, ValueError) as error:
         console.print(escape(f"✗ {error}"))
         return False
-    console.print(f"{asked:,} questions about {pictures:,} pictures, {len(missing):,} of them missing")
-    for path in missing[:5]:
-        console.print(escape(f"✗ {path}"))
+    missing = missing_pictures(questions)
+    console.print(f"{len(questions):,} questions, {len(missing):,} of their pictures missing")
+    for path in missing[:_NAMED]:
+        console.print(f"✗ {path}", soft_wrap=True, markup=False, highlight=False)
     return not missing
 
 
-def _read(benchmark: Benchmark) -> tuple[int, int, list[Path]]:
-    """Questions, pictures (a file counts once) and those files that are not there."""
-    asked = inside = 0
-    files: dict[Path, None] = {}
-    for question in benchmark.questions():
-        asked += 1
-        for image in question.images:
-            if isinstance(image, (str, Path)):
-                files[Path(image)] = None
-            else:
-                inside += 1
-    return asked, inside + len(files), [path for path in files if not path.is_file()]
-
-
 def _sha256(path: Path, progress: Progress) -> str:
-    digest = hashlib.sha256()
     with progress.open(path, "rb", description=f"hash of {escape(path.name)}") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return stream_hash(file)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cobra.eval.benchmarks.find import find_benchmark
-from cobra.eval.data_files import missing_files, print_data
+from cobra.eval.data_files import print_data
 
 # its question asks about a picture of the folder
 OWN = """
@@ -60,9 +59,3 @@ def test_a_picture_that_is_asked_about_must_be_there(tmp_path: Path, own: str) -
     fill(tmp_path, "a.png\n", 2)
     (tmp_path / "mine/pictures/a.png").rename(tmp_path / "mine/pictures/c.png")
     assert not print_data([own], tmp_path)
-
-
-def test_a_run_is_told_what_to_fetch_and_from_where(tmp_path: Path, own: str) -> None:
-    told = missing_files(find_benchmark(own)(tmp_path))
-    assert [line.split(": ")[0].split("mine/")[1] for line in told] == ["questions.txt", "pictures/"]
-    assert "https://example.org/questions" in told[0]
