@@ -53,7 +53,7 @@ def write_page(
                 "sums": _sums(rows, len(sides), judges),
                 "sizes": pictures.sizes,
                 "rows": [
-                    {**row(answers, judges, pictures.size(numbers)), "pictures": numbers}
+                    {**row(answers, judges), "pictures": numbers}
                     for answers, numbers in zip(shown, places, strict=True)
                 ],
             }

@@ -65,10 +65,6 @@ class Pictures:
         self.notes += [f"{count:,} {fault}" for fault, count in self._faults.items()]
         return [found.get(_asked(p), [None] * len(p.images)) for p in predictions]
 
-    def size(self, places: Sequence[int | None]) -> tuple[int, int] | None:
-        """Width and height of the first of these pictures, before it was made small."""
-        return self.sizes[places[0]] if places and places[0] is not None else None
-
     def _file(self, name: str) -> Path | None:
         """The picture of that name below the root, which no name leads out of."""
         parts = PurePosixPath(name).parts

@@ -1,22 +1,22 @@
 """Rows of the page: a question each, with what one or two models answered to it."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cobra.eval.benchmarks.base import Benchmark
+from cobra.eval.benchmarks.base import Benchmark, Box
 from cobra.eval.benchmarks.find import benchmark_names, find_benchmark
 from cobra.eval.predictions import Prediction, read_predictions
 
 # What a page holds of one text, in characters, and of one list; files of predictions come from anywhere.
 MAX_TEXT = 1000
 _MAX_LIST = 50
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
+# A benchmark may rely on what a line of a file lacks, in ways of its own.
+_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # Benchmark, way of asking, split, id and how often it came before.
 _Key = tuple[str, str, str, str, int]
 
@@ -68,10 +68,24 @@ class Judges:
             return None
         try:
             credit = float(benchmark.credit(prediction))
-        # a benchmark may rely on what a file lacks, in ways of its own
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        except _UNFIT:
             return None
         return credit if math.isfinite(credit) else None
+
+    def boxes(self, prediction: Prediction) -> tuple[Box | None, Box | None]:
+        """The true box and the one that an answer names; None where there is none."""
+        benchmark = self.benchmark(prediction.benchmark)
+        if benchmark is None or not prediction.truth:
+            return None, None
+        try:
+            true, said = benchmark.boxes(prediction)
+            return _finite(true), _finite(said)
+        except _UNFIT:
+            return None, None
+
+
+def _finite(box: Box | None) -> Box | None:
+    return box if box is not None and all(map(math.isfinite, box)) else None
 
 
 def read_sides(paths: Sequence[Path]) -> list[Side]:
@@ -132,16 +146,9 @@ def pair(sides: Sequence[Side]) -> list[tuple[Prediction | None, ...]]:
     return [tuple(side.answers.get(key) for side in sides) for key in keys]
 
 
-def row(answers: Sequence[Prediction | None], judges: Judges, size: tuple[int, int] | None) -> dict[str, Any]:
-    """What the page's script reads of a question; all texts are cut to what a page can hold.
-
-    Args:
-        answers: one a side.
-        judges: of the answers.
-        size: of the first picture, where it is there; boxes become shares of it.
-    """
+def row(answers: Sequence[Prediction | None], judges: Judges) -> dict[str, Any]:
+    """What the page's script reads of a question; all texts are cut to what a page can hold."""
     first = next(p for p in answers if p is not None)
-    box = _shares(first.truth.get("box"), size)
     return {
         "benchmark": _cut(first.benchmark),
         "ask": asks(answers),
@@ -151,8 +158,8 @@ def row(answers: Sequence[Prediction | None], judges: Judges, size: tuple[int, i
         "question": _cut(first.question),
         "answers": [_cut(answer) for answer in first.answers[:_MAX_LIST]],
         "names": [_cut(name) for name in first.images[:_MAX_LIST]],
-        "box": box,
-        "said": [None if p is None else _said(p, judges, size if box else None) for p in answers],
+        "box": judges.boxes(first)[0],
+        "said": [None if p is None else _said(p, judges) for p in answers],
     }
 
 
@@ -161,24 +168,14 @@ def asks(answers: Sequence[Prediction | None]) -> str:
     return _cut(" / ".join(dict.fromkeys(p.ask for p in answers if p is not None and p.ask)))
 
 
-def _said(prediction: Prediction, judges: Judges, size: tuple[int, int] | None) -> dict[str, Any]:
+def _said(prediction: Prediction, judges: Judges) -> dict[str, Any]:
     best = sorted(prediction.scores.items(), key=lambda item: -item[1])[:_MAX_LIST]
     return {
         "text": _cut(prediction.prediction),
         "credit": judges.credit(prediction),
-        "box": _shares([float(n) for n in _NUMBER.findall(prediction.prediction[:MAX_TEXT])], size),
+        "box": judges.boxes(prediction)[1],
         "scores": [[_cut(choice), score if math.isfinite(score) else None] for choice, score in best],
     }
-
-
-def _shares(box: object, size: tuple[int, int] | None) -> list[float] | None:
-    """Left, top, right and bottom in shares of a picture, from shares or pixels; None of what is no box."""
-    if size is None or not isinstance(box, list) or len(box) != 4:
-        return None
-    if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in box):
-        return None
-    width, height = size if max(map(abs, box)) > 1 else (1, 1)
-    return [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
 
 
 def _cut(text: str) -> str:

@@ -14,6 +14,8 @@ from cobra.eval.protocols.protocol import Ask, Headline
 # Values as papers print them: per cent, or points where a benchmark counts points. A part's metric is named
 # `part/metric`, e.g. `adversarial/f1`.
 Scores = dict[str, float]
+# Left, top, right and bottom in shares of a picture's sides.
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,10 @@ class Benchmark(ABC):
     @abstractmethod
     def credit(self, prediction: Prediction) -> float:
         """What a prediction earns, 0 to 1."""
+
+    def boxes(self, prediction: Prediction) -> tuple[Box | None, Box | None]:
+        """The true box and the one that an answer names, for people; None where there is none."""
+        return None, None
 
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """All metrics of the predictions of one ask, in every convention that papers use; a pure function.

@@ -14,6 +14,7 @@ from cobra.data.shapes.dataset import ShapesEval
 from cobra.data.shapes.questions import ANSWERS
 from cobra.data.shapes.scene import ALLOWED, CELL_NAMES, COLORS, GRID, SHAPES, Split, name_places
 from cobra.eval.benchmarks.base import Benchmark, Question, Scores
+from cobra.eval.benchmarks.base import Box as ShareBox
 from cobra.eval.benchmarks.pope import SPLITS, Pope
 from cobra.eval.predictions import Prediction
 from cobra.eval.protocols.protocol import Ask, Headline
@@ -27,6 +28,8 @@ _SEED = 4
 _POPE_SCENES, _POPE_PAIRS = 250, 2
 # of ten people so many give another answer of the kind
 _DISSENT = 2
+# of a picture, in pixels
+_SIDE = 16 * GRID
 # pixels of a picture's ground differ less from each other, and objects more from it
 _CONTRAST = 45
 
@@ -170,6 +173,11 @@ class ShapesRefcoco(Benchmark):
         """1 where the named cell and the object overlap by half of what they cover together, or more."""
         return float(_overlap(prediction) >= 0.5)
 
+    def boxes(self, prediction: Prediction) -> tuple[ShareBox | None, ShareBox | None]:
+        """The object's, and the cell's that is named."""
+        said = _named_box(prediction)
+        return _in_shares(prediction.truth["box"]), said and _in_shares(said)
+
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """`accuracy` at IoU 0.5, `iou` the mean overlap, `cell` the share of cells that are named right.
 
@@ -223,11 +231,20 @@ def _object_box(picture: np.ndarray, cell: int) -> Box:
 
 def _overlap(prediction: Prediction) -> float:
     """Intersection over union of the named cell and the object; 0 where no cell is named."""
-    said, box = prediction.prediction.strip(), prediction.truth["box"]
+    said = _named_box(prediction)
+    return _iou(said, prediction.truth["box"]) if said else 0.0
+
+
+def _named_box(prediction: Prediction) -> Box | None:
+    said = prediction.prediction.strip()
     if len(said) != 1 or said not in CELL_NAMES:
-        return 0.0
-    side = GRID * 16
-    return _iou(_cell_box(CELL_NAMES.index(said), side), box)
+        return None
+    return _cell_box(CELL_NAMES.index(said), _SIDE)
+
+
+def _in_shares(box: Sequence[int]) -> ShareBox:
+    left, top, right, bottom = (value / _SIDE for value in box)
+    return left, top, right, bottom
 
 
 def _iou(one: Sequence[Any], other: Sequence[Any]) -> float:

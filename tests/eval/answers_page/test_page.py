@@ -175,19 +175,14 @@ def test_a_limit_cuts_rows_and_not_numbers(tmp_path: Path) -> None:
     assert "3 of 10" in page.data["notes"][0]
 
 
-@pytest.mark.parametrize(
-    ("box", "answer", "shares"),
-    [
-        ([2, 0, 8, 4], "[0.5, 0, 1, 1]", [[0.25, 0, 1, 0.5], [0.5, 0, 1, 1]]),
-        ([0.5, 0, 1, 1], "none", [[0.5, 0, 1, 1], None]),
-        (["x"] * 4, "[1, 2, 3, 4]", [None, None]),
-        ([float("nan"), 0, 1, 1], "[1, 2, 3, 4]", [None, None]),
-    ],
-)
-def test_boxes_are_shares_of_the_picture(tmp_path: Path, box: list, answer: str, shares: list) -> None:
-    page = show(tmp_path, [said("1", answer, images=["scene"], truth={"box": box})])
-    row = page.data["rows"][0]
-    assert [row["box"], row["said"][0]["box"]] == shares
+def test_the_benchmark_says_which_boxes_are_drawn(tmp_path: Path) -> None:
+    truth = {"box": [32, 16, 48, 32]}
+    rows = [said(name, name, benchmark="shapes_refcoco", truth=truth) for name in ("g", "?")]
+    rows += [said("f", "f", benchmark="shapes_refcoco", truth={"box": ["x", float("nan")]})]
+    page = show(tmp_path, rows)
+    boxes = [[row["box"], row["said"][0]["box"]] for row in page.data["rows"]]
+    # the cells of a picture are a to p, row by row
+    assert boxes == [[[0.5, 0.25, 0.75, 0.5]] * 2, [[0.5, 0.25, 0.75, 0.5], None], [None, None]]
 
 
 @pytest.mark.parametrize(
