@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const BATCH = 40;
 const LETTERS = ["A", "B"];
-const BOX_COLORS = ["var(--right)", "#ff8c00", "#e040fb"];
+const BOX_COLORS = ["#00c853", "#ff8c00", "#e040fb"];
 const filters = ["benchmark", "split", "kind", "verdict"];
 let found = data.rows;
 let drawn = 0;
