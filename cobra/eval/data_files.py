@@ -15,8 +15,8 @@ from cobra.eval.benchmarks.find import benchmark_names, find_benchmark
 from cobra.eval.file_hash import stream_hash
 from cobra.eval.missing import missing_pictures
 
-# of missing pictures so many are named
-_NAMED = 10
+# of missing pictures so many are named, and of files in a benchmark's line of the table of all
+_NAMED, _LISTED = 10, 2
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def _print_all(benchmarks: Sequence[Benchmark], root: Path, console: Console) ->
         needed = [found for found in look(benchmark) if not found.download.optional]
         lacking = [f"{found.download.path} ({found.state})" for found in needed if not found.is_whole]
         there = f"{len(needed) - len(lacking)} of {len(needed)}" if needed else "nothing needed"
-        table.add_row(benchmark.name, there, escape("\n".join(lacking)))
+        more = [f"and {len(lacking) - _LISTED} more"] if len(lacking) > _LISTED else []
+        table.add_row(benchmark.name, there, escape("\n".join(lacking[:_LISTED] + more)))
         whole &= not lacking
     console.print(table)
     console.print("`cobra eval data NAME` says where a benchmark's files come from, and reads them.")
