@@ -90,23 +90,70 @@ def _add_run(words: Any) -> None:
     )
 
 
-def _add_submit(words: Any) -> None:
-    submit = words.add_parser(
-        "submit",
-        help="write predictions as a server or judge wants them",
-        description="Write predictions in the format of the server or judge that scores them.",
+def _list(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise argparse.ArgumentTypeError("names nothing")
+    return names
+
+
+def _run(options: argparse.Namespace) -> None:
+    from cobra.eval.opening import Settings
+
+    settings = Settings(options.dtype, options.quant, options.group_size, options.adapter)
+    what = (options.model, options.benchmarks, options.protocol, options.data)
+    how = {
+        "settings": settings,
+        "device": options.device,
+        "limit": options.limit,
+        "allow_missing": options.allow_missing,
+    }
+    if options.check_invariance:
+        from cobra.eval.invariance import check_invariance
+
+        sys.exit(int(check_invariance(*what, **how) > 0))
+    if options.out is None:
+        raise ValueError("name a folder for predictions and scores with --out")
+    from cobra.eval.evaluate import evaluate
+
+    evaluate(*what, options.out, devices=options.devices, batch_size=options.batch_size, **how)
+
+
+def _add_score(words: Any) -> None:
+    score = words.add_parser("score", help="score files of predictions again, without the model")
+    score.set_defaults(eval=_score)
+    score.add_argument("files", type=path, nargs="+", metavar="FILE", help="what `cobra eval` wrote, *.jsonl")
+    _add_benchmark(score)
+    score.add_argument("--json", type=path, metavar="FILE", help="write the scores as JSON")
+
+
+def _score(options: argparse.Namespace) -> None:
+    from cobra.eval.score_files import score_files
+
+    score_files(options.files, options.benchmark, options.json)
+
+
+def _add_compare(words: Any) -> None:
+    compare = words.add_parser("compare", help="two models on the same questions, with intervals")
+    compare.set_defaults(eval=_compare)
+    compare.add_argument("a", type=path, metavar="A", help="file of predictions, or folder of `cobra eval`")
+    compare.add_argument("b", type=path, metavar="B", help="the other; differences are B less A")
+    compare.add_argument(
+        "--common", action="store_true", help="take the questions of both, where one has others too"
     )
-    submit.set_defaults(eval=_submit)
-    submit.add_argument("server", choices=("vqav2", "gqa", "vizwiz", "mmbench", "mmvet"), help="whose format")
-    submit.add_argument("predictions", type=path, metavar="FILE", help="predictions of a run, one ask")
-    submit.add_argument("--out", type=path, required=True, metavar="FILE", help="what to upload")
-    submit.add_argument(
-        "--data", type=path, default=Path("data"), help="folder of all benchmarks (default: data)"
-    )
-    submit.add_argument(
-        "--pad",
-        action="store_true",
-        help="give questions without a prediction an empty answer, as LLaVA does",
+    _add_benchmark(compare)
+    compare.add_argument("--out", type=path, help="folder for comparison.json, .md and .png")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from cobra.eval.compare_answers import compare_answers
+
+    compare_answers(options.a, options.b, options.common, options.benchmark, options.out)
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--benchmark", metavar="NAME", help="or its Python file (default: what the predictions name)"
     )
 
 
@@ -150,6 +197,32 @@ def _show(options: argparse.Namespace) -> None:
     print(f"{page}: open it in a browser")
 
 
+def _add_submit(words: Any) -> None:
+    submit = words.add_parser(
+        "submit",
+        help="write predictions as a server or judge wants them",
+        description="Write predictions in the format of the server or judge that scores them.",
+    )
+    submit.set_defaults(eval=_submit)
+    submit.add_argument("server", choices=("vqav2", "gqa", "vizwiz", "mmbench", "mmvet"), help="whose format")
+    submit.add_argument("predictions", type=path, metavar="FILE", help="predictions of a run, one ask")
+    submit.add_argument("--out", type=path, required=True, metavar="FILE", help="what to upload")
+    submit.add_argument(
+        "--data", type=path, default=Path("data"), help="folder of all benchmarks (default: data)"
+    )
+    submit.add_argument(
+        "--pad",
+        action="store_true",
+        help="give questions without a prediction an empty answer, as LLaVA does",
+    )
+
+
+def _submit(options: argparse.Namespace) -> None:
+    from cobra.eval.submissions.submit import submit
+
+    print(submit(options.server, options.predictions, options.data, options.out, options.pad))
+
+
 def _add_data(words: Any) -> None:
     data = words.add_parser(
         "data",
@@ -176,88 +249,12 @@ def _data(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def _list(text: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not names:
-        raise argparse.ArgumentTypeError("names nothing")
-    return names
-
-
-def _run(options: argparse.Namespace) -> None:
-    from cobra.eval.opening import Settings
-
-    settings = Settings(options.dtype, options.quant, options.group_size, options.adapter)
-    what = (options.model, options.benchmarks, options.protocol, options.data)
-    how = {
-        "settings": settings,
-        "device": options.device,
-        "limit": options.limit,
-        "allow_missing": options.allow_missing,
-    }
-    if options.check_invariance:
-        from cobra.eval.invariance import check_invariance
-
-        sys.exit(int(check_invariance(*what, **how) > 0))
-    if options.out is None:
-        raise ValueError("name a folder for predictions and scores with --out")
-    from cobra.eval.evaluate import evaluate
-
-    evaluate(*what, options.out, devices=options.devices, batch_size=options.batch_size, **how)
-
-
-def _submit(options: argparse.Namespace) -> None:
-    from cobra.eval.submissions.submit import submit
-
-    print(submit(options.server, options.predictions, options.data, options.out, options.pad))
-
-
-def _add_score(words: Any) -> None:
-    score = words.add_parser("score", help="score files of predictions again, without the model")
-    score.set_defaults(eval=_score)
-    score.add_argument("files", type=path, nargs="+", metavar="FILE", help="what `cobra eval` wrote, *.jsonl")
-    _add_benchmark(score)
-    score.add_argument("--json", type=path, metavar="FILE", help="write the scores as JSON")
-
-
-def _add_compare(words: Any) -> None:
-    compare = words.add_parser("compare", help="two models on the same questions, with intervals")
-    compare.set_defaults(eval=_compare)
-    compare.add_argument("a", type=path, metavar="A", help="file of predictions, or folder of `cobra eval`")
-    compare.add_argument("b", type=path, metavar="B", help="the other; differences are B less A")
-    compare.add_argument(
-        "--common", action="store_true", help="take the questions of both, where one has others too"
-    )
-    _add_benchmark(compare)
-    compare.add_argument("--out", type=path, help="folder for comparison.json, .md and .png")
-
-
-def _add_benchmark(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--benchmark", metavar="NAME", help="or its Python file (default: what the predictions name)"
-    )
-
-
-def _score(options: argparse.Namespace) -> None:
-    from cobra.eval.score_files import score_files
-
-    score_files(options.files, options.benchmark, options.json)
-
-
-def _compare(options: argparse.Namespace) -> None:
-    from cobra.eval.compare_answers import compare_answers
-
-    compare_answers(options.a, options.b, options.common, options.benchmark, options.out)
-
-
-_WORDS = {_UNSAID: _add_run, "data": _add_data}
-
-
 # the subcommands: any other first word of `cobra eval` is a MODEL
 _WORDS = {
     _UNSAID: _add_run,
-    "data": _add_data,
-    "submit": _add_submit,
     "score": _add_score,
     "compare": _add_compare,
     "show": _add_show,
+    "submit": _add_submit,
+    "data": _add_data,
 }
