@@ -9,7 +9,7 @@ OUT ?= runs/$(if $(filter smoke,$(PRESET)),smoke,tiny)$(if $(filter-out 1,$(SEED
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo rehearsal test test-triton test-slow test-native test-gpu bench-gpu check format clean
+.PHONY: help demo eval rehearsal test test-triton test-slow test-native test-gpu bench-gpu check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,17 @@ help:  ## list the targets
 demo: .venv/installed  ## train the tiny Cobra and its blind twin, evaluate, draw (PRESET=smoke for a quick look, SEEDS=3 for three)
 	$(BIN)/cobra demo -c configs/cobra_tiny.yaml $(if $(filter smoke,$(PRESET)),-c configs/presets/smoke.yaml) \
 		--out $(OUT) --precision auto --seeds $$(seq 0 $$(($(SEEDS) - 1)))
+
+# real pictures and questions, where there are some
+COBRA_FIXTURES ?= ../shared/fixtures
+PHOTOS := $(wildcard $(COBRA_FIXTURES)/photos/photo_vqa.jsonl)
+evaluate = $(BIN)/cobra eval $(OUT)/model --out $(OUT)/eval $(if $(filter smoke,$(PRESET)),--limit 300)
+
+eval: .venv/installed  ## the model of make demo on all that ShapesVQA asks, by generation and by likelihood (PRESET=smoke)
+	$(evaluate) --benchmarks shapes,shapes_pope,shapes_vqa,shapes_refcoco
+ifneq ($(PHOTOS),)
+	$(evaluate) --benchmarks mmbench_samples,photos_vqa,photos_pope --data $(COBRA_FIXTURES)
+endif
 
 rehearsal: .venv/installed  ## the tiny model on the road of the large recipes: files, full, packed, LoRA (PRESET=smoke, SEEDS=3)
 	$(BIN)/cobra rehearse --out runs/rehearsal$(if $(filter smoke,$(PRESET)),-smoke --smoke) \

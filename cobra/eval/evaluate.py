@@ -291,8 +291,7 @@ def _results(
             lines = sorted(found.values(), key=lambda p: places.get(p.question_id, len(places)))
             file.write(lines)
             results.append(Result.of(task.benchmark, ask, lines, task.total, protocols))
-    write_results(out, results)
-    print_results(results)
+    print_results(write_results(out, results))
     return results
 
 

@@ -75,10 +75,12 @@ class Row:
 
 
 def rows(results: Sequence[Result]) -> list[Row]:
-    """What papers print of the results; of answers of which none prints a number, the first."""
+    """What papers print of the results; of further asks the same number, or else the first."""
+    printed = {(r.benchmark, metric): metric for r in results for metric in r.headlines.values()}
     found = []
     for result in results:
-        headlines = result.headlines or dict.fromkeys([""], next(iter(result.scores), "-"))
+        usual = [metric for name in result.scores if (metric := printed.get((result.benchmark, name)))]
+        headlines = result.headlines or {"": next(iter([*usual, *result.scores]), "-")}
         coverage = f"{result.answered:,} of {result.questions:,}"
         found += [
             Row(result.benchmark, protocol, result.ask, metric, result.scores.get(metric), coverage)
@@ -87,16 +89,17 @@ def rows(results: Sequence[Result]) -> list[Row]:
     return found
 
 
-def write_results(out: Path, results: Sequence[Result]) -> None:
-    """Write scores.json and scores.md; results of other benchmarks that are there stay."""
+def write_results(out: Path, results: Sequence[Result]) -> list[Result]:
+    """Write scores.json and scores.md; all that are in them then, of other benchmarks too."""
     path = out / SCORES
     before = (
         [Result(**said) for said in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
     )
     new = {(result.benchmark, result.ask) for result in results}
-    both = [result for result in before if (result.benchmark, result.ask) not in new] + list(results)
+    both = [*(each for each in before if (each.benchmark, each.ask) not in new), *results]
     _replace(path, json.dumps([asdict(result) for result in both], indent=2) + "\n")
     _replace(out / TABLE, markdown(rows(both)))
+    return both
 
 
 def print_results(results: Sequence[Result]) -> None:

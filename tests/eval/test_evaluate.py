@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from cobra.data.chat import Chat
+from cobra.data.processor import Example
 from cobra.eval.answerer import Answer, Answerer, Asked
 from cobra.eval.evaluate import evaluate, read_tasks, spread
 from cobra.eval.invariance import check_invariance
@@ -91,8 +92,13 @@ def test_what_is_answered_is_not_asked_again_and_a_broken_line_is_cut_off(
 ) -> None:
     whole = answered("whole")
     asked: list[Asked] = []
-    answer = Answerer.answer
-    monkeypatch.setattr(Answerer, "answer", lambda s, a, e: (asked.extend(a), answer(s, a, e))[1])
+    prepare = Answerer.prepare
+
+    def counted(self: Answerer, given: list[Asked]) -> list[Example]:
+        asked.extend(given)
+        return prepare(self, given)
+
+    monkeypatch.setattr(Answerer, "prepare", counted)
     (tmp_path / "out").mkdir()
     kept = whole[FILES[0]].splitlines(keepends=True)
     (tmp_path / "out" / FILES[0]).write_bytes(b"".join(kept[:lines]) + kept[0][:9])
@@ -193,8 +199,8 @@ def test_a_close_call_is_answered_alone(model: Path, tmp_path: Path, monkeypatch
     alone = [answerer.answer([a], [e])[0].text for a, e in zip(asked, examples, strict=True)]
     real = answerer._answer
 
-    def rounded(given: list[Asked], fed: list[object]) -> list[Answer]:
-        answers = real(given, fed)  # type: ignore[arg-type]
+    def rounded(given: list[Asked], fed: list[Example]) -> list[Answer]:
+        answers = real(given, fed)
         return answers if len(given) == 1 else [Answer("another", close=0.9 * answerer.close) for _ in given]
 
     monkeypatch.setattr(answerer, "_answer", rounded)
@@ -225,8 +231,8 @@ def test_answers_that_depend_on_their_batch_are_counted(
 ) -> None:
     answer = Answerer.answer
 
-    def first_of_batch(self: Answerer, asked: list[Asked], examples: list[object]) -> list[Answer]:
-        answers = answer(self, asked, examples)  # type: ignore[arg-type]
+    def first_of_batch(self: Answerer, asked: list[Asked], examples: list[Example]) -> list[Answer]:
+        answers = answer(self, asked, examples)
         return [answers[0]] + [Answer("red") for _ in answers[1:]]
 
     monkeypatch.setattr(Answerer, "answer", first_of_batch)
@@ -285,7 +291,7 @@ def test_a_run_that_is_killed_ten_times_leaves_the_same_predictions(
     whole = answered("whole", ("shapes_pope", OWN), limit=300, batch_size=2)
     arguments = (str(model), ["shapes_pope", OWN], ["llava"], tmp_path, tmp_path / "out")
     options = {"settings": Settings(), "limit": 300, "batch_size": 2}
-    random, kills = Random(0), []
+    random, kills = Random(0), list[int]()
     while len(kills) < 10:
         process = context.Process(target=evaluate, args=arguments, kwargs=options)
         process.start()
