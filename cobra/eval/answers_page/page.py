@@ -49,8 +49,8 @@ def write_page(
             places = pictures.write([next(p for p in answers if p is not None) for answers in shown])
             data = {
                 "sides": [side.name for side in sides],
-                "notes": [*_cut_short(len(shown), len(rows)), *pictures.notes],
                 "sums": _sums(rows, len(sides), judges),
+                "notes": [*_cut_short(len(shown), len(rows)), *judges.notes, *pictures.notes],
                 "sizes": pictures.sizes,
                 "rows": [
                     {**row(answers, judges), "pictures": numbers}

@@ -59,6 +59,14 @@ class Judges:
             self._made[name] = find_benchmark(name)(self.root) if known else None
         return self._made[name]
 
+    @property
+    def notes(self) -> list[str]:
+        """For people: which benchmarks nobody here knows."""
+        unknown = [name for name, benchmark in self._made.items() if name and benchmark is None]
+        return [
+            f"{_cut(name)} is no benchmark that is known: name its file with --benchmark" for name in unknown
+        ]
+
     def credit(self, prediction: Prediction) -> float | None:
         """What an answer earns, 0 to 1; None where nobody can say, as for secret answers."""
         if not prediction.benchmark:

@@ -146,6 +146,7 @@ def test_the_benchmark_says_what_an_answer_earns(tmp_path: Path) -> None:
     assert [row["said"][0]["credit"] for row in page.data["rows"]] == [1, 0, 1, 0, None, None]
     sums = {sum["benchmark"]: (sum["count"], sum["credit"]) for sum in page.data["sums"]}
     assert sums == {"made": (3, [50]), "": (2, [50]), "unknown": (1, [None])}
+    assert "unknown is no benchmark" in page.data["notes"][0]
 
 
 def test_two_files_of_the_same_questions_come_side_by_side(tmp_path: Path) -> None:
@@ -178,11 +179,11 @@ def test_a_limit_cuts_rows_and_not_numbers(tmp_path: Path) -> None:
 def test_the_benchmark_says_which_boxes_are_drawn(tmp_path: Path) -> None:
     truth = {"box": [32, 16, 48, 32]}
     rows = [said(name, name, benchmark="shapes_refcoco", truth=truth) for name in ("g", "?")]
-    rows += [said("f", "f", benchmark="shapes_refcoco", truth={"box": ["x", float("nan")]})]
-    page = show(tmp_path, rows)
-    boxes = [[row["box"], row["said"][0]["box"]] for row in page.data["rows"]]
+    rows += [said("f", "f", benchmark="shapes_refcoco", truth={"box": ["x", float("nan")]}), said("1", "g")]
     # the cells of a picture are a to p, row by row
-    assert boxes == [[[0.5, 0.25, 0.75, 0.5]] * 2, [[0.5, 0.25, 0.75, 0.5], None], [None, None]]
+    box = (0.5, 0.25, 0.75, 0.5)
+    judges = Judges([], tmp_path)
+    assert [judges.boxes(p) for p in rows] == [(box, box), (box, None), (None, None), (None, None)]
 
 
 @pytest.mark.parametrize(
