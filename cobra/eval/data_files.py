@@ -119,10 +119,8 @@ def _print_one(benchmark: Benchmark, console: Console) -> bool:
     console.print(table if found else escape(f"{benchmark.name} needs no files."))
     for each in found:
         # outside the table, which would break what people copy
-        note = f" ({each.download.note})" if each.download.note else ""
-        console.print(
-            f"{each.download.path}: {each.download.url}{note}", soft_wrap=True, markup=False, highlight=False
-        )
+        origin = "; ".join(filter(None, (each.download.url, each.download.note)))
+        console.print(f"{each.download.path}: {origin}", soft_wrap=True, markup=False, highlight=False)
     if not all(each.is_usable or each.download.optional for each in found):
         return False
     return _print_questions(benchmark, console)
