@@ -11,6 +11,12 @@ from cobra.eval.scorers.yes_no import areas, two_class_scores
 SPLITS = ("random", "popular", "adversarial")
 # Of each split.
 _QUESTIONS = 3000
+# Of the files at commit 08d957b.
+_SHA256 = {
+    "random": "ac25245170b975a5bdf9080b23fd431dfe6be458bc038259c1f4f09a6bef7994",
+    "popular": "72c1a8ad45d0c13514f5f22598261df41d3b533854d29682e924db50ed8aa753",
+    "adversarial": "420b3407db1fa9f1187a805dca41cb7b97fd91504e6c2179706188c107fb8ef8",
+}
 _URL = "https://github.com/AoiDragon/POPE/tree/main/output/coco"
 
 
@@ -19,7 +25,10 @@ class Pope(Benchmark):
 
     name = "pope"
     downloads = (
-        *(Download(f"pope/coco_pope_{split}.json", _URL, _QUESTIONS) for split in SPLITS),
+        *(
+            Download(f"pope/coco_pope_{split}.json", _URL, _QUESTIONS, sha256)
+            for split, sha256 in _SHA256.items()
+        ),
         Download(
             "coco/val2014/",
             "http://images.cocodataset.org/zips/val2014.zip",
