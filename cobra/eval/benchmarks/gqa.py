@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import mean
 
 from cobra.eval.benchmarks.base import Benchmark, Download, Question, Scores
+from cobra.eval.benchmarks.json_lines import require_columns
 from cobra.eval.benchmarks.published import published_rows
 from cobra.eval.predictions import Prediction
 
@@ -30,13 +31,16 @@ class Gqa(Benchmark):
         """12,578 questions; see the base class."""
         columns = {"imageId": str, "question": str, "answer": str, "types": dict, "groups": dict}
         for row in published_rows(self, _FILE, columns):
+            types = require_columns(
+                row["types"], {"structural": str, "semantic": str}, f"{_FILE}, question {row['id']}"
+            )
             yield Question(
                 id=row["id"],
                 fields={"question": row["question"]},
                 images=[self.root / "gqa/images" / f"{row['imageId']}.jpg"],
                 answers=[row["answer"]],
-                kind=row["types"]["structural"],
-                truth={"semantic": row["types"]["semantic"], "group": row["groups"]["global"]},
+                kind=types["structural"],
+                truth={"semantic": types["semantic"], "group": row["groups"].get("global")},
             )
 
     def credit(self, prediction: Prediction) -> float:

@@ -28,5 +28,5 @@ class MmVet(SecretBenchmark):
                 fields={"question": row["question"]},
                 images=[self.root / "mmvet/images" / row["imagename"]],
                 answers=[row["answer"]],
-                kind="+".join(row["capability"]),
+                kind="+".join(map(str, row["capability"])),
             )

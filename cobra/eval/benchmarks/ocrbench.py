@@ -1,6 +1,7 @@
 """OCRBench: a thousand texts to read, of ten types (Liu et al. 2023, arXiv 2305.07895)."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from cobra.eval.benchmarks.base import Benchmark, Download, Question, Scores
 from cobra.eval.benchmarks.json_lines import Kind
@@ -53,7 +54,7 @@ class OcrBench(Benchmark):
                 id=str(number),
                 fields={"question": row["question"]},
                 images=[self.root / "ocrbench/OCRBench_Images" / row["image_path"]],
-                answers=row["answers"] if isinstance(row["answers"], list) else [row["answers"]],
+                answers=_listed(row["answers"]),
                 kind=row["type"],
                 truth={"dataset": row["dataset_name"]},
             )
@@ -80,6 +81,10 @@ class OcrBench(Benchmark):
             **{f"{kind}/score": points for kind, points in sorted(kinds.items())},
             "lmms-eval/score": sum(_contains(p.prediction.lower(), p) for p in predictions),
         }
+
+
+def _listed(answers: str | list[Any]) -> list[str]:
+    return [answers] if isinstance(answers, str) else [str(answer) for answer in answers]
 
 
 def _contains(said: str, question: Prediction) -> float:

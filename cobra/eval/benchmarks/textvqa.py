@@ -55,7 +55,7 @@ class TextVqa(Benchmark):
                 id=str(row["question_id"]),
                 fields={"question": row["question"], **({"ocr_tokens": tokens[key]} if tokens else {})},
                 images=[self.root / "textvqa/train_images" / f"{row['image_id']}.jpg"],
-                answers=row["answers"],
+                answers=[str(answer) for answer in row["answers"]],
             )
 
     def credit(self, prediction: Prediction) -> float:

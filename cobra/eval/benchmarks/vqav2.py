@@ -62,8 +62,8 @@ class VqaV2(Benchmark):
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """Besides the base class's: how the scripts score.
 
-        `official`: VQAv2's, of the answers as they are. `lmms-eval`: the same of normalised answers, which
-        LLaVA's converter uploads. `prismatic`: people's answers lose only their punctuation.
+        `official`: VQAv2's, of the answers as they are. `uploaded`: the same of normalised answers,
+        which LLaVA uploads and lmms-eval scores. `prismatic`: people's answers lose only their punctuation.
         """
         if not predictions:
             return {}
@@ -77,7 +77,7 @@ class VqaV2(Benchmark):
         return {
             **super().score(predictions),
             "official/accuracy": 100 * mean(official),
-            "lmms-eval/accuracy": 100 * mean(uploaded),
+            "uploaded/accuracy": 100 * mean(uploaded),
             "prismatic/accuracy": 100 * mean(prismatic),
         }
 

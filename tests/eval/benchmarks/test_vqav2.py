@@ -51,7 +51,7 @@ def test_each_convention_scores_the_same_answers_differently(root: Path) -> None
     assert scores["accuracy"] == pytest.approx(100 * (1 + 1 + 0.6) / 3)
     # All say yes, and `Yes.` is not that.
     assert scores["official/accuracy"] == pytest.approx(100 * (0 + 1 + 0.6) / 3)
-    assert scores["lmms-eval/accuracy"] == pytest.approx(100 * (1 + 1 + 0.6) / 3)
+    assert scores["uploaded/accuracy"] == pytest.approx(100 * (1 + 1 + 0.6) / 3)
     # `None` is 0, which six said; of `a cat` and `cat` the second is one of ten.
     assert scores["prismatic/accuracy"] == pytest.approx(100 * (1 + 1 + 0.3) / 3)
     assert scores["number/accuracy"] == 100
