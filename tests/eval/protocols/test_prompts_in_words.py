@@ -37,6 +37,7 @@ def ask(protocol: str, benchmark: str, name: str) -> Ask:
         ("prismatic", "gqa", "short", QUESTION + WORD, 128),
         ("prismatic", "vizwiz", "short_or_unanswerable", QUESTION + UNANSWERABLE + WORD, 128),
         ("prismatic", "textvqa", "ocr_first", f"{TOKENS}\n{QUESTION}{WORD}", 128),
+        ("prismatic", "textvqa", "ocr_last", f"{QUESTION}\n{TOKENS}{WORD}", 128),
         ("prismatic", "textvqa", "short", QUESTION + WORD, 128),
         ("lmms-eval", "vqav2", "short", QUESTION + WORD, 128),
         ("lmms-eval", "gqa", "short", QUESTION + WORD, 128),
