@@ -65,7 +65,7 @@ class VizWiz(Benchmark):
 
 
 class VizWizTest(SecretBenchmark):
-    """The test set, which LLaVA-1.5, Imp and MobileVLM's peers report: its server has the answers."""
+    """The test set, which LLaVA-1.5 and Imp report: its server has the answers."""
 
     name = "vizwiz_test"
     submission = "vizwiz"
