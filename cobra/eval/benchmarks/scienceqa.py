@@ -100,9 +100,9 @@ def read_letter(prediction: Prediction) -> str | None:
 
 
 def _lmms_eval(prediction: Prediction) -> float:
-    """lmms-eval's credit: the letter alone, or before a full stop."""
-    text, true = prediction.prediction, prediction.answers[0]
-    return float(text == true or (text[:1] == true and text[1:2] == "."))
+    """lmms-eval's credit: the letter alone, be it small, or before a full stop."""
+    text, true = prediction.prediction.strip(), prediction.answers[0]
+    return float(text.upper() == true or text[:2] == f"{true}.")
 
 
 def _accuracy(name: str, predictions: Sequence[Prediction], credit: Callable[[Prediction], float]) -> Scores:

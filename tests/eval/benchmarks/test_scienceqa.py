@@ -58,8 +58,8 @@ def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScienceQA:
         ("B.apostrophe", None, "B"),
         ("B) apostrophe", None, None),
         ("(B)", None, None),
-        ("b", None, None),
-        (" B\n", "B", None),
+        ("b", None, "B"),
+        (" B\n", "B", "B"),
         ("B B", None, None),
         ("", None, None),
         # of no option
