@@ -54,9 +54,8 @@ class AnswerFile:
             raise ValueError(
                 f"{path} answers {_question(twice[0])} more than once ({len(twice)} such): keep one answer"
             )
-        return cls(
-            path, predictions, _benchmark(path, benchmark or names["benchmark"]), names["ask"], names["model"]
-        )
+        scorer = _benchmark(path, names["benchmark"], benchmark)
+        return cls(path, predictions, scorer, names["ask"], names["model"])
 
     @property
     def scores(self) -> Scores:
@@ -117,12 +116,16 @@ def _only(path: Path, predictions: list[Prediction], what: str) -> str:
     return next(iter(found))
 
 
-def _benchmark(path: Path, name: str) -> Benchmark:
-    if not name:
-        return ExactMatch(Path())
-    if name not in benchmark_names() and not name.endswith(".py"):
-        raise ValueError(f"{path}: there is no benchmark {name!r}: name its Python file with --benchmark")
-    return find_benchmark(name)(Path())
+def _benchmark(path: Path, named: str, given: str | None) -> Benchmark:
+    """The benchmark that predictions name, else the one that is given, else exact match."""
+    if named in benchmark_names():
+        return find_benchmark(named)(Path())
+    if given is None and named:
+        raise ValueError(f"{path}: there is no benchmark {named!r}: name its Python file with --benchmark")
+    found = find_benchmark(given) if given else ExactMatch
+    if named and found.name != named:
+        raise ValueError(f"{path} answers {named!r}, and {given} is {found.name!r}")
+    return found(Path())
 
 
 def _question(key: tuple[str, str]) -> str:

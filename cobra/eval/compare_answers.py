@@ -16,6 +16,10 @@ from cobra.eval.predictions import Prediction
 _NAMED = 3
 
 
+class Unscored(ValueError):
+    """Answers that a server or a judge scores."""
+
+
 def compare_answers(
     a: Path, b: Path, common: bool = False, benchmark: str | None = None, out: Path | None = None
 ) -> None:
@@ -29,8 +33,13 @@ def compare_answers(
         out: folder for comparison.json, .md and .png.
     """
     pairs, unpaired = _pairs(a, b)
-    results = {name: compare_files(*files, common, benchmark) for name, files in pairs.items()}
-    text = f"A: {a}\n\nB: {b}\n\n{comparison_table(results)}"
+    results, unscored = {}, ""
+    for name, files in pairs.items():
+        try:
+            results[name] = compare_files(*files, common, benchmark)
+        except Unscored as error:
+            unscored += f"\nNot compared: {error}\n"
+    text = f"A: {a}\n\nB: {b}\n\n{comparison_table(results)}{unscored}"
     for folder, names in unpaired.items():
         text += f"\nOnly in {folder}: {', '.join(names)}\n"
     print(text)
@@ -50,7 +59,7 @@ def compare_files(a: Path, b: Path, common: bool = False, benchmark: str | None 
 
     Raises:
         ValueError: where the two answer different benchmarks, different questions unless `common`, or one
-            question with different true answers.
+            question with different true answers; Unscored where they are not scored here.
     """
     first, second = AnswerFile.read(a, benchmark), AnswerFile.read(b, benchmark)
     if first.benchmark.name != second.benchmark.name:
@@ -64,7 +73,10 @@ def compare_files(a: Path, b: Path, common: bool = False, benchmark: str | None 
         raise ValueError(f"{a} and {b} have no question in common")
     _refuse_other_truths(a, b, both)
     credit = first.benchmark.credit
-    earned = np.array([[credit(p), credit(q)] for p, q in both], dtype=np.float64)
+    try:
+        earned = np.array([[credit(p), credit(q)] for p, q in both], dtype=np.float64)
+    except ValueError as error:
+        raise Unscored(str(error)) from error
     parts = np.array([p.kind for p, _ in both])
     if len(set(parts)) == 1:
         parts = np.array([p.split for p, _ in both])

@@ -113,6 +113,36 @@ def test_folders_are_compared_file_by_file(tmp_path: Path, capsys: pytest.Captur
         compare_answers(tmp_path / "a", tmp_path / "b/pope-short.jsonl")
 
 
+SECRET = """
+from cobra.eval.benchmarks.base import Benchmark
+
+class Secret(Benchmark):
+    name = "secret"
+
+    def questions(self):
+        return iter(())
+
+    def credit(self, prediction):
+        raise ValueError("secret is not scored here")
+"""
+
+
+def test_what_is_not_scored_here_is_said_and_the_rest_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "secret.py").write_text(SECRET)
+    for folder in ("a", "b"):
+        written(tmp_path / folder / "pope-short.jsonl", [said(0, "Yes")])
+        written(tmp_path / folder / "secret-plain.jsonl", [said(0, "Yes", benchmark="secret")])
+    compare_answers(tmp_path / "a", tmp_path / "b", benchmark=str(tmp_path / "secret.py"))
+    shown = capsys.readouterr().out
+    assert "| **pope-short** | 1 |" in shown
+    assert "Not compared: secret is not scored here" in shown
+    other = written(tmp_path / "x.jsonl", [said(0, "Yes", benchmark="mine")])
+    with pytest.raises(ValueError, match="answers 'mine', and pope is 'pope'"):
+        AnswerFile.read(other, "pope")
+
+
 def test_nine_thousand_answers_are_scored_in_two_seconds(tmp_path: Path) -> None:
     path = written(tmp_path / "pope-short.jsonl", [said(n, "Yes, there is.") for n in range(9000)])
     start = time.process_time()
