@@ -1,12 +1,14 @@
 """Two models' answers to the same questions, from files of predictions or whole evaluation folders."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from cobra.config.shown_text import harmless
 from cobra.eval.answer_file import AnswerFile, question_key
 from cobra.eval.forest import draw_forest
 from cobra.eval.paired import Paired, compare_credits
@@ -42,7 +44,7 @@ def compare_answers(
     text = f"A: {a}\n\nB: {b}\n\n{comparison_table(results)}{unscored}"
     for folder, names in unpaired.items():
         text += f"\nOnly in {folder}: {', '.join(names)}\n"
-    print(text)
+    print(harmless(text, sys.stdout))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         plain = {

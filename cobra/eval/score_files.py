@@ -1,10 +1,12 @@
 """Scores of finished files of predictions, without the model."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cobra.config.shown_text import harmless
 from cobra.eval.answer_file import AnswerFile
 
 
@@ -32,7 +34,8 @@ def score_files(paths: Sequence[Path], benchmark: str | None = None, report: Pat
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(scored, indent=2) + "\n", encoding="utf-8")
     for name in dict.fromkeys(each["benchmark"] for each in scored):
-        print(scores_table([each for each in scored if each["benchmark"] == name]))
+        table = scores_table([each for each in scored if each["benchmark"] == name])
+        print(harmless(table, sys.stdout))
 
 
 def scores_table(scored: Sequence[dict[str, Any]]) -> str:
