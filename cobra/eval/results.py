@@ -11,6 +11,7 @@ from rich.table import Table
 
 from cobra.eval.asks import headline_of
 from cobra.eval.benchmarks.base import Benchmark, Scores
+from cobra.eval.beside import COLUMNS, Asked, beside_rows, beside_table
 from cobra.eval.predictions import Prediction
 from cobra.eval.protocols.protocol import Ask, Protocol
 
@@ -103,7 +104,7 @@ def write_results(out: Path, results: Sequence[Result]) -> list[Result]:
 
 
 def print_results(results: Sequence[Result]) -> None:
-    """Print the table."""
+    """Print the table, and what papers print of these benchmarks."""
     table = Table()
     for name in ("benchmark", "protocol", "ask", "metric"):
         table.add_column(name, overflow="fold")
@@ -112,16 +113,27 @@ def print_results(results: Sequence[Result]) -> None:
     for row in rows(results):
         table.add_row(row.benchmark, row.protocol, row.ask, row.metric, _number(row.ours), row.coverage)
     Console().print(table)
+    if printed := _printed(rows(results)):
+        beside = Table(title=f"printed by papers; sources in {TABLE}")
+        for name in COLUMNS[:-1]:
+            beside.add_column(name, overflow="fold")
+        for each in printed:
+            beside.add_row(*each[:-1])
+        Console().print(beside)
 
 
 def markdown(shown: Sequence[Row]) -> str:
-    """The table in Markdown."""
+    """The table in Markdown, and what papers print of these benchmarks."""
     lines = ["| benchmark | protocol | ask | metric | ours | coverage |", "|---|---|---|---|---:|---:|"]
     lines += [
         "| " + " | ".join((r.benchmark, r.protocol, r.ask, r.metric, _number(r.ours), r.coverage)) + " |"
         for r in shown
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, ""]) + beside_table(_printed(shown))
+
+
+def _printed(shown: Sequence[Row]) -> list[tuple[str, ...]]:
+    return beside_rows([Asked(row.benchmark, row.protocol, row.ours) for row in shown])
 
 
 def _number(value: float | None) -> str:

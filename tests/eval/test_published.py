@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from cobra.eval.beside import Asked, beside_rows, beside_table
 from cobra.eval.papers.paper import read_paper, read_papers
 from cobra.eval.published import Number, published_beside, read_numbers
 
@@ -138,3 +139,13 @@ def test_the_papers_numbers_stand_beside_ours_with_what_differs() -> None:
     assert mme == [1510.7]
     with pytest.raises(ValueError, match="there is no paper 'cobro'"):
         read_paper("cobro")
+
+
+def test_a_printed_number_stands_beside_the_protocol_nearest_to_its_own() -> None:
+    asked = [Asked("pope", "llava", 80.0), Asked("pope", "prismatic", 90.0), Asked("shapes", "", 99.0)]
+    rows = {row[1]: row[2:6] for row in beside_rows(asked)}
+    assert rows["Cobra-3.5B"] == ("88.4 †", "90.00", "prismatic", "–")
+    assert rows["LLaVA-1.5-7B"] == ("85.9", "80.00", "llava", "–")
+    assert rows["TinyLLaVA-3.1B"] == ("86.4", "80.00", "llava", "metric accuracy")
+    assert "| pope | LLaVA-1.5-7B | 85.9 | 80.00 | llava |" in beside_table(beside_rows(asked))
+    assert beside_table(beside_rows([Asked("shapes", "llava", 99.0), Asked("pope", "mine", 1.0)])) == ""
