@@ -54,7 +54,7 @@ def _add_run(words: Any) -> None:
         "--data", type=path, default=Path("data"), help="folder of all benchmarks (default: data)"
     )
     run.add_argument("--out", type=path, help="folder for predictions and scores")
-    run.add_argument("--batch-size", type=whole(1), default=16, help="questions at a time (default: 16)")
+    run.add_argument("--batch-size", type=whole(1), default=32, help="questions at a time (default: 32)")
     run.add_argument(
         "--limit", type=whole(1), help="questions of each benchmark, evenly spaced (default: all of them)"
     )

@@ -61,7 +61,7 @@ def evaluate(
     settings: Settings,
     device: str = "cpu",
     devices: int = 1,
-    batch_size: int = 16,
+    batch_size: int = 32,
     limit: int | None = None,
     allow_missing: bool = False,
 ) -> list[Result]:
