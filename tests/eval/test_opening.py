@@ -8,12 +8,13 @@ import pytest
 from cobra.convert.run import convert
 from cobra.data.chat import Chat
 from cobra.eval import opening
-from cobra.eval.opening import Settings, fingerprint, model_path, open_model
+from cobra.eval.opening import Settings, model_path, open_model
 from tests.convert.fakes import D, shrink, write_cobra, write_tower
 
 TOKENIZER = Path(Chat("cobra:data/shapes/tokenizer").path)
 
 
+@pytest.mark.slow
 def test_a_published_checkpoint_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shrink(monkeypatch)
     monkeypatch.setenv("COBRA_CACHE", str(tmp_path / "cache"))
