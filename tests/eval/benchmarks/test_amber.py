@@ -38,7 +38,7 @@ def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Amber:
         (["The sky.", "A boat."], 0, 200 / 7, 0, 0),
         (["A man under the sky.", "Boats and a TV."], 0, 400 / 7, 0, 0),
         # `ground` is a word for grass, which comes first
-        (["The ground.", ""], 0, 100 / 7, 0, 0),
+        (["Grass on the ground.", ""], 0, 100 / 7, 0, 0),
         (["Grass on the floor.", ""], 0, 200 / 7, 0, 0),
         (["A dog.", "A sky."], 100, 0, 100, 25),
         (["A dog, a dog, the sky.", "A boat."], 50, 200 / 7, 50, 25),

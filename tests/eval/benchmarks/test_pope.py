@@ -115,6 +115,13 @@ def test_lmms_eval_says_half_of_the_answers_are_yes_whatever_they_are(pope: Pope
     assert (verbose["lmms-eval/accuracy"], verbose["lmms-eval/f1"]) == (0, 0)
 
 
+def test_lmms_eval_misses_by_the_bare_word_alone() -> None:
+    answers = [("Yes", "yes"), ("No", "yes"), ("Yes.", "yes"), ("yes ", "no"), ("", "no")]
+    scores = Pope(Path()).score([said(answer, true) for answer, true in answers])
+    # one hit, one false alarm, one miss: `Yes.` is none of them
+    assert (scores["lmms-eval/accuracy"], scores["lmms-eval/f1"]) == (20, 50)
+
+
 def test_choices_by_likelihood_have_areas_as_scikit_learn_computes_them(pope: Pope) -> None:
     questions = list(pope.questions())[::7]
     true = np.array([q.answers == ["yes"] for q in questions])

@@ -48,6 +48,7 @@ CHINESE = {"A": "天坛", "B": "故宫", "C": "黄鹤楼", "D": "少林寺"}
         ("", None),
         ("Z", None),
         ("Z, dog", None),
+        ("A is what one could say of the dog, Z", "B"),
         ("I cannot say", None),
     ],
 )

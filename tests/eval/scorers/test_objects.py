@@ -7,8 +7,8 @@ import pytest
 from cobra.eval.scorers.objects import find_words
 
 WORDS = {
-    "dog", "hot dog", "person", "people", "man", "woman", "child", "bus", "knife", "glass", "wine glass",
-    "bench", "puppy", "sheep", "fire hydrant", "leaf", "snowman", "mouse", "e-book", "tv", "potted plant",
+    "dog", "hot dog", "dog house", "person", "people", "man", "woman", "child", "bus", "knife", "glass",
+    "wine glass", "bench", "puppy", "sheep", "fire hydrant", "leaf", "snowman", "mouse", "e-book", "tv", "potted plant",
 }  # fmt: skip
 
 
@@ -21,6 +21,7 @@ WORDS = {
         ("a hot, brown dog", ["dog"]),
         ("The dog's bone", ["dog"]),
         ("doghouse", []),
+        ("two dog houses", ["dog house"]),
         ("three men and women", ["man", "woman"]),
         ("snowmen", ["snowman"]),
         ("children", ["child"]),
