@@ -8,7 +8,8 @@ from cobra.eval.scorers.objects import find_words
 
 WORDS = {
     "dog", "hot dog", "dog house", "person", "people", "man", "woman", "child", "bus", "knife", "glass",
-    "wine glass", "bench", "puppy", "sheep", "fire hydrant", "leaf", "snowman", "mouse", "e-book", "tv", "potted plant",
+    "wine glass", "bench", "puppy", "sheep", "fire hydrant", "leaf", "snowman", "mouse", "e-book",
+    "tv", "potted plant",
 }  # fmt: skip
 
 
