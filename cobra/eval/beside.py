@@ -27,8 +27,8 @@ class Asked:
 def beside_rows(asked: Sequence[Asked]) -> list[tuple[str, ...]]:
     """A row of `COLUMNS` for each number that papers print of these benchmarks, in the order of these.
 
-    Of several protocols a number stands beside the one that differs from its own in the fewest things; those of
-    a user's own yaml are left out.
+    Of several protocols a number stands beside the one that differs from its own in the fewest things; a
+    user's own protocol is left out.
     """
     found = []
     for benchmark in dict.fromkeys(each.benchmark for each in asked):
