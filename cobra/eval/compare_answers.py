@@ -10,7 +10,6 @@ import numpy as np
 
 from cobra.config.shown_text import harmless
 from cobra.eval.answer_file import AnswerFile, question_key
-from cobra.eval.forest import draw_forest
 from cobra.eval.paired import Paired, compare_credits
 from cobra.eval.predictions import Prediction
 
@@ -46,6 +45,9 @@ def compare_answers(
         text += f"\nOnly in {folder}: {', '.join(names)}\n"
     print(harmless(text, sys.stdout))
     if out is not None:
+        # matplotlib takes a second
+        from cobra.eval.forest import draw_forest
+
         out.mkdir(parents=True, exist_ok=True)
         plain = {
             name: {kind: asdict(paired) for kind, paired in kinds.items()} for name, kinds in results.items()

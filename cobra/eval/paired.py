@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.special import bdtr
 
 Credits = NDArray[np.float64]
 RESAMPLES = 10_000
@@ -67,7 +67,7 @@ def compare_credits(a: Credits, b: Credits, seed: int = 0) -> Paired:
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Chance of a split at least as uneven, if every such question were a coin (two-sided, exact)."""
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def bootstrap_interval(
