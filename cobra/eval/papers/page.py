@@ -66,7 +66,8 @@ def _ours(cell: Cell | None) -> str:
         return ""
     if cell.secret or cell.partial:
         return f"{cell.ours:.2f}{' ‡' * cell.secret}{' *' * cell.partial}"
-    difference = f" ({cell.ours - cell.number.value:+.2f})" if cell.number else ""
+    # + 0.0: no minus before what rounds to nothing
+    difference = f" ({round(cell.ours - cell.number.value, 2) + 0.0:+.2f})" if cell.number else ""
     return f"**{cell.ours:.2f}**{difference}"
 
 
