@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ MODULES = sorted(
     for path in (ROOT / "cobra").rglob("*.py")
     if path.name != "__main__.py"
 )
+# each is imported by the program that it plugs into
+PLUG_INS = {
+    "cobra.eval.harness.lmms": "lmms_eval",
+    "cobra.eval.harness.lm_eval": "lm_eval",
+    "cobra.eval.harness.vlmevalkit": "vlmeval",
+}
 
 # torch is imported once, and every module in a fork of that process: fresh, and 2 seconds less each
 _IMPORT_APART = """
@@ -33,7 +40,8 @@ for name in sys.argv[1:]:
 
 @pytest.mark.slow
 def test_every_module_imports_alone_in_a_fresh_process() -> None:
-    command = [sys.executable, "-c", _IMPORT_APART, *MODULES]
+    modules = [name for name in MODULES if name not in PLUG_INS or find_spec(PLUG_INS[name])]
+    command = [sys.executable, "-c", _IMPORT_APART, *modules]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""

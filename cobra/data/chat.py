@@ -54,7 +54,7 @@ class Chat:
 
     def __init__(self, path: str, template: str | None = None) -> None:
         self.path = _resolve(path)
-        self.tokenizer = _load_tokenizer(self.path)
+        self.tokenizer = load_tokenizer(self.path)
         if template is not None:
             self.tokenizer.chat_template = _read_template(Path(_resolve(template)))
         if not self.tokenizer.chat_template:
@@ -198,7 +198,7 @@ class Chat:
         self.tokenizer.save_pretrained(directory)
 
 
-def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or a hub name; a file in it may describe a tokenizer, never run as code."""
     # the file is the whole tokenizer: nothing has to be guessed from a model's configuration
     whole = (Path(path) / "tokenizer.json").is_file()

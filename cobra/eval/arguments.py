@@ -90,6 +90,38 @@ def _add_run(words: Any) -> None:
     )
 
 
+def _add_lmms(words: Any) -> None:
+    _add_harness(words, "lmms", "lmms-eval", "a model's answers", "--tasks pope --batch_size 16", _lmms)
+
+
+def _add_lm(words: Any) -> None:
+    about = "a language model, or that of a whole model"
+    _add_harness(words, "lm", "lm-evaluation-harness", about, "--tasks commonsense --batch_size 16", _lm)
+
+
+def _add_harness(words: Any, name: str, title: str, about: str, example: str, run: Any) -> None:
+    harness = words.add_parser(
+        name,
+        help=f"let {title} score {about}",
+        description=f"Let {title} score {about}. Options behind MODEL are its own, such as {example}.",
+    )
+    harness.set_defaults(eval=run)
+    harness.add_argument("model", metavar="MODEL", help="model folder, or a run's checkpoints/last.ckpt")
+    harness.add_argument("options", nargs=argparse.REMAINDER, metavar="...", help=f"options of {title}")
+
+
+def _lmms(options: argparse.Namespace) -> None:
+    from cobra.eval.harness.launch import run_lmms_eval
+
+    run_lmms_eval(options.model, options.options)
+
+
+def _lm(options: argparse.Namespace) -> None:
+    from cobra.eval.harness.launch import run_lm_eval
+
+    run_lm_eval(options.model, options.options)
+
+
 def _list(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
@@ -257,4 +289,6 @@ _WORDS = {
     "show": _add_show,
     "submit": _add_submit,
     "data": _add_data,
+    "lmms": _add_lmms,
+    "lm": _add_lm,
 }

@@ -11,6 +11,7 @@ from cobra.eval.arguments import said_in_full
         (["eval", "runs/tiny/model", "--out", "o"], ["eval", "run", "runs/tiny/model", "--out", "o"]),
         (["eval", "--out", "o", "model"], ["eval", "run", "--out", "o", "model"]),
         (["eval", "run", "model"], ["eval", "run", "model"]),
+        (["eval", "lm", "model", "--tasks", "t"], ["eval", "lm", "model", "--tasks", "t"]),
         (["eval", "--help"], ["eval", "--help"]),
         (["eval"], ["eval"]),
         (["bench", "model"], ["bench", "model"]),
