@@ -18,7 +18,7 @@ from cobra.models.quantize import Quantization
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import WEIGHTS, from_pretrained
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # of a model folder's files those that an answer depends on
 _READ = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 
@@ -65,7 +65,7 @@ def open_model(path: Path, settings: Settings, device: str) -> tuple[CobraVLM, P
     return from_pretrained(
         path,
         device,
-        _DTYPES[settings.dtype],
+        DTYPES[settings.dtype],
         settings.quant,
         settings.group_size,
         settings.adapter,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cobra.torchvision_shim  # noqa: F401  (before lmms_eval, which imports torchvision)
 
-from cobra.eval.harness.answerer import device_of  # isort: skip
+from cobra.eval.harness.harness_model import device_of  # isort: skip
 
 # of a task that is here for lm-evaluation-harness to find
 _TASKS = Path(__file__).with_name("lm_eval_tasks")

@@ -8,7 +8,6 @@ model of another package by itself: importing this file gives it the name `cobra
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cobra.torchvision_shim  # noqa: F401  (before lm_eval, which imports transformers)
@@ -21,10 +20,11 @@ from tqdm import tqdm
 
 from cobra.config.config_json import CONFIG, LM, read_config
 from cobra.data.chat import load_tokenizer
-from cobra.eval.harness.answerer import begins, device_of, dtype_of
 from cobra.eval.harness.generation import Generation, batches, texts
+from cobra.eval.harness.harness_model import batch_size_of, device_of, dtype_of
+from cobra.eval.opening import DTYPES, Settings, model_path, open_model
 from cobra.models.generate import decode
-from cobra.pretrained import from_pretrained, lm_from_pretrained
+from cobra.pretrained import lm_from_pretrained
 
 # logits that exist at a time: half a gigabyte in fp32
 _LOGITS = 2**27
@@ -35,7 +35,8 @@ class CobraLM(TemplateLM):
     """Log-likelihoods and continuations of text, several at once as each alone.
 
     Args:
-        pretrained: folder of a model or of a language model, or a run's checkpoints/last.ckpt.
+        pretrained: folder of a model or of a language model, a run's checkpoints/last.ckpt, or a published
+            checkpoint of either.
         batch_size: texts at a time, as `--batch_size`.
         device: as `--device`; a GPU where there is one.
         dtype: of weights and activations, e.g. bf16.
@@ -57,15 +58,15 @@ class CobraLM(TemplateLM):
         super().__init__()
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ValueError("several processes would each answer everything: start one")
-        if not str(batch_size).isdecimal() or int(batch_size) < 1:
-            raise ValueError(f"batch_size {batch_size} must be a number from 1 on: it is not looked for")
-        self.batch_size, self.max_length = int(batch_size), int(max_length)
+        self.batch_size, self.max_length = batch_size_of(batch_size), int(max_length)
         self._device = torch.device(device_of(device))
-        path, options = Path(pretrained).expanduser(), (str(self._device), dtype_of(dtype), quant)
+        path = model_path(os.path.expanduser(pretrained))
+        settings = Settings(dtype_of(dtype), quant)
         if path.is_dir() and read_config(path / CONFIG).get("model_type") == LM:
-            self.lm, self.tokenizer = lm_from_pretrained(path, *options), load_tokenizer(str(path))
+            self.lm = lm_from_pretrained(path, str(self._device), DTYPES[settings.dtype], quant)
+            self.tokenizer = load_tokenizer(str(path))
         else:
-            model, processor = from_pretrained(path, *options)
+            model, processor = open_model(path, settings, str(self._device))
             self.lm, self.tokenizer = model.lm, processor.chat.tokenizer
         known = torch.tensor([*self.tokenizer.get_vocab().values()])
         is_unknown = torch.ones(self.lm.vocab_size, dtype=torch.bool).index_fill(0, known, False)
@@ -146,7 +147,7 @@ class CobraLM(TemplateLM):
         for states, expected in zip(hidden.split(size), targets.split(size), strict=True):
             logits = self.lm.head(states).float()
             total += float(logits.log_softmax(-1).gather(1, expected[:, None]).sum())
-            is_likeliest = is_likeliest and begins(logits.argmax(-1), expected.tolist())
+            is_likeliest = is_likeliest and bool((logits.argmax(-1) == expected).all())
         return total, is_likeliest
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:

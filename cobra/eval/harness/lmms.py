@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from cobra.data.image import load_rgb
 from cobra.data.record import Message, Part, Record
-from cobra.eval.harness.answerer import Answerer
 from cobra.eval.harness.generation import Generation, batches
+from cobra.eval.harness.harness_model import HarnessModel, batch_size_of
 
 # what a task writes where a picture goes, if it does not leave that to the model
 _PLACE = "<image>"
@@ -37,7 +37,7 @@ class _Model(lmms):
     """What both have in common.
 
     Args:
-        pretrained: model folder or a run's checkpoints/last.ckpt.
+        pretrained: model folder, a run's checkpoints/last.ckpt, or a published checkpoint.
         batch_size: questions at a time, as `--batch_size`.
         device: as `--device`; a GPU where there is one.
         dtype: of weights and activations, e.g. bf16.
@@ -57,12 +57,10 @@ class _Model(lmms):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        if not str(batch_size).isdecimal() or int(batch_size) < 1:
-            raise ValueError(f"batch_size {batch_size} must be a number from 1 on: it is not looked for")
-        self.batch_size = int(batch_size)
-        self.answerer = Answerer(pretrained, device, dtype, quant, max_length)
+        self.batch_size = batch_size_of(batch_size)
+        self.ours = HarnessModel(pretrained, device, dtype, quant, max_length)
         # lmms-eval gathers counts of several processes there
-        self.device = torch.device(self.answerer.device)
+        self.device = torch.device(self.ours.device)
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """The answer to each request, in their order."""
@@ -72,7 +70,7 @@ class _Model(lmms):
             for places in batches(hows, [len(request.args[0]) for request in requests], self.batch_size):
                 # pictures of one batch alone are in memory
                 asked = [self._record(requests[place].args) for place in places]
-                for place, answer in zip(places, self.answerer.answers(asked, hows[places[0]]), strict=True):
+                for place, answer in zip(places, self.ours.answers(asked, hows[places[0]]), strict=True):
                     args = requests[place].args
                     answers[place] = answer
                     self.cache_hook.add_partial("generate_until", (args[0], self._options(args)), answer)
@@ -143,7 +141,7 @@ class CobraByText(_Model):
             for places in batches([0] * len(questions), lengths, self.batch_size):
                 asked = [self._record(questions[place][0].args) for place in places]
                 choices = [[self._continuation(r.args) for r in questions[place]] for place in places]
-                for place, scores in zip(places, self.answerer.likelihoods(asked, choices), strict=True):
+                for place, scores in zip(places, self.ours.likelihoods(asked, choices), strict=True):
                     found[place] = scores
                 bar.update(len(places))
         return [GenerationResult((-likelihood, is_greedy)) for row in found for likelihood, is_greedy in row]

@@ -27,17 +27,17 @@ from vlmeval.config import supported_VLM  # isort: skip
 from vlmeval.vlm.base import BaseModel
 
 from cobra.data.record import Message, Part, Record
-from cobra.eval.harness.answerer import Answerer
 from cobra.eval.harness.generation import Generation
+from cobra.eval.harness.harness_model import HarnessModel
 
 
 class Cobra(BaseModel):
     """Asked with pictures and text in any order, a question at a time.
 
     Args:
-        pretrained: model folder or a run's checkpoints/last.ckpt.
+        pretrained: model folder, a run's checkpoints/last.ckpt, or a published checkpoint.
         max_new_tokens: longest answer.
-        options: of `Answerer`: device, dtype, quant, max_length.
+        options: of `HarnessModel`: device, dtype, quant, max_length.
     """
 
     INTERLEAVE = True
@@ -46,7 +46,7 @@ class Cobra(BaseModel):
     def __init__(self, pretrained: str, max_new_tokens: int = 512, **options: Any) -> None:
         super().__init__()
         self.how = Generation(max_new_tokens)
-        self.answerer = Answerer(pretrained, **options)
+        self.ours = HarnessModel(pretrained, **options)
 
     def generate_inner(self, message: Sequence[dict[str, Any]], dataset: str | None = None) -> str:
         """The answer to one question; each part of it has a type and a value, a text or a picture's file."""
@@ -56,7 +56,7 @@ class Cobra(BaseModel):
         ]
         images = [part["value"] for part in message if part["type"] == "image"]
         record = Record(dataset or "question", [Message("user", parts)], images)
-        return self.answerer.answers([record], self.how)[0]
+        return self.ours.answers([record], self.how)[0]
 
 
 def register(name: str, pretrained: str, **options: Any) -> None:

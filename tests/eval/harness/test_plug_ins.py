@@ -114,7 +114,7 @@ def test_what_the_model_cannot_do_is_said(
     lmms = plug_in(monkeypatch, "lmms")
     with pytest.raises(ValueError, match="batch_size auto"):
         lmms.Cobra(str(folder), "auto")
-    with pytest.raises(ValueError, match="dtype 'int3' must be one of"):
+    with pytest.raises(ValueError, match="dtype 'int3' must be fp32"):
         lmms.Cobra(str(folder), dtype="int3", device="cpu")
     model = lmms.Cobra(str(folder), 1, "cpu", max_length=9)
     with pytest.raises(ValueError, match="more than max_length 9"):
