@@ -9,12 +9,12 @@ from cobra.data.record import Record
 from cobra.data.shapes.dataset import ShapesEval
 
 
-def write_rows(path: Path, size: int) -> list[Record]:
+def write_rows(path: Path, size: int, seed: int = 0) -> list[Record]:
     """The records whose pictures, questions and answers were written."""
     from datasets import Dataset
     from datasets import Image as Column
 
-    source = ShapesEval(size=size)
+    source = ShapesEval(size=size, seed=seed)
     records = [source[number] for number in range(len(source))]
     rows = [
         {
