@@ -57,6 +57,10 @@ class RefCOCO(Benchmark):
         """1 where the box of the picture's sides is found."""
         return float(_overlap(prediction, in_picture) >= _FOUND)
 
+    def boxes(self, prediction: Prediction) -> tuple[Box | None, Box | None]:
+        """Both in shares of the picture's sides."""
+        return _true(prediction, in_picture), read_box(prediction.prediction)
+
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """`acc@0.5` and the mean `iou` of the picture's sides, `padded/...` of the padded square's.
 

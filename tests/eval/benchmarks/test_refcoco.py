@@ -74,6 +74,13 @@ def test_a_model_trained_on_padded_pictures_is_right_in_the_padded_square(tmp_pa
     assert scores["acc@0.5"] == 0
 
 
+def test_people_see_both_boxes_in_the_picture(tmp_path: Path) -> None:
+    benchmark = one(tmp_path, ROW)
+    read, words = answered(benchmark, ["[0.1, 0.2, 0.3, 0.4]"]) + answered(benchmark, ["here"])
+    assert benchmark.boxes(read) == ((0.25, 0.25, 0.75, 0.75), (0.1, 0.2, 0.3, 0.4))
+    assert benchmark.boxes(words) == ((0.25, 0.25, 0.75, 0.75), None)
+
+
 def test_words_around_a_box_are_wrong_but_for_lmms_eval(tmp_path: Path) -> None:
     benchmark = one(tmp_path, ROW, RefCOCOPlus)
     scores = benchmark.score(answered(benchmark, ["It is at [0.25, 0.25, 0.75, 0.75]."]))
