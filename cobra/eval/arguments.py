@@ -56,7 +56,9 @@ def _add_run(words: Any) -> None:
     run.add_argument("--out", type=path, help="folder for predictions and scores")
     run.add_argument("--batch-size", type=whole(1), default=32, help="questions at a time (default: 32)")
     run.add_argument(
-        "--limit", type=whole(1), help="questions of each benchmark, evenly spaced (default: all of them)"
+        "--limit",
+        type=whole(1),
+        help="questions of each benchmark, drawn by lot, always the same (default: all)",
     )
     run.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
     run.add_argument("--devices", type=whole(1), default=1, help="processes, a device each (default: 1)")

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -15,40 +14,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cobra.config.shown_text import harmless
 from cobra.data.processor import Example
 from cobra.eval.answerer import Answer, Answerer, Asked
-from cobra.eval.asks import asks_of
-from cobra.eval.benchmarks.base import Benchmark, Question
-from cobra.eval.benchmarks.find import find_benchmark
+from cobra.eval.benchmarks.base import Benchmark
 from cobra.eval.evaluation_folder import record_run
-from cobra.eval.missing import missing_files, missing_pictures, told
 from cobra.eval.opening import Settings, fingerprint, model_path, open_model
 from cobra.eval.prediction_file import PredictionFile
 from cobra.eval.predictions import Prediction
 from cobra.eval.processes import Processes, join_processes, this_rank
 from cobra.eval.protocols.protocol import Ask, Protocol, read_protocol
 from cobra.eval.results import Result, print_results, write_results
+from cobra.eval.tasks import Task, picture_paths, read_tasks
 from cobra.weights.saving import claim
 
 # batches that are prepared ahead, each in a thread of its own
 _AHEAD = min(4, os.cpu_count() or 1)
 
 Batch = tuple[Sequence[Asked], Sequence[Example]]
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A benchmark that is to be answered.
-
-    Attributes:
-        benchmark: it.
-        asks: how.
-        questions: those that are asked.
-        total: questions that it has.
-    """
-
-    benchmark: Benchmark
-    asks: Sequence[Ask]
-    questions: Sequence[Question]
-    total: int
 
 
 def evaluate(
@@ -77,7 +57,7 @@ def evaluate(
         device: of the model.
         devices: processes on this machine.
         batch_size: questions at a time; it changes no answer.
-        limit: questions of each benchmark, evenly spaced; None: all.
+        limit: questions of each benchmark, drawn by lot and always the same; None: all.
         allow_missing: leave out what is not there.
 
     Raises:
@@ -106,47 +86,6 @@ def evaluate(
         _answer_all(tasks, files, done, mark, path, settings, processes, batch_size, allow_missing)
         processes.wait()
         return _results(tasks, files, read, out, mark) if first else []
-
-
-def read_tasks(
-    names: Sequence[str], protocols: Sequence[Protocol], data: Path, limit: int | None, allow_missing: bool
-) -> list[Task]:
-    """The benchmarks with their questions, all of whose files and pictures are there.
-
-    Raises:
-        FileNotFoundError: where something is missing and may not be; all of it is printed.
-    """
-    kinds = [find_benchmark(name) for name in dict.fromkeys(names)]
-    asks = [asks_of(kind, protocols) for kind in kinds]
-    tasks, lacks = [], []
-    for kind, given in zip(kinds, asks, strict=True):
-        benchmark = kind(data)
-        if files := missing_files(benchmark):
-            lacks.append(told(kind.name, "files", files))
-            continue
-        questions = list(benchmark.questions())
-        chosen = spread(questions, limit)
-        if pictures := missing_pictures(chosen):
-            lacks.append(told(kind.name, "pictures", pictures))
-            gone = {str(picture) for picture in pictures}
-            chosen = [q for q in chosen if gone.isdisjoint(map(str, _paths(q)))]
-        tasks.append(Task(benchmark, given, chosen, len(questions)))
-    if lacks and this_rank() == 0:
-        print(harmless("\n".join(lacks), sys.stderr), file=sys.stderr)
-    if lacks and not allow_missing:
-        raise FileNotFoundError(
-            "files or pictures of benchmarks are missing, as listed above: get them, or go on without with "
-            "--allow-missing"
-        )
-    return tasks
-
-
-def spread(questions: Sequence[Question], limit: int | None) -> list[Question]:
-    """At most `limit` of them, evenly spaced and always the same."""
-    count = len(questions)
-    if limit is None or limit >= count:
-        return list(questions)
-    return [questions[number * count // limit] for number in range(limit)]
 
 
 def prediction_files(tasks: Sequence[Task], out: Path) -> dict[tuple[str, str], PredictionFile]:
@@ -181,7 +120,7 @@ def predicted(asked: Asked, answer: Answer, benchmark: Benchmark, ask: Ask, mark
         answers=question.answers,
         benchmark=benchmark.name,
         ask=ask.name,
-        images=[_name(path, benchmark.root) for path in _paths(question)],
+        images=[_name(path, benchmark.root) for path in picture_paths(question)],
         scores=answer.scores,
         truth=question.truth,
         model=mark,
@@ -302,10 +241,6 @@ def _progress(shown: bool) -> Progress:
 
 def _length(asked: Asked) -> int:
     return len(asked.prompt)
-
-
-def _paths(question: Question) -> list[str | Path]:
-    return [image for image in question.images if isinstance(image, (str, Path))]
 
 
 def _name(path: str | Path, root: Path) -> str:

@@ -7,9 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cobra.eval.answerer import Answer, Answerer, Asked
-from cobra.eval.evaluate import Task, in_batches, predicted, prepared, read_tasks
+from cobra.eval.evaluate import in_batches, predicted, prepared
 from cobra.eval.opening import Settings, model_path, open_model
 from cobra.eval.protocols.protocol import Ask, read_protocol
+from cobra.eval.tasks import Task, read_tasks
 
 # questions of a benchmark, unless a limit says otherwise
 _SAMPLE = 64

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,13 @@ import torch
 from cobra.data.chat import Chat
 from cobra.data.processor import Example
 from cobra.eval.answerer import Answer, Answerer, Asked
-from cobra.eval.evaluate import evaluate, read_tasks, spread
+from cobra.eval.benchmarks.base import Question
+from cobra.eval.evaluate import evaluate
 from cobra.eval.invariance import check_invariance
 from cobra.eval.opening import Settings, fingerprint, model_path, open_model
 from cobra.eval.predictions import read_predictions, write_predictions
 from cobra.eval.protocols.protocol import read_protocol
+from cobra.eval.tasks import drawn, read_tasks
 from cobra.models.projectors.pixel_unshuffle import PixelUnshuffleProjector
 from cobra.models.vision.small_vit import SmallViT
 from cobra.models.vlm import CobraVLM
@@ -239,11 +242,18 @@ def test_answers_that_depend_on_their_batch_are_counted(
     assert check_invariance(str(model), [OWN], ["llava"], tmp_path, settings=Settings(), limit=4) > 0
 
 
-def test_a_limit_takes_questions_evenly_and_always_the_same(tmp_path: Path) -> None:
-    (task,) = read_tasks([OWN], [read_protocol("llava")], tmp_path, None, False)
-    picked = [question.id for question in spread(task.questions, 5)]
-    assert picked == ["q0", "q4", "q9", "q14", "q19"]
-    assert len(spread(task.questions, 99)) == 24
+def test_a_limit_draws_the_same_by_lot_and_what_counts_together_together() -> None:
+    questions = [Question(str(n), {}, [], split="yes" if n % 2 else "no") for n in range(1000)]
+    some = drawn(questions, 100)
+    assert [q.id for q in drawn(questions, 100)] == [q.id for q in some]
+    # yes and no take turns, of which every tenth would take one alone
+    assert 35 <= [q.split for q in some].count("yes") <= 65
+    assert {q.id for q in some} < {q.id for q in drawn(questions, 200)}
+    assert drawn(questions, 1001) == questions
+    turns = [Question(str(n), {}, [], group=str(n % 10)) for n in range(40)]
+    groups = Counter(q.group for q in drawn(turns, 10))
+    assert len(groups) == 3
+    assert set(groups.values()) == {4}
 
 
 def test_run_json_says_what_was_run(answered: Evaluate, model: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class Question:
         split: part of the benchmark that is scored apart, e.g. POPE's `random`.
         kind: type of question, for tables by type.
         truth: what else the scorer reads, of JSON's types: a box, a size, a category.
+        group: of those that are counted together, such as rotations of one; empty where it counts alone.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Question:
     split: str = ""
     kind: str = "all"
     truth: dict[str, Any] = field(default_factory=dict)
+    group: str = ""
 
 
 @dataclass(frozen=True)

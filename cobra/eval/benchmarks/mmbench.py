@@ -154,6 +154,7 @@ def _question(row: Mapping[str, str], index: int, images: list[bytes], path: Pat
         split=row.get("split") or "",
         kind=row.get("l2-category") or row.get("category") or "all",
         truth={"options": options},
+        group=str(index % _COPY),
     )
 
 

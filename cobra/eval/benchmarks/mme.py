@@ -50,6 +50,7 @@ class Mme(Benchmark):
                         answers=[answer],
                         kind=category,
                         truth={"picture": f"{category}/{path.stem}"},
+                        group=f"{category}/{path.stem}",
                     )
 
     def _texts(self, category: str) -> list[Path]:

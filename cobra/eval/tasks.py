@@ -1,0 +1,91 @@
+"""Tasks of an evaluation: benchmarks whose files are there, and which of their questions are asked."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from cobra.config.shown_text import harmless
+from cobra.eval.asks import asks_of
+from cobra.eval.benchmarks.base import Benchmark, Question
+from cobra.eval.benchmarks.find import find_benchmark
+from cobra.eval.missing import missing_files, missing_pictures, told
+from cobra.eval.processes import this_rank
+from cobra.eval.protocols.protocol import Ask, Protocol
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A benchmark that is to be answered.
+
+    Attributes:
+        benchmark: it.
+        asks: how.
+        questions: those that are asked.
+        total: questions that it has.
+    """
+
+    benchmark: Benchmark
+    asks: Sequence[Ask]
+    questions: Sequence[Question]
+    total: int
+
+
+def read_tasks(
+    names: Sequence[str], protocols: Sequence[Protocol], data: Path, limit: int | None, allow_missing: bool
+) -> list[Task]:
+    """The benchmarks with their questions, all of whose files and pictures are there.
+
+    Raises:
+        FileNotFoundError: where something is missing and may not be; all of it is printed.
+    """
+    kinds = [find_benchmark(name) for name in dict.fromkeys(names)]
+    asks = [asks_of(kind, protocols) for kind in kinds]
+    tasks, lacks = [], []
+    for kind, given in zip(kinds, asks, strict=True):
+        benchmark = kind(data)
+        if files := missing_files(benchmark):
+            lacks.append(told(kind.name, "files", files))
+            continue
+        questions = list(benchmark.questions())
+        chosen = drawn(questions, limit)
+        if pictures := missing_pictures(chosen):
+            lacks.append(told(kind.name, "pictures", pictures))
+            gone = {str(picture) for picture in pictures}
+            chosen = [q for q in chosen if gone.isdisjoint(map(str, picture_paths(q)))]
+        tasks.append(Task(benchmark, given, chosen, len(questions)))
+    if lacks and this_rank() == 0:
+        print(harmless("\n".join(lacks), sys.stderr), file=sys.stderr)
+    if lacks and not allow_missing:
+        raise FileNotFoundError(
+            "files or pictures of benchmarks are missing, as listed above: get them, or go on without with "
+            "--allow-missing"
+        )
+    return tasks
+
+
+def drawn(questions: Sequence[Question], limit: int | None) -> list[Question]:
+    """About `limit` of them in their order, drawn by lot, always the same; a larger limit draws them, too.
+
+    Every tenth one would not do: files have an order, in POPE's yes and no take turns. Questions of a group
+    come together.
+    """
+    if limit is None or limit >= len(questions):
+        return list(questions)
+    groups: dict[str, list[int]] = {}
+    for number, question in enumerate(questions):
+        groups.setdefault(question.group or f"alone {number}", []).append(number)
+    lots = list(groups.values())
+    Random(0).shuffle(lots)
+    taken: list[int] = []
+    for lot in lots:
+        if len(taken) >= limit:
+            break
+        taken += lot
+    return [questions[number] for number in sorted(taken)]
+
+
+def picture_paths(question: Question) -> list[str | Path]:
+    """Those pictures of a question that are files."""
+    return [image for image in question.images if isinstance(image, (str, Path))]
