@@ -207,10 +207,15 @@ class State:
         read = max(other.lengths.tolist(), default=0)
         self.check_room(read)
         to, origin = self._index(rows), other._index(others)
+        picked = torch.tensor(others, device=self.memory.device)
         for (buffer, mine), (_, theirs) in zip(self._buffers(), other._buffers(), strict=True):
             # what is not written yet takes no memory
             part = (..., slice(read if buffer.grows else None), slice(None))
-            mine[part][to] = theirs[part][origin].to(mine.dtype)
+            if isinstance(to, slice) and isinstance(origin, list) and mine.dtype == theirs.dtype:
+                # an index would make a copy first, in memory that the system has to hand out
+                torch.index_select(theirs[part], 0, picked, out=mine[part])
+            else:
+                mine[part][to] = theirs[part][origin].to(mine.dtype)
         self.lengths[to] = other.lengths[origin]
 
     def _refuse_gradients(self) -> None:
