@@ -23,7 +23,8 @@ class Own(Benchmark):
 
     def questions(self) -> Iterator[Question]:
         """Two or three a picture, and some without a picture."""
-        pictures = np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), np.uint8)
+        # one object a picture, by which questions about the same one are known
+        pictures = list(np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), np.uint8))
         for number in range(24):
             yield Question(
                 id=f"q{number}",

@@ -37,15 +37,18 @@ FILES = ("own-words.jsonl", "own-choose.jsonl")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of random weights: its tokens are near to each other."""
+    """Of random weights: its tokens are near to each other, and depend on the picture."""
     return saved(tmp_path_factory.mktemp("model"), 0)
 
 
 def saved(folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     vision = partial(SmallViT, image_size=64, embed_dim=16)
-    chat = Chat("cobra:data/shapes/tokenizer")
-    save_pretrained(CobraVLM(vision, PixelUnshuffleProjector, LMS["mamba2"]), chat, folder)
+    model = CobraVLM(vision, PixelUnshuffleProjector, LMS["mamba2"])
+    with torch.no_grad():
+        for weight in model.projector.parameters():
+            weight *= 10
+    save_pretrained(model, Chat("cobra:data/shapes/tokenizer"), folder)
     return folder
 
 
@@ -218,7 +221,12 @@ def test_questions_of_one_picture_are_answered_as_if_each_had_it_alone(model: Pa
     (task,) = read_tasks([OWN], [read_protocol("llava")], tmp_path, None, False)
     for ask in task.asks:
         asked = [Asked.of(question, ask) for question in task.questions if question.images]
-        together = answerer.answer(asked, answerer.prepare(asked))
+        examples = answerer.prepare(asked)
+        # nine pictures are read, and not one a question
+        assert len({id(example.pictures) for example in examples}) == 9
+        with torch.inference_mode():
+            assert answerer._read_pictures(asked, examples, 9)[1] is not None
+        together = answerer.answer(asked, examples)
         for each, answer in zip(asked, together, strict=True):
             (alone,) = answerer.answer([each], answerer.prepare([each]))
             assert answer.close == pytest.approx(alone.close, abs=1e-4)
