@@ -37,7 +37,17 @@ def check_invariance(
         benchmarks, [read_protocol(name) for name in protocols], data, limit or _SAMPLE, allow_missing
     )
     opened, processor = open_model(model_path(model), settings, device)
-    table = Table("benchmark", "ask", "batch", "questions", "answers differ", "scores differ", "asked again")
+    table = Table()
+    for column in (
+        "benchmark",
+        "ask",
+        "batch",
+        "questions",
+        "answers differ",
+        "scores differ",
+        "asked again",
+    ):
+        table.add_column(column, overflow="fold")
     total = 0
     for task in tasks:
         for ask in task.asks:

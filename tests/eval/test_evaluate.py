@@ -76,8 +76,8 @@ def same(*files: dict[str, bytes]) -> bool:
     scores = [
         [list(row.pop("scores").items()) for name in sorted(each) for row in each[name]] for each in plain
     ]
-    near = [[[(n, pytest.approx(v, abs=1e-3)) for n, v in row] for row in scores[0]]] * len(files)
-    return all(each == plain[0] for each in plain) and scores == near
+    near = [[(name, pytest.approx(value, abs=1e-3)) for name, value in row] for row in scores[0]]
+    return all(each == plain[0] for each in plain) and all(each == near for each in scores)
 
 
 def test_predictions_are_the_same_at_every_batch_size(answered: Evaluate) -> None:
