@@ -47,7 +47,7 @@ def saved(folder: Path, seed: int) -> Path:
     model = CobraVLM(vision, PixelUnshuffleProjector, LMS["mamba2"])
     with torch.no_grad():
         for weight in model.projector.parameters():
-            weight *= 10
+            weight.mul_(10)
     save_pretrained(model, Chat("cobra:data/shapes/tokenizer"), folder)
     return folder
 
@@ -73,9 +73,7 @@ def same(*files: dict[str, bytes]) -> bool:
         {name: [json.loads(line) for line in lines.splitlines()] for name, lines in each.items()}
         for each in files
     ]
-    scores = [
-        [list(row.pop("scores").items()) for name in sorted(each) for row in each[name]] for each in plain
-    ]
+    scores = [[[*row.pop("scores").items()] for name in sorted(each) for row in each[name]] for each in plain]
     near = [[(name, pytest.approx(value, abs=1e-3)) for name, value in row] for row in scores[0]]
     return all(each == plain[0] for each in plain) and all(each == near for each in scores)
 
