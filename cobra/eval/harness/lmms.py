@@ -9,7 +9,7 @@ the same: `lmms-eval --model cobra --model_args pretrained=MODEL --tasks ...`.
 Tasks of lmms-eval that score choices by likelihood (`output_type: multiple_choice` or `loglikelihood`) need
 `--force_simple`: lmms-eval asks for likelihoods of text alone, never of chats.
 
-Several processes, a device each: `accelerate launch --num_processes 2 -m cobra eval lmms MODEL ...`.
+Several processes, a device each: `torchrun --nproc_per_node 2 -m cobra eval lmms MODEL ...`.
 """
 
 from collections.abc import Callable, Sequence
