@@ -176,6 +176,7 @@ def _rotated(question: Question, turns: int) -> Question:
         split=question.split,
         kind=question.kind,
         truth={"options": options},
+        group=question.group,
     )
 
 

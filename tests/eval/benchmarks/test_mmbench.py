@@ -1,5 +1,6 @@
 import base64
 import csv
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from cobra.data.image import load_rgb
 from cobra.eval.benchmarks.mmbench import CCBench, MMBench, MMBenchCN
+from cobra.eval.tasks import drawn
 from tests.eval.benchmarks.fixtures import fixture
 from tests.eval.benchmarks.predictions import answered, predict
 
@@ -114,6 +116,14 @@ def test_copies_are_made_as_llava_turns_options(tmp_path: Path) -> None:
     assert [q.answers for q in (first, second, third)] == [["B"], ["A"], ["C"]]
     assert second.fields["options"] == "A. dog\nB. bird\nC. cat"
     assert (third.fields["hint"], third.fields["letters"]) == ("Look.", ["A", "B", "C"])
+
+
+def test_a_part_of_a_benchmark_has_whole_questions(tmp_path: Path) -> None:
+    made = list(table(tmp_path / "made", *({**ROW, "index": n} for n in range(9))).questions())
+    published = list(table(tmp_path / "published", {**ROW, "index": 3}, COPY).questions())
+    assert len(published) == len(drawn(published, 1)) == 2
+    part = Counter(int(q.id) % 1_000_000 for q in drawn(made, 8))
+    assert list(part.values()) == [2] * 4
 
 
 def test_categories_are_scored_apart_and_secret_answers_not_at_all(tmp_path: Path) -> None:
