@@ -1,6 +1,5 @@
 """TextVQA: questions that need the text in the picture read (Singh et al. 2019, arXiv 1904.08920)."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +20,8 @@ class TextVqa(Benchmark):
     """The validation set: asked with the tokens that Rosetta read in the picture, as LLaVA does, or without.
 
     The two ways differ by some 12 points for LLaVA-1.5, so that a number says nothing without its ask. The
-    field `ocr_tokens` is there only where one of the two files with tokens is.
+    field `ocr_tokens` is there only where one of the two files with tokens is. Where LLaVA's is, questions
+    are spelled as in it, for so they were asked: they begin with a capital, which TextVQA's do not.
     """
 
     name = "textvqa"
@@ -34,7 +34,12 @@ class TextVqa(Benchmark):
             note="in LLaVA's archive of evaluation files: its questions with Rosetta's tokens, taken first",
             optional=True,
         ),
-        Download(_ROSETTA, "https://textvqa.org/dataset", note="Rosetta's tokens, v0.2", optional=True),
+        Download(
+            _ROSETTA,
+            "https://textvqa.org/dataset",
+            note="Rosetta's tokens, v0.2; with these alone, questions begin with a small letter",
+            optional=True,
+        ),
         Download(
             "textvqa/train_images/", f"{_URL}/images/train_val_images.zip", note="3,166 are asked about"
         ),
@@ -44,16 +49,16 @@ class TextVqa(Benchmark):
         """5,000 questions; see the base class."""
         columns = {"question_id": int, "image_id": str, "question": str, "answers": list}
         rows = published_rows(self, _FILE, columns, key="data", id_column="question_id")
-        tokens = self._tokens(rows)
+        fields = self._fields(rows)
         for row in rows:
             key = (row["image_id"], row["question"].lower())
-            if tokens and key not in tokens:
+            if fields and key not in fields:
                 raise ValueError(
                     f"no OCR tokens for {key} below {self.root / 'textvqa'}: fetch their file again"
                 )
             yield Question(
                 id=str(row["question_id"]),
-                fields={"question": row["question"], **({"ocr_tokens": tokens[key]} if tokens else {})},
+                fields=fields[key] if fields else {"question": row["question"]},
                 images=[self.root / "textvqa/train_images" / f"{row['image_id']}.jpg"],
                 answers=[str(answer) for answer in row["answers"]],
             )
@@ -62,16 +67,23 @@ class TextVqa(Benchmark):
         """Soft accuracy as M4C's evaluator computes it, which is EvalAI's."""
         return soft_accuracy(prediction.prediction, prediction.answers, official=False)
 
-    def _tokens(self, rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[str]]:
+    def _fields(self, rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
         """By picture and question: LLaVA's file has pictures' ids for the questions' own."""
         if (path := self.root / _LLAVA).is_file():
-            lines = read_json_lines(path, {"question_id": str, "text": str})
-            return {(row["question_id"], _asked(row["text"]).lower()): _listed(row["text"]) for row in lines}
-        if (self.root / _ROSETTA).is_file():
+            asked = [
+                (row["question_id"], _asked(row["text"]), _listed(row["text"]))
+                for row in read_json_lines(path, {"question_id": str, "text": str})
+            ]
+        elif (self.root / _ROSETTA).is_file():
             read = published_rows(self, _ROSETTA, {"image_id": str, "ocr_tokens": list}, key="data")
-            by_image = defaultdict(list, {row["image_id"]: row["ocr_tokens"] for row in read})
-            return {(row["image_id"], row["question"].lower()): by_image[row["image_id"]] for row in rows}
-        return {}
+            tokens = {row["image_id"]: row["ocr_tokens"] for row in read}
+            asked = [(row["image_id"], row["question"], tokens.get(row["image_id"], [])) for row in rows]
+        else:
+            return {}
+        return {
+            (image, question.lower()): {"question": question, "ocr_tokens": found}
+            for image, question, found in asked
+        }
 
 
 def _asked(text: str) -> str:

@@ -63,6 +63,16 @@ def test_prompts_are_those_of_each_family(root: Path) -> None:
     assert ask("lmms-eval", "capital_short").render(fields) == f"What{question[4:]}{WORD}"
 
 
+def test_questions_are_spelled_as_llavas_file_spells_them(root: Path) -> None:
+    """The first line of the published file; TextVQA's own begins with a small letter."""
+    asked = f"What is the brand of this camera?\nReference OCR token: DAKOTA, DIGITAL{WORD}"
+    write_tokens(root, asked, f"{QUESTIONS[1][2]}\nReference OCR token: {WORD}")
+    fields = next(TextVqa(root).questions()).fields
+    assert ask("llava", "ocr_last").render(fields) == asked
+    assert ask("prismatic", "ocr_first").render(fields).splitlines()[1] == asked.splitlines()[0]
+    assert ask("llava", "short").render(fields) == f"What is the brand of this camera?{WORD}"
+
+
 def test_without_tokens_only_what_names_them_cannot_be_asked(root: Path) -> None:
     fields = next(TextVqa(root).questions()).fields
     assert ask("llava", "short").render(fields).startswith("what is")
