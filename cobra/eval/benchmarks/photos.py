@@ -76,7 +76,7 @@ class PhotosPope(Benchmark):
             return {}
         true = [p.answers[0] == "yes" for p in predictions]
         said = [read_answer(p) == "yes" for p in predictions]
-        return {**two_class_scores(said, true), **areas(predictions, true, "Yes", "No")}
+        return {**two_class_scores(said, true), **areas(predictions, true, "yes", "no")}
 
 
 def _words(text: str) -> str:

@@ -91,7 +91,7 @@ def read_answer(prediction: Prediction) -> str:
 def _counts(predictions: Sequence[Prediction]) -> Scores:
     said = [read_answer(p) == "yes" for p in predictions]
     true = [p.answers[0] == "yes" for p in predictions]
-    return {**two_class_scores(said, true), **areas(predictions, true, "Yes", "No")}
+    return {**two_class_scores(said, true), **areas(predictions, true, "yes", "no")}
 
 
 def _lmms_eval(predictions: Sequence[Prediction]) -> Scores:

@@ -60,7 +60,7 @@ class Vsr(Benchmark):
         said = [read_word(p.prediction, "true", "false") for p in predictions]
         return {
             **scores,
-            **areas(predictions, true, "True", "False"),
+            **areas(predictions, true, "true", "false"),
             "true_ratio": two_class_scores(said, true)["yes_ratio"],
             "always_true": 100 * sum(true) / len(true),
         }

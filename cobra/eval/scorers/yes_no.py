@@ -39,14 +39,22 @@ def areas(predictions: Sequence[Prediction], true: Sequence[bool], yes: str, no:
 
     A prediction's certainty is the probability of `yes` among the two, as in vlm-evaluation. Empty where
     the model answered in words, or where all true answers are the same, which leaves both undefined.
+
+    Args:
+        predictions: with the scores of two choices, however these are capitalised.
+        true: what is right.
+        yes: the one choice, in lower case.
+        no: the other.
     """
-    if len(set(true)) < 2 or not all({yes, no} <= p.scores.keys() for p in predictions):
+    # ShapesVQA's choices are small
+    scores = [{choice.lower(): score for choice, score in p.scores.items()} for p in predictions]
+    if len(set(true)) < 2 or not all({yes, no} <= given.keys() for given in scores):
         return {}
     # takes a second
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     # the probability grows with it, and does not round to 1
-    margins = [p.scores[yes] - p.scores[no] for p in predictions]
+    margins = [given[yes] - given[no] for given in scores]
     return {
         "auroc": 100 * float(roc_auc_score(true, margins)),
         "aupr": 100 * float(average_precision_score(true, margins)),

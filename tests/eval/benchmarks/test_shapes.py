@@ -71,6 +71,15 @@ def test_there_is_what_pope_asks_for_where_it_says_so(asked: Asked) -> None:
     assert len({(q.id.split("-")[1], q.fields["question"]) for q in questions if q.answers == ["yes"]}) == 500
 
 
+def test_choices_have_areas(asked: Asked) -> None:
+    benchmark, questions = asked["shapes_pope"]
+    (choices,) = (ask.choices for ask in benchmark.asks if ask.choices)
+    predictions = [said(q, q.answers[0]) for q in questions]
+    for each in predictions:
+        each.scores = {choice: -float(choice != each.answers[0]) for choice in choices}
+    assert benchmark.score(predictions)["auroc"] == 100
+
+
 def test_ten_people_agree_but_for_two(asked: Asked) -> None:
     benchmark, questions = asked["shapes_vqa"]
     for question in questions[:50]:
