@@ -81,6 +81,18 @@ def test_numbers_are_as_printed(table: str, system: str, benchmark: str, how: st
     assert find(table, system, benchmark, how).value == value
 
 
+def test_a_row_of_another_paper_is_quoted() -> None:
+    own = {
+        n.benchmark: n
+        for n in read_numbers()
+        if (n.table, n.system) == ("llava-1.5-zoo", "LLaVA-1.5-7B, LoRA")
+    }
+    for number in read_numbers():
+        if (number.table, number.system) == ("imp-1", "LLaVA-1.5-7B, LoRA") and number.benchmark in own:
+            assert (number.value, number.quoted) == (own[number.benchmark].value, True)
+            assert not own[number.benchmark].quoted
+
+
 def test_averages_are_those_of_their_rows() -> None:
     """A wrong digit, or two swapped columns of unlike size, would show in the printed means."""
     rows: dict[tuple[str, str], list[Number]] = {}

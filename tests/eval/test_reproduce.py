@@ -127,9 +127,11 @@ def test_a_part_of_the_questions_and_secret_answers_are_marked(
     assert "| **here** |  |  |  |  |  | 87.50 * |" in shown
     assert "* ours is of a part of the questions" in shown
     assert "| short_likelihood | 8 of 9,000 |" in shown
-    printed = [n for n in read_numbers() if (n.table, n.system) == ("llava-1.5-zoo", "LLaVA-1.5-7B")]
-    cells = [Cell(n.system, n.column, n.benchmark, n, 70.0, "o", True) for n in printed]
-    assert {cell.benchmark for cell in cells if cell.secret} == {"vqav2", "vizwiz"}
+    # of the test set are also Imp's numbers of VizWiz: its scripts/eval/vizwiz.sh asks that
+    for row in (("llava-1.5-zoo", "LLaVA-1.5-7B"), ("imp-readme", "Imp-v1.5-3B")):
+        printed = [n for n in read_numbers() if (n.table, n.system) == row]
+        cells = [Cell(n.system, n.column, n.benchmark, n, 70.0, "o", True) for n in printed]
+        assert {cell.benchmark for cell in cells if cell.secret} == {"vqav2", "vizwiz"}
 
 
 def test_a_folder_must_be_of_one_model_and_of_a_system_of_the_paper(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Pope(Benchmark):
             if len(rows) != _QUESTIONS:
                 raise ValueError(
                     f"{path} has {len(rows)} questions, not {_QUESTIONS}: it is another version (random had "
-                    f"2,910 until 2023, which LLaVA-1.5 used); fetch it from {_URL}"
+                    f"2,910 until 2023, which LLaVA-1.5 and vlm-evaluation used); fetch it from {_URL}"
                 )
             for row in rows:
                 yield Question(
