@@ -17,11 +17,13 @@ class Asked:
         benchmark: that was answered.
         protocol: whose papers print this number.
         ours: it; None where nothing was scored.
+        part: how many of the questions it is of; empty where of all.
     """
 
     benchmark: str
     protocol: str
     ours: float | None
+    part: str = ""
 
 
 def beside_rows(asked: Sequence[Asked]) -> list[tuple[str, ...]]:
@@ -48,13 +50,14 @@ def beside_table(rows: Sequence[tuple[str, ...]]) -> str:
 
 def _row(beside: Beside, ours: Asked) -> tuple[str, ...]:
     number = beside.number
+    differences = [*([f"{ours.part} questions"] if ours.part else []), *beside.differences]
     return (
         number.benchmark,
         number.system,
         f"{number.value}{' †' if number.conflict else ''}",
         "n/a" if ours.ours is None else f"{ours.ours:.2f}",
         ours.protocol,
-        "; ".join(beside.differences) or "–",
+        "; ".join(differences) or "–",
         ", ".join(filter(None, (number.split, number.how))) or "not stated",
         f"{number.source}; {number.conflict}" if number.conflict else number.source,
     )

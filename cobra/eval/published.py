@@ -49,6 +49,11 @@ class Number:
     note: str
     conflict: str
 
+    @property
+    def unsaid(self) -> bool:
+        """Whether nobody says how it was asked, or a part of it."""
+        return not self.protocol or self.how.endswith("not stated")
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -135,6 +140,7 @@ def _differences(number: Number, paper: Paper, ours: Protocol) -> list[str]:
     name = number.benchmark
     theirs, own = paper.headline(name, number.how), ours.headlines.get(name)
     said = ["split test-dev"] if number.split == "test-dev" else []
+    said += [number.how] if number.unsaid else []
     if theirs is None or own is None:
         return [*said, f"asked after {number.protocol}"]
     if theirs.ask != own.ask:

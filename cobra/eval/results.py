@@ -74,6 +74,12 @@ class Row:
     ours: float | None
     coverage: str
 
+    @property
+    def part(self) -> str:
+        """The coverage, where it is not whole."""
+        answered, _, questions = self.coverage.partition(" of ")
+        return "" if answered == questions else self.coverage
+
 
 def rows(results: Sequence[Result]) -> list[Row]:
     """What papers print of the results; of further asks the same number, or else the first."""
@@ -133,7 +139,7 @@ def markdown(shown: Sequence[Row]) -> str:
 
 
 def _printed(shown: Sequence[Row]) -> list[tuple[str, ...]]:
-    return beside_rows([Asked(row.benchmark, row.protocol, row.ours) for row in shown])
+    return beside_rows([Asked(row.benchmark, row.protocol, row.ours, row.part) for row in shown])
 
 
 def _number(value: float | None) -> str:

@@ -1,12 +1,14 @@
 """What others printed: counted and spot-checked against the sources' tables, conflicts and all."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 
 from cobra.eval.beside import Asked, beside_rows, beside_table
 from cobra.eval.papers.paper import read_paper, read_papers
 from cobra.eval.published import Number, published_beside, read_numbers
+from cobra.eval.results import Row, markdown
 
 # numbers of each table, counted in the sources
 COUNTS = {
@@ -161,3 +163,12 @@ def test_a_printed_number_stands_beside_the_protocol_nearest_to_its_own() -> Non
     assert rows["TinyLLaVA-3.1B"] == ("86.4", "80.00", "llava", "metric accuracy")
     assert "| pope | LLaVA-1.5-7B | 85.9 | 80.00 | llava |" in beside_table(beside_rows(asked))
     assert beside_table(beside_rows([Asked("shapes", "llava", 99.0), Asked("pope", "mine", 1.0)])) == ""
+
+
+def test_what_is_unlike_is_said_of_a_part_of_the_questions_and_of_what_nobody_says() -> None:
+    row = partial(Row, "pope", "llava", "short", "f1", 80.0)
+    assert "| 80.00 | llava | 9 of 9,000 questions |" in markdown([row("9 of 9,000")])
+    assert "| 80.00 | llava | – |" in markdown([row("9,000 of 9,000")])
+    # nobody says whether ML-Mamba was given OCR tokens
+    (unsaid,) = (row for row in beside_rows([Asked("textvqa", "prismatic", 50.0)]) if row[1] == "ML-Mamba")
+    assert unsaid[5] == "OCR tokens not stated"

@@ -134,6 +134,19 @@ def test_a_part_of_the_questions_and_secret_answers_are_marked(
         assert {cell.benchmark for cell in cells if cell.secret} == {"vqav2", "vizwiz"}
 
 
+def test_where_nobody_says_how_it_was_asked_ours_does_not_stand_beside_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    people = ["yes"] * 10
+    made = Prediction("", "1", "all", "?", "yes", people, "textvqa", "ocr_first", model="m")
+    write_predictions(tmp_path / "o/textvqa-ocr_first.jsonl", [made])
+    shown = page(capsys, "ml-mamba", f"ML-Mamba={tmp_path / 'o'}")
+    assert "100.00 (ocr_first, accuracy)" in shown
+    # whether ML-Mamba was given OCR tokens is not found
+    assert "**100.00**" not in shown
+    assert "**100.00**" in page(capsys, "cobra", f"Cobra-3.5B={tmp_path / 'o'}")
+
+
 def test_a_folder_must_be_of_one_model_and_of_a_system_of_the_paper(tmp_path: Path) -> None:
     out = answered(tmp_path / "o", "short", "ynynynyn")
     for said, message in (

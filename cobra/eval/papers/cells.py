@@ -66,7 +66,7 @@ def _cell(
     paper: Paper, runs: Sequence[Finished], system: str, column: int, benchmark: str, number: Number | None
 ) -> Cell:
     # where nobody says how it was asked, ours would be another measurement
-    known = number is None or bool(number.protocol or paper.tasks)
+    known = number is None or bool(paper.tasks) or not number.unsaid
     theirs = (number.how, number.protocol) if number else ()
     asked = paper.headline(benchmark, *theirs) if known else None
     for run in runs:
