@@ -70,8 +70,9 @@ class Mme(Benchmark):
         """`perception` (2,000 at most), `cognition` (800), `total`, and `acc` and `acc+` of each category.
 
         A category's points are the per cent of questions that are right, `acc`, plus that of pictures whose
-        two questions both are, `acc+`. Papers on small models print `perception`. `lmms-eval/...` reads
-        answers as lmms-eval does, and MME's own calculation.py: of long ones the first four letters alone.
+        two questions both are, `acc+`. `lmms-eval/...` reads answers as lmms-eval does, and MME's own
+        calculation.py: of long ones the first four letters alone. Papers on small models print its
+        `perception`.
         """
         if not predictions:
             return {}

@@ -6,6 +6,7 @@ import pytest
 from cobra.eval.benchmarks import mme
 from cobra.eval.benchmarks.mme import COGNITION, PERCEPTION, Mme
 from cobra.eval.predictions import Prediction
+from cobra.eval.protocols.protocol import read_protocol
 from tests.eval.benchmarks.predictions import answered
 
 ASK = " Please answer yes or no."
@@ -80,6 +81,13 @@ def test_both_layouts_are_read_with_their_pictures(root: Path) -> None:
 def test_an_oracle_has_all_points(root: Path) -> None:
     scores = Mme(root).score(answered(Mme(root), ["Yes", "No"] * 28))
     assert (scores["perception"], scores["cognition"], scores["total"]) == (2000, 800, 2800)
+
+
+def test_papers_points_are_those_of_mmes_script() -> None:
+    """Its calculation.py takes the first word that it sees in four letters, whatever follows."""
+    headline = read_protocol("llava").headlines["mme"]
+    verbose = Prediction("", "1", "OCR", "?", "Yes, there is no 7 but a 1.", ["Yes"], truth={"picture": "a"})
+    assert Mme(Path()).score([verbose])[headline.metric] == 100
 
 
 def test_yes_to_all_has_half_of_the_first_points_and_none_of_the_second(root: Path) -> None:
