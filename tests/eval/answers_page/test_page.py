@@ -180,10 +180,10 @@ def test_the_benchmark_says_which_boxes_are_drawn(tmp_path: Path) -> None:
     truth = {"box": [32, 16, 48, 32]}
     rows = [said(name, name, benchmark="shapes_refcoco", truth=truth) for name in ("g", "?")]
     rows += [said("f", "f", benchmark="shapes_refcoco", truth={"box": ["x", float("nan")]}), said("1", "g")]
-    # the cells of a picture are a to p, row by row
-    box = (0.5, 0.25, 0.75, 0.5)
+    # the cells of a picture of 64 pixels are a to p, row by row; a cell says where but for 2 pixels
+    box, middle = (0.5, 0.25, 0.75, 0.5), (34 / 64, 18 / 64, 46 / 64, 30 / 64)
     judges = Judges([], tmp_path)
-    assert [judges.boxes(p) for p in rows] == [(box, box), (box, None), (None, None), (None, None)]
+    assert [judges.boxes(p) for p in rows] == [(box, middle), (box, None), (None, None), (None, None)]
 
 
 @pytest.mark.parametrize(
