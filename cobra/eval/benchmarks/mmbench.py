@@ -53,7 +53,16 @@ class MMBench(Benchmark):
                 yield from (_rotated(question, turns) for turns in range(1, len(question.fields["letters"])))
 
     def credit(self, prediction: Prediction) -> float:
-        """1 where it names the letter or the text of the true option alone; 0 where the answer is secret."""
+        """1 where it names the letter or the text of the true option alone.
+
+        Raises:
+            ValueError: where the answer is secret: it is no wrong answer.
+        """
+        if not prediction.answers:
+            raise ValueError(
+                f"the answer to row {prediction.question_id} of {self.name} is secret: `cobra eval submit "
+                "mmbench FILE --out FILE` writes what its server scores"
+            )
         return float(read_letter(prediction.prediction, prediction.truth["options"]) in prediction.answers)
 
     def score(self, predictions: Sequence[Prediction]) -> Scores:

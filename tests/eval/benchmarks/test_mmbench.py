@@ -138,7 +138,9 @@ def test_categories_are_scored_apart_and_secret_answers_not_at_all(tmp_path: Pat
     assert (scores["vanilla"], scores["circular"]) == (50, 50)
     assert (scores["animals/circular"], scores["people/vanilla"], scores["people/circular"]) == (100, 0, 0)
     assert benchmark.score(predictions[4:]) == {}
-    assert benchmark.credit(predictions[4]) == 0
+    # neither a comparison nor the page of answers may count it as wrong
+    with pytest.raises(ValueError, match="row 4 of mmbench is secret: `cobra eval submit mmbench"):
+        benchmark.credit(predictions[4])
 
 
 def test_chinese_tables_are_read_and_the_english_reader_is_priced(tmp_path: Path) -> None:
