@@ -75,6 +75,14 @@ def test_ids_of_whole_chats_are_llavas(model: tuple[Path, bool], turns: int, pic
     assert [IMAGE if i == IMAGE_ID else i for i in ours.encode_question(asked).ids] == prompt[read:]
 
 
+@pytest.mark.parametrize("template", ["vicuna_v1", "phiva"])
+def test_choices_begin_as_llavas_answers_do(model: tuple[Path, bool], template: str) -> None:
+    """With a space, behind `ASSISTANT:`; the letter alone is another token, which no answer begins with."""
+    chat = Chat(str(model[0]), f"cobra:data/templates/{template}.jinja")
+    for choice in ("Yes", "No"):
+        assert chat.tokenizer.convert_ids_to_tokens(chat.answer_ids(choice)) == [f"▁{choice}"]
+
+
 def test_the_user_of_later_turns_is_spelled_as_the_tokenizers_file_says(model: tuple[Path, bool]) -> None:
     chat, (_, legacy) = Chat(str(model[0]), "cobra:data/templates/vicuna_v1.jinja"), model
     token = chat.tokenizer.convert_ids_to_tokens(chat.encode("USER:", "Yes</s>"))
