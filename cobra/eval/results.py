@@ -64,7 +64,7 @@ class Row:
         ask: the way in which it was asked.
         metric: name of the number.
         ours: the number; None where nothing was answered.
-        coverage: answered questions and those that there are.
+        coverage: questions that were answered, of those that there are.
     """
 
     benchmark: str
@@ -77,8 +77,8 @@ class Row:
     @property
     def part(self) -> str:
         """The coverage, where it is not whole."""
-        answered, _, questions = self.coverage.partition(" of ")
-        return "" if answered == questions else self.coverage
+        answered, _, questions = self.coverage.partition("/")
+        return "" if answered == questions else f"{answered} of {questions}"
 
 
 def rows(results: Sequence[Result]) -> list[Row]:
@@ -88,7 +88,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
     for result in results:
         usual = [metric for name in result.scores if (metric := printed.get((result.benchmark, name)))]
         headlines = result.headlines or {"": next(iter([*usual, *result.scores]), "-")}
-        coverage = f"{result.answered:,} of {result.questions:,}"
+        coverage = f"{result.answered:,}/{result.questions:,}"
         found += [
             Row(result.benchmark, protocol, result.ask, metric, result.scores.get(metric), coverage)
             for protocol, metric in headlines.items()

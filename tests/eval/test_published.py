@@ -167,8 +167,8 @@ def test_a_printed_number_stands_beside_the_protocol_nearest_to_its_own() -> Non
 
 def test_what_is_unlike_is_said_of_a_part_of_the_questions_and_of_what_nobody_says() -> None:
     row = partial(Row, "pope", "llava", "short", "f1", 80.0)
-    assert "| 80.00 | llava | 9 of 9,000 questions |" in markdown([row("9 of 9,000")])
-    assert "| 80.00 | llava | – |" in markdown([row("9,000 of 9,000")])
+    assert "| 80.00 | llava | 9 of 9,000 questions |" in markdown([row("9/9,000")])
+    assert "| 80.00 | llava | – |" in markdown([row("9,000/9,000")])
     # nobody says whether ML-Mamba was given OCR tokens
     (unsaid,) = (row for row in beside_rows([Asked("textvqa", "prismatic", 50.0)]) if row[1] == "ML-Mamba")
     assert unsaid[5] == "OCR tokens not stated"
