@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
+from cobra import __version__
 from cobra.eval.benchmarks.base import Benchmark
 from cobra.eval.file_hash import file_hash
 from cobra.eval.opening import Settings
 from cobra.eval.protocols.protocol import Ask
 
 RUN = "run.json"
-_PACKAGES = ("cobra", "torch", "transformers", "tokenizers", "numpy", "pillow")
+_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow")
 
 
 def record_run(
@@ -49,6 +50,8 @@ def record_run(
             f"{out} holds a run of another checkpoint, dtype or quantization ({before.get('model')}, "
             f"fingerprint {before['fingerprint']}, this one's is {fingerprint}): name another --out"
         )
+    # words that were found wrong before there was an answer may change
+    answered = {name: ask for name, ask in before.get("asks", {}).items() if any(out.glob(f"{name}.jsonl*"))}
     asks = {f"{benchmark.name}-{ask.name}": asdict(ask) for benchmark, asks in asked for ask in asks}
     hashes = {name: said for benchmark, _ in asked for name, said in _hashes(benchmark).items()}
     said = {
@@ -56,9 +59,9 @@ def record_run(
         "fingerprint": fingerprint,
         **{name: value and str(value) for name, value in asdict(settings).items()},
         **more,
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), "cobra": __version__, **_versions()},
         "threads": torch.get_num_threads(),
-        "asks": _joined(before.get("asks", {}), json.loads(json.dumps(asks)), out, "the words of"),
+        "asks": _joined(answered, json.loads(json.dumps(asks)), out, "the words of"),
         "data": _joined(before.get("data", {}), hashes, out, "the file"),
     }
     temporary = path.with_suffix(".tmp")

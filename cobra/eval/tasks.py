@@ -1,6 +1,7 @@
 """Tasks of an evaluation: benchmarks whose files are there, and which of their questions are asked."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ def read_tasks(
 
     Raises:
         FileNotFoundError: where something is missing and may not be; all of it is printed.
+        ValueError: where a file is damaged, a benchmark has no questions, or two of one id.
     """
     kinds = [find_benchmark(name) for name in dict.fromkeys(names)]
     asks = [asks_of(kind, protocols) for kind in kinds]
@@ -49,6 +51,7 @@ def read_tasks(
             lacks.append(told(kind.name, "files", files))
             continue
         questions = list(benchmark.questions())
+        _refuse_unasked(benchmark, questions)
         chosen = drawn(questions, limit)
         if pictures := missing_pictures(chosen):
             lacks.append(told(kind.name, "pictures", pictures))
@@ -84,6 +87,22 @@ def drawn(questions: Sequence[Question], limit: int | None) -> list[Question]:
             break
         taken += lot
     return [questions[number] for number in sorted(taken)]
+
+
+def _refuse_unasked(benchmark: Benchmark, questions: Sequence[Question]) -> None:
+    """Raise a ValueError where answers could not be told apart, or there will be none."""
+    if not questions:
+        raise ValueError(
+            f"{benchmark.name} has no questions: are its files below {benchmark.root} empty? `cobra eval "
+            f"data {benchmark.name}` says where to get them"
+        )
+    for name, count in Counter(question.id for question in questions).items():
+        if not isinstance(name, str):
+            raise ValueError(f"{benchmark.name}: the id {name!r} of a question is no text: make it a str")
+        if count > 1:
+            raise ValueError(
+                f"{benchmark.name} has {count} questions of the id {name!r}: let each have its own"
+            )
 
 
 def picture_paths(question: Question) -> list[str | Path]:

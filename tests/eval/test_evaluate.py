@@ -15,6 +15,7 @@ from random import Random
 import pytest
 import torch
 
+import cobra
 from cobra.data.chat import Chat
 from cobra.data.processor import Example
 from cobra.eval.answerer import Answer, Answerer, Asked
@@ -152,6 +153,35 @@ def test_other_words_of_an_ask_are_refused(answered: Evaluate, tmp_path: Path) -
         answered(benchmarks=(str(own),), limit=2)
 
 
+def test_words_that_were_never_answered_may_change(answered: Evaluate, tmp_path: Path) -> None:
+    own = tmp_path / "own_benchmark.py"
+    own.write_text(Path(OWN).read_text().replace("{{ question }}", "{{ questoin }}"))
+    with pytest.raises(ValueError, match="questoin"):
+        answered(benchmarks=(str(own),), limit=2)
+    answered(limit=2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('f"q{number}"', '"q"', r"own has 24 questions of the id 'q'"),
+        ('f"q{number}"', "number", r"the id 0 of a question is no text"),
+        ("range(24)", "range(0)", r"own has no questions"),
+        ('name = "own"', 'name = "my/own"', r"the name of its benchmark is 'my/own'"),
+        ('name = "own"', 'name = "pope"', r"that of a benchmark that ships"),
+        ('name = "own"', "", r"the name of its benchmark is None"),
+    ],
+)
+def test_a_benchmark_of_ones_own_whose_answers_would_be_lost_is_refused_before_it_runs(
+    answered: Evaluate, tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(Path(OWN).read_text().replace(before, after))
+    with pytest.raises(ValueError, match=message):
+        answered(benchmarks=(str(own),))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_second_run_in_the_folder_is_refused(answered: Evaluate, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     code = "import sys; from pathlib import Path; from cobra.weights.saving import claim\n"
@@ -268,6 +298,7 @@ def test_run_json_says_what_was_run(answered: Evaluate, model: Path, tmp_path: P
     assert said["fingerprint"] == fingerprint(model, Settings())
     assert said["asks"]["own-words"]["prompt"] == "{{ question }}"
     assert said["versions"]["torch"] == torch.__version__
+    assert said["versions"]["cobra"] == cobra.__version__
     scores = json.loads((tmp_path / "out/scores.json").read_text())
     assert [(s["benchmark"], s["ask"], s["answered"], s["questions"]) for s in scores] == [
         ("own", "words", 2, 24),

@@ -5,6 +5,7 @@ import importlib.util
 from pathlib import Path
 
 from cobra.eval.benchmarks.base import Benchmark
+from cobra.eval.protocols.protocol import FILE_NAME
 
 # Module and class, below this package.
 _OURS = {
@@ -80,4 +81,11 @@ def _in_file(path: Path) -> type[Benchmark]:
     ]
     if len(found) != 1:
         raise ValueError(f"{path} defines {len(found)} classes of Benchmark: let it define one")
+    name = getattr(found[0], "name", None)
+    # files of predictions are named after it
+    if not isinstance(name, str) or not FILE_NAME.fullmatch(name) or name in _OURS:
+        raise ValueError(
+            f"{path}: the name of its benchmark is {name!r}: let it be letters, digits and _ . + -, and not "
+            "that of a benchmark that ships with the package"
+        )
     return found[0]

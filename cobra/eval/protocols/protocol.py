@@ -1,5 +1,6 @@
 """A protocol: a file of prompt templates, one for each way in which a family of papers asks a benchmark."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -10,6 +11,9 @@ import yaml
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+# of benchmarks and asks, after which files of predictions are named
+FILE_NAME = re.compile(r"\w[\w.+-]*")
+_SHIPPED = Path(__file__).with_name("llava.yaml")
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
 
 
@@ -32,6 +36,29 @@ class Ask:
     choices: tuple[str, ...] | None = None
     choices_field: str | None = None
     max_new_tokens: int = 128
+
+    def __post_init__(self) -> None:
+        """Refuse what would be found out by the first question alone.
+
+        Raises:
+            ValueError: where the name names no file, the template is none, or the length no number.
+        """
+        if not isinstance(self.name, str) or not FILE_NAME.fullmatch(self.name):
+            raise ValueError(f"an ask is named {self.name!r}: let it be letters, digits and _ . + -")
+        if not isinstance(self.prompt, str):
+            raise ValueError(f"the prompt of ask {self.name!r} is {self.prompt!r}, no text")
+        try:
+            _template(self.prompt)
+        except TemplateError as error:
+            raise ValueError(f"the prompt of ask {self.name!r} is no Jinja template: {error}") from error
+        if self.choices is not None and not all(isinstance(choice, str) for choice in self.choices):
+            raise ValueError(
+                f"the choices of ask {self.name!r} are {list(self.choices)}: write texts, in yaml with quotes"
+            )
+        if type(self.max_new_tokens) is not int or self.max_new_tokens < 1:
+            raise ValueError(
+                f"the max_new_tokens of ask {self.name!r} is {self.max_new_tokens!r}: let it be 1 or more"
+            )
 
     @property
     def chooses(self) -> bool:
@@ -90,15 +117,23 @@ class Protocol:
         """From its yaml.
 
         Raises:
-            ValueError: where a headline names an ask that is not there, or a stanza has an unknown key.
+            ValueError: where it is no yaml, a headline names an ask that is not there, or a stanza has an
+                unknown key or a wrong value.
         """
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no yaml: {error}") from error
+        if not isinstance(tree, dict) or not isinstance(tree.get("benchmarks"), dict) or "about" not in tree:
+            raise ValueError(
+                f"{path} is no protocol: give it `about` and `benchmarks`, as {_SHIPPED} has them"
+            )
         asks, headlines = {}, {}
         for benchmark, stanza in tree["benchmarks"].items():
             try:
                 asks[benchmark] = tuple(_ask(name, given) for name, given in stanza["asks"].items())
                 headlines[benchmark] = Headline(**stanza["headline"])
-            except (KeyError, TypeError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path}: the stanza of {benchmark} is wrong: {error}") from error
             if headlines[benchmark].ask not in {ask.name for ask in asks[benchmark]}:
                 raise ValueError(f"{path}: {benchmark} has no ask {headlines[benchmark].ask!r}")

@@ -1,5 +1,7 @@
 """What the protocols that ship agree on."""
 
+from pathlib import Path
+
 import pytest
 
 from cobra.eval.benchmarks.find import benchmark_names, find_benchmark
@@ -29,3 +31,28 @@ NAMES = (
 def test_benchmarks_of_choices_are_found_by_their_names(name: str) -> None:
     assert find_benchmark(name).name == name
     assert find_benchmark(name).downloads
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("about: [", "is no yaml"),
+        ("", "is no protocol"),
+        ("about: mine\nbenchmarks: {own: {asks: {a: {prompt: '{{ question'}}}}", "is no Jinja template"),
+        ("about: mine\nbenchmarks: {own: {asks: {a: {prompt: 5}}}}", "is 5, no text"),
+        ("about: mine\nbenchmarks: {own: {asks: {../a: {prompt: hm}}}}", "an ask is named '../a'"),
+        (
+            "about: mine\nbenchmarks: {own: {asks: {a: {prompt: hm, max_new_tokens: 0}}}}",
+            "let it be 1 or more",
+        ),
+        ("about: mine\nbenchmarks: {own: {asks: {a: {prompt: hm, choices: [Yes, No]}}}}", "with quotes"),
+        ("about: mine\nbenchmarks: {own: {asks: [a]}}", "the stanza of own is wrong"),
+    ],
+)
+def test_a_protocol_of_ones_own_that_cannot_be_asked_is_refused_when_it_is_read(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_protocol(str(path))
