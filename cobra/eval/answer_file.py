@@ -1,20 +1,21 @@
 """A finished file of predictions: one benchmark, one ask, one model, each question once."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from cobra.eval.benchmarks.base import Benchmark, Question, Scores
 from cobra.eval.benchmarks.find import benchmark_names, find_benchmark
-from cobra.eval.predictions import Prediction
+from cobra.eval.predictions import Prediction, read_line
 
 # More broken lines than these are counted, not named.
 _NAMED = 5
-_TYPES = {
-    field.name: type(getattr(Prediction("", "", "", "", ""), field.name)) for field in fields(Prediction)
-}
+
+
+# A benchmark may rely on what a line of a file lacks, in ways of its own.
+UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,24 @@ class AnswerFile:
 
     @property
     def scores(self) -> Scores:
-        """All metrics of its benchmark."""
-        return self.benchmark.score(self.predictions)
+        """All metrics of its benchmark.
+
+        Raises:
+            ValueError: where predictions lack what it scores by, such as the true answers.
+        """
+        with self.scored():
+            return self.benchmark.score(self.predictions)
+
+    @contextmanager
+    def scored(self) -> Iterator[None]:
+        """Within it, what a benchmark misses in predictions is a ValueError."""
+        try:
+            yield
+        except UNFIT as error:
+            raise ValueError(
+                f"{self.path}: a line lacks what {self.benchmark.name} is scored by "
+                f"({type(error).__name__}: {error}): take the file as `cobra eval` wrote it"
+            ) from error
 
 
 class ExactMatch(Benchmark):
@@ -87,8 +104,8 @@ def _read(path: Path) -> list[Prediction]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                found.append(_prediction(line))
-            except (TypeError, ValueError) as error:
+                found.append(read_line(line))
+            except ValueError as error:
                 broken.append(f"line {number} ({error})")
     if broken:
         more = f" and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
@@ -98,14 +115,6 @@ def _read(path: Path) -> list[Prediction]:
     if not found:
         raise ValueError(f"{path} holds no predictions")
     return found
-
-
-def _prediction(line: bytes) -> Prediction:
-    made = Prediction(**json.loads(line.decode("utf-8")))
-    for name, kind in _TYPES.items():
-        if not isinstance(getattr(made, name), kind):
-            raise ValueError(f"{name} is no {kind.__name__}")
-    return made
 
 
 def _only(path: Path, predictions: list[Prediction], what: str) -> str:

@@ -78,7 +78,8 @@ def compare_files(a: Path, b: Path, common: bool = False, benchmark: str | None 
     _refuse_other_truths(a, b, both)
     credit = first.benchmark.credit
     try:
-        earned = np.array([[credit(p), credit(q)] for p, q in both], dtype=np.float64)
+        with first.scored():
+            earned = np.array([[credit(p), credit(q)] for p, q in both], dtype=np.float64)
     except ValueError as error:
         raise Unscored(str(error)) from error
     parts = np.array([p.kind for p, _ in both])

@@ -75,12 +75,24 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
         OSError: where it is missing.
         ValueError: where a line is no prediction, or a value of another type; names the line.
     """
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_RECORD_TEXT), ""), 1):
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_RECORD_TEXT), b""), 1):
             try:
-                yield _checked(Prediction(**json.loads(line)))
-            except (TypeError, ValueError, RecursionError) as error:
+                yield read_line(line)
+            except ValueError as error:
                 raise ValueError(f"{path}, line {number}: not a prediction ({error})") from error
+
+
+def read_line(line: bytes) -> Prediction:
+    """The prediction of a line.
+
+    Raises:
+        ValueError: where it is none, or a value is of another type than scorers rely on.
+    """
+    try:
+        return _checked(Prediction(**json.loads(line.decode("utf-8"))))
+    except (OverflowError, RecursionError, TypeError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _checked(prediction: Prediction) -> Prediction:
@@ -95,6 +107,8 @@ def _checked(prediction: Prediction) -> Prediction:
         _expect(name, dict, getattr(prediction, name))
     for value in prediction.scores.values():
         _expect("scores", (int, float), value)
+        # too large a whole number is none
+        float(value)
     return prediction
 
 

@@ -37,3 +37,10 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
         file.write('{"split": "x"}\n')
     with pytest.raises(ValueError, match="line 4"):
         list(read_predictions(tmp_path / "p.jsonl"))
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe\n", b"[" * 100_000, b"5\n"])
+def test_what_is_no_text_or_no_object_is_named(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "p.jsonl").write_bytes(line)
+    with pytest.raises(ValueError, match="line 1: not a prediction"):
+        list(read_predictions(tmp_path / "p.jsonl"))

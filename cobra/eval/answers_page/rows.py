@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cobra.eval.answer_file import UNFIT
 from cobra.eval.benchmarks.base import Benchmark, Box
 from cobra.eval.benchmarks.find import benchmark_names, find_benchmark
 from cobra.eval.predictions import Prediction, read_predictions
@@ -15,8 +16,6 @@ from cobra.eval.predictions import Prediction, read_predictions
 MAX_TEXT = 1000
 _MAX_LIST = 50
 
-# A benchmark may rely on what a line of a file lacks, in ways of its own.
-_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # Benchmark, way of asking, split, id and how often it came before.
 _Key = tuple[str, str, str, str, int]
 
@@ -76,7 +75,7 @@ class Judges:
             return None
         try:
             credit = float(benchmark.credit(prediction))
-        except _UNFIT:
+        except (*UNFIT, ValueError):
             return None
         return credit if math.isfinite(credit) else None
 
@@ -88,7 +87,7 @@ class Judges:
         try:
             true, said = benchmark.boxes(prediction)
             return _finite(true), _finite(said)
-        except _UNFIT:
+        except (*UNFIT, ValueError):
             return None, None
 
 
