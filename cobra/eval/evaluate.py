@@ -180,9 +180,10 @@ def prepared(
     def prepare(asked: Sequence[Asked]) -> Batch:
         try:
             return asked, answerer.prepare(asked)
-        except (ValueError, OSError):
+        except (ValueError, OSError) as error:
             if not allow_missing:
-                raise
+                kind = OSError if isinstance(error, OSError) else ValueError
+                raise kind(f"{error}; or go on without such questions with --allow-missing") from error
             kept = [each for each in asked if _readable(answerer, each)]
             return kept, answerer.prepare(kept)
 

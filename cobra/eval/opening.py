@@ -61,7 +61,17 @@ def model_path(name: str) -> Path:
 
 
 def open_model(path: Path, settings: Settings, device: str) -> tuple[CobraVLM, Processor]:
-    """The model of `model_path`, in evaluation mode, and the processor that feeds it."""
+    """The model of `model_path`, in evaluation mode, and the processor that feeds it.
+
+    Raises:
+        ValueError: where the device is not on this machine, or the model is damaged.
+    """
+    try:
+        torch.empty(0, device=device)
+    # torch without CUDA asserts
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition(". ")[0]
+        raise ValueError(f"--device {device}: not on this machine ({reason})") from error
     return from_pretrained(
         path,
         device,

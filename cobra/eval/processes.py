@@ -1,12 +1,16 @@
 """Processes of an evaluation: one, or several that Lightning Fabric or torchrun starts."""
 
+import ctypes
 import os
+import signal
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 # longer than any evaluation: those that have finished wait for the others
 _PATIENCE = timedelta(days=14)
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,20 @@ class Processes:
     fabric: Any = None
 
     def wait(self) -> None:
-        """Until all have come here."""
-        if self.fabric is not None:
+        """Until all have come here.
+
+        Raises:
+            ChildProcessError: where one of them has ended.
+        """
+        if self.fabric is None:
+            return
+        try:
             self.fabric.barrier()
+        except RuntimeError as error:
+            raise ChildProcessError(
+                "another process of this evaluation has ended before it was done; what is answered is kept: "
+                "run the same command again"
+            ) from error
 
 
 def this_rank() -> int:
@@ -48,6 +63,8 @@ def join_processes(devices: int, device: str) -> Processes:
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     total = int(os.environ.get("WORLD_SIZE", local)) if "LOCAL_WORLD_SIZE" in os.environ else local
+    if "LOCAL_RANK" in os.environ:
+        _end_with_parent()
     if total == 1:
         return Processes(0, 1, device)
     if ":" in device:
@@ -62,3 +79,9 @@ def join_processes(devices: int, device: str) -> Processes:
     fabric = Fabric(accelerator=device, devices=local, num_nodes=total // local, strategy=strategy)
     fabric.launch()
     return Processes(fabric.global_rank, fabric.world_size, str(fabric.device), fabric)
+
+
+def _end_with_parent() -> None:
+    """Let the system end this process with the one that started it, which may be killed (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

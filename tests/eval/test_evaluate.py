@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -218,7 +219,7 @@ def test_all_that_is_missing_is_told_before_anything_runs(
 def test_damaged_pictures_are_left_out_only_where_that_is_allowed(answered: Evaluate, tmp_path: Path) -> None:
     own = tmp_path / "mine.py"
     own.write_text(Path(OWN).read_text().replace("[pictures[number * 9 // 24]]", '[b"no picture"]'))
-    with pytest.raises(ValueError, match="cannot be opened"):
+    with pytest.raises(ValueError, match=r"cannot be opened.*--allow-missing"):
         answered(benchmarks=(str(own),))
     found = answered(benchmarks=(str(own),), allow_missing=True)
     assert [len(lines.splitlines()) for lines in found.values()] == [3, 3]
@@ -326,6 +327,27 @@ def test_two_processes_answer_as_one(answered: Evaluate, model: Path, tmp_path: 
     result = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert same({path.name: path.read_bytes() for path in (tmp_path / "two").glob("*.jsonl*")}, answered())
+
+
+@pytest.mark.faults
+def test_no_process_goes_on_when_the_first_is_killed(model: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "cobra", "eval", str(model), "--benchmarks", "shapes_pope"]
+    words += ["--batch-size", "1", "--out", str(tmp_path / "two"), "--devices", "2"]
+    with subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True) as first:
+        part = tmp_path / "two/shapes_pope-plain.jsonl.part-1"
+        while not part.exists() and first.poll() is None:
+            time.sleep(0.1)
+        first.kill()
+    time.sleep(1)
+    size = part.stat().st_size
+    time.sleep(3)
+    assert part.stat().st_size == size
+
+
+@pytest.mark.parametrize("device", ["bogus", "xpu"])
+def test_a_device_that_is_not_there_is_told(model: Path, device: str) -> None:
+    with pytest.raises(ValueError, match=f"--device {device}: not on this machine"):
+        open_model(model, Settings(), device)
 
 
 @pytest.mark.faults
