@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cobra import __version__
+import cobra
 from cobra.eval.benchmarks.base import Benchmark
 from cobra.eval.file_hash import file_hash
 from cobra.eval.opening import Settings
@@ -59,7 +59,7 @@ def record_run(
         "fingerprint": fingerprint,
         **{name: value and str(value) for name, value in asdict(settings).items()},
         **more,
-        "versions": {"python": platform.python_version(), "cobra": __version__, **_versions()},
+        "versions": {"python": platform.python_version(), "cobra": cobra.__version__, **_versions()},
         "threads": torch.get_num_threads(),
         "asks": _joined(answered, json.loads(json.dumps(asks)), out, "the words of"),
         "data": _joined(before.get("data", {}), hashes, out, "the file"),
