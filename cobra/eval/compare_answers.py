@@ -58,12 +58,17 @@ def compare_answers(
         draw_forest(results, str(a), str(b), out / "comparison.png")
 
 
+class NothingInCommon(ValueError):
+    """Two files of predictions answer no same question."""
+
+
 def compare_files(a: Path, b: Path, common: bool = False, benchmark: str | None = None) -> dict[str, Paired]:
     """B against A over `all` questions, then for each kind, or split where all are of one kind.
 
     Raises:
         ValueError: where the two answer different benchmarks, different questions unless `common`, or one
-            question with different true answers; Unscored where they are not scored here.
+            question with different true answers; NothingInCommon where they share none, Unscored where they
+            are not scored here.
     """
     first, second = AnswerFile.read(a, benchmark), AnswerFile.read(b, benchmark)
     if first.benchmark.name != second.benchmark.name:
@@ -74,7 +79,7 @@ def compare_files(a: Path, b: Path, common: bool = False, benchmark: str | None 
         _refuse_different(a, b, of_a, of_b)
     both = [(p, of_b[key]) for key, p in of_a.items() if key in of_b]
     if not both:
-        raise ValueError(f"{a} and {b} have no question in common")
+        raise NothingInCommon(f"{a} and {b} have no question in common")
     _refuse_other_truths(a, b, both)
     credit = first.benchmark.credit
     try:

@@ -116,6 +116,18 @@ def test_differences_are_priced_in_points_from_the_papers_way(
     assert "75.00 (short_likelihood, accuracy)" in shown
 
 
+def test_runs_that_share_no_question_have_no_price(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    first = answered(tmp_path / "a", "short_likelihood", "ynynynny", model_name="m")
+    second = answered(tmp_path / "b", "short_likelihood", "ynynynyn", model_name="n")
+    path = second / "pope-short_likelihood.jsonl"
+    path.write_text(path.read_text().replace("random-", "random-1").replace("popular-", "popular-1"))
+    page(capsys, "cobra", f"Cobra-3.5B={first}", f"Cobra-3.5B={second}", out=tmp_path)
+    prices = json.loads((tmp_path / "reproduce.json").read_text())["prices"]
+    assert not [price for price in prices if price["what"].startswith("run:")]
+
+
 def test_a_part_of_the_questions_and_secret_answers_are_marked(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

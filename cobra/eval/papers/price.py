@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cobra.eval.compare_answers import compare_files
+from cobra.eval.compare_answers import NothingInCommon, compare_files
 from cobra.eval.papers.ask_difference import ask_difference
 from cobra.eval.papers.finished import Finished, Scored
 from cobra.eval.papers.paper import Paper, read_papers
@@ -65,7 +65,7 @@ def _of_asks(run: Finished, benchmark: str, own: Headline, protocols: Sequence[P
         other = run.asks.get((benchmark, name))
         if name == own.ask or other is None or own.metric not in other.scores or own.ask not in asks:
             continue
-        yield _price(run.system, benchmark, ask_difference(asks[own.ask], ask), own, name, base, other)
+        yield from _price(run.system, benchmark, ask_difference(asks[own.ask], ask), own, name, base, other)
 
 
 def _of_metrics(
@@ -94,16 +94,20 @@ def _of_runs(run: Finished, benchmark: str, own: Headline, runs: Sequence[Finish
         answered = other.asks.get((benchmark, own.ask))
         if answered is not None and own.metric in answered.scores:
             what = f"run: {run_difference(run, other)}"
-            yield _price(run.system, benchmark, what, own, str(other.folder), base, answered)
+            yield from _price(run.system, benchmark, what, own, str(other.folder), base, answered)
 
 
 def _price(
     system: str, benchmark: str, what: str, own: Headline, other: str, base: Scored, answered: Scored
-) -> Price:
+) -> Iterator[Price]:
+    """One, where they answer the same question at all."""
     points = answered.scores[own.metric] - base.scores[own.metric]
-    paired = compare_files(base.path, answered.path, common=True)["all"]
+    try:
+        paired = compare_files(base.path, answered.path, common=True)["all"]
+    except NothingInCommon:
+        return
     exact = abs(paired.difference - points) < 1e-6
-    return Price(
+    yield Price(
         system,
         benchmark,
         what,
