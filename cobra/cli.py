@@ -7,8 +7,7 @@ from subprocess import CalledProcessError
 from typing import NoReturn
 
 from cobra.config.one_line import in_one_line
-from cobra.eval.arguments import said_in_full
-from cobra.verbs import VERBS
+from cobra.verbs import VERBS, said_in_full
 from cobra.waiting import wait_briefly
 
 _TRAINER = {

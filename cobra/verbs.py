@@ -421,6 +421,34 @@ def _eval(options: argparse.Namespace) -> None:
     options.eval(options)
 
 
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    from cobra.export.arguments import add_words
+
+    add_words(parser.add_subparsers(dest="word", required=True, metavar="WORD"))
+
+
+def _export(options: argparse.Namespace) -> None:
+    options.export(options)
+
+
+def _conform_arguments(parser: argparse.ArgumentParser) -> None:
+    from cobra.export.arguments import add_conform
+
+    add_conform(parser)
+
+
+def _conform(options: argparse.Namespace) -> None:
+    options.conform(options)
+
+
+def said_in_full(command: list[str]) -> list[str]:
+    """The words of a command line behind `cobra`, with those that may be left out."""
+    import cobra.eval.arguments
+    import cobra.export.arguments
+
+    return cobra.export.arguments.said_in_full(cobra.eval.arguments.said_in_full(command))
+
+
 VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("generate", "answer a question about a picture", _generate_arguments, _generate),
     ("chat", "talk about pictures in the terminal or through a pipe", _answer_arguments, _chat),
@@ -431,6 +459,8 @@ VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("kernels", "show which backend runs each operator, and why not another", _kernels_arguments, _kernels),
     ("bench", "measure speed and write a report", _bench_arguments, _bench),
     ("eval", "measure accuracy on benchmarks: cobra eval MODEL", _eval_arguments, _eval),
+    ("export", "write a mobile build: cobra export MODEL; check or ask one", _export_arguments, _export),
+    ("conform", "hold engines to the laws of state", _conform_arguments, _conform),
     (
         "demo",
         "train a config and its blind twin, evaluate both, draw the results",

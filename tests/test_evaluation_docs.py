@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cobra.cli import _parser
-from cobra.eval.arguments import said_in_full
 from cobra.eval.benchmarks.find import benchmark_names, find_benchmark
+from cobra.verbs import said_in_full
 
 PAGE = (Path(__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
 COMMANDS = [

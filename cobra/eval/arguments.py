@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cobra.config.argument_types import path, whole
+from cobra.config.unsaid_word import with_word
 
 # the subcommand of `cobra eval MODEL`, which need not be said
 _UNSAID = "run"
@@ -19,9 +20,7 @@ def add_words(words: Any) -> None:
 
 def said_in_full(command: list[str]) -> list[str]:
     """The words of a command line behind `cobra`, with the one that `cobra eval MODEL` leaves out."""
-    if command[:1] != ["eval"] or command[1:2] in ([], ["-h"], ["--help"]) or command[1] in _WORDS:
-        return command
-    return ["eval", _UNSAID, *command[1:]]
+    return with_word(command, "eval", _UNSAID, _WORDS)
 
 
 def _add_run(words: Any) -> None:

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from cobra.eval.benchmarks.base import Benchmark, Download
 from cobra.eval.benchmarks.find import benchmark_names, find_benchmark
-from cobra.eval.file_hash import stream_hash
 from cobra.eval.missing import missing_pictures
+from cobra.weights.file_hash import stream_hash
 
 # of missing pictures so many are named, and of files in a benchmark's line of the table of all
 _NAMED, _LISTED = 10, 2

@@ -13,9 +13,9 @@ import torch
 
 import cobra
 from cobra.eval.benchmarks.base import Benchmark
-from cobra.eval.file_hash import file_hash
 from cobra.eval.opening import Settings
 from cobra.eval.protocols.protocol import Ask
+from cobra.weights.file_hash import file_hash
 
 RUN = "run.json"
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow")

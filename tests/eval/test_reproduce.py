@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from cobra.cli import _parser
-from cobra.eval.arguments import said_in_full
 from cobra.eval.papers.cells import Cell
 from cobra.eval.papers.commands import paper_commands
 from cobra.eval.papers.paper import paper_names, read_paper, read_papers
@@ -16,6 +15,7 @@ from cobra.eval.predictions import Prediction, write_predictions
 from cobra.eval.protocols.protocol import protocol_names, read_protocol
 from cobra.eval.published import read_numbers
 from cobra.eval.reproduce import reproduce
+from cobra.verbs import said_in_full
 
 ROOT = Path(__file__).parents[2]
 PAPERS = [

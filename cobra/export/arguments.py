@@ -1,0 +1,113 @@
+"""Command-line arguments of `cobra export` and `cobra conform`. No torch here."""
+
+import argparse
+import sys
+from typing import Any
+
+from cobra.config.argument_types import path, whole
+from cobra.config.unsaid_word import with_word
+from cobra.export.targets import ENGINES, TARGETS
+
+# the subcommand of `cobra export MODEL`, which need not be said
+_UNSAID = "write"
+
+
+def add_words(words: Any) -> None:
+    """Add all of them to the words of `cobra export`."""
+    for add in _WORDS.values():
+        add(words)
+
+
+def said_in_full(command: list[str]) -> list[str]:
+    """The words of a command line behind `cobra`, with the one that `cobra export MODEL` leaves out."""
+    return with_word(command, "export", _UNSAID, _WORDS)
+
+
+def _add_write(words: Any) -> None:
+    write = words.add_parser(
+        _UNSAID,
+        help="write a mobile build; the word may be left out: cobra export MODEL ...",
+        description="Write all that a phone needs to run a model: vision, projector, language model, "
+        "tokenizer, chat template, and a manifest with sizes, hashes and measured parity.",
+    )
+    write.set_defaults(export=_write)
+    write.add_argument(
+        "model", type=path, metavar="MODEL", help="model folder, or a run's checkpoints/last.ckpt"
+    )
+    write.add_argument("--target", choices=sorted(TARGETS), required=True, help="kind of build")
+    quants = "; ".join(f"{name}: {', '.join(target.quants)}" for name, target in TARGETS.items())
+    write.add_argument("--quant", help=f"of the language model (default: the first of {quants})")
+    write.add_argument("--out", type=path, required=True, metavar="DIR", help="folder to write")
+
+
+def _write(options: argparse.Namespace) -> None:
+    from cobra.export.write import export_model
+
+    export_model(options.model, options.target, options.quant, options.out)
+
+
+def _add_verify(words: Any) -> None:
+    verify = words.add_parser(
+        "verify",
+        help="check an export's files against its manifest, and its engine against the laws of state",
+        description="Check an export's files against its manifest, and its engine against the laws of state. "
+        "Status 1 where one is broken.",
+    )
+    verify.set_defaults(export=_verify)
+    verify.add_argument("folder", type=path, metavar="DIR", help="what `cobra export` wrote")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from cobra.export.verify import verify
+
+    if not verify(options.folder):
+        sys.exit(1)
+
+
+def _add_run(words: Any) -> None:
+    run = words.add_parser(
+        "run",
+        help="ask an export about a picture, without PyTorch",
+        description="Ask an export about a picture, by its own runtime alone, and say how long it took.",
+    )
+    run.set_defaults(export=_run)
+    run.add_argument("folder", type=path, metavar="DIR", help="what `cobra export` wrote")
+    run.add_argument(
+        "--image", type=path, nargs="+", default=[], metavar="FILE", help="the pictures, in order"
+    )
+    run.add_argument(
+        "--prompt", nargs="+", required=True, metavar="TEXT", help="the question; more are further turns"
+    )
+    run.add_argument("--max-new-tokens", type=whole(1), default=256, help="longest answer (default: 256)")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from cobra.export.run import run_export
+
+    run_export(options.folder, options.image, options.prompt, options.max_new_tokens)
+
+
+def add_conform(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cobra conform`."""
+    parser.set_defaults(conform=_conform)
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        required=True,
+        metavar="NAME=FOLDER",
+        help=f"engines ({', '.join(sorted(ENGINES))}), each with a model or an export",
+    )
+    parser.add_argument("--law", nargs="+", default=[], metavar="LAW", help="these laws alone (default: all)")
+    parser.add_argument("--markdown", type=path, metavar="FILE", help="write the matrix as a page")
+    parser.add_argument("--json", type=path, metavar="FILE", help="write what was measured as JSON")
+
+
+def _conform(options: argparse.Namespace) -> None:
+    from cobra.export.conform import conform
+
+    if not conform(options.engine, options.law, options.markdown, options.json):
+        sys.exit(1)
+
+
+# the subcommands: any other first word of `cobra export` is a MODEL
+_WORDS = {_UNSAID: _add_write, "verify": _add_verify, "run": _add_run}

@@ -1,0 +1,50 @@
+"""Targets of `cobra export` and engines of `cobra conform`, a line each; none is imported before its use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# not for `--help`, which is to need no numpy
+if TYPE_CHECKING:
+    from cobra.export.engine import Engine
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of mobile build.
+
+    Attributes:
+        quants: precisions of the language model's weights, the default first.
+        writer: `module:function` that is called with (model folder, quant, folder to fill) and returns the
+            `cobra.export.manifest.Contents`.
+        engine: name in ENGINES of what opens the folder.
+    """
+
+    quants: tuple[str, ...]
+    writer: str
+    engine: str
+
+
+# by what `--target` calls them
+TARGETS: dict[str, Target] = {}
+# `module:Class`, called with a folder: of a model for ours and transformers', of an export for the others
+ENGINES: dict[str, str] = {}
+
+
+def open_engine(name: str, folder: Path) -> "Engine":
+    """The engine of that name on a folder.
+
+    Raises:
+        ValueError: where there is none of that name.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
+    return load(ENGINES[name])(folder)
+
+
+def load(place: str) -> Callable[..., Any]:
+    """What stands at `module:name`."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,37 @@
+"""`cobra export MODEL`: the folder of a mobile build, which appears whole or not at all."""
+
+from pathlib import Path
+
+from cobra.export.manifest import MANIFEST, write_manifest
+from cobra.export.targets import TARGETS, load
+from cobra.weights.saving import put, saving
+
+
+def export_model(model: Path, target: str, quant: str | None, out: Path) -> None:
+    """Write the export of a model folder to `out`, in the place of an earlier one.
+
+    Raises:
+        ValueError: where the target has no such quant, cannot express the model, or `out` holds something
+            else.
+        OSError: where the model is missing, or the disk is full.
+    """
+    build = TARGETS[target]
+    quant = quant or build.quants[0]
+    if quant not in build.quants:
+        raise ValueError(f"--target {target} has no --quant {quant}: take one of {', '.join(build.quants)}")
+    if out.exists() and not _is_export(out):
+        raise ValueError(f"{out} is there and no export: name another folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with saving(out.parent) as folder:
+        contents = load(build.writer)(model, quant, folder)
+        write_manifest(folder, target, quant, model.resolve().name, contents)
+        put(folder, out)
+    print(f"{model} -> {out}: {_megabytes(out):.1f} MB, {target} {quant}")
+
+
+def _is_export(out: Path) -> bool:
+    return out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir()))
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
