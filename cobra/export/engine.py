@@ -6,10 +6,13 @@ Arrays are numpy's, in fp32, so that an engine needs no torch in memory.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cobra.export.oracle import Oracle
 
 Ids = NDArray[np.integer]
 Floats = NDArray[np.float32]
@@ -31,6 +34,7 @@ class Engine(ABC):
     Attributes:
         vocab_size: logits V.
         eos_id: ends a text.
+        version: of the runtime, for reports.
         rounding: relative RMS by which logits may differ that were computed in two ways: 1e-5 in fp32, 2e-3
             in fp16; more where activations are quantised.
         lacks: the `ABILITIES` that it has not, and why, in a few words that follow "n/a: ".
@@ -38,8 +42,9 @@ class Engine(ABC):
 
     vocab_size: int
     eos_id: int
+    version: str = ""
     rounding: float = 1e-5
-    lacks: ClassVar[Mapping[str, str]] = {}
+    lacks: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def reset(self) -> None:
@@ -60,6 +65,13 @@ class Engine(ABC):
     @abstractmethod
     def restore(self, snapshot: Any) -> None:
         """Go on from where the snapshot was taken, whatever was read since."""
+
+    def oracle(self) -> Oracle | None:
+        """What exact arithmetic makes of its weights as they are stored; None where nobody has measured it.
+
+        An export's lies in its folder: `Oracle.read(folder / ORACLE)`.
+        """
+        return None
 
     def close(self) -> None:  # noqa: B027  (most have nothing to close)
         """Let go of processes and files; the engine is not used again."""
