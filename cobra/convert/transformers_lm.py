@@ -6,6 +6,7 @@ from typing import Any
 import cobra.torchvision_shim  # noqa: F401  (before transformers)
 
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING  # isort: skip
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from cobra.convert.layout import Tree
 from cobra.models.lm.transformer import OPTIONS
@@ -20,6 +21,7 @@ _KINDS = {
 }
 # `model_type` of those that are LLaMA behind an encoder, for files that hold a projector alone
 _LLAMAS = ("llava", "llava_llama", "mobilevlm")
+CLASS_PATH = "cobra.models.lm.transformer.TransformerLM"
 _SIZES = {"vocab_size": "vocab_size", "hidden_size": "d_model", "num_hidden_layers": "n_layers"}
 
 
@@ -56,7 +58,16 @@ def lm_tree(kind: str, config: dict[str, Any]) -> Tree:
         # padding is masked; a row for it could not be trained, and may lie outside the vocabulary
         options["pad_token_id"] = None
     arguments["options"] = options
-    return {"class_path": "cobra.models.lm.transformer.TransformerLM", "init_args": arguments}
+    return {"class_path": CLASS_PATH, "init_args": arguments}
+
+
+def from_lm_tree(tree: Tree) -> dict[str, Any]:
+    """transformers' config.json of a language model of its own that `lm_tree`, or a yaml, describes."""
+    arguments = tree["init_args"]
+    sizes = {theirs: arguments[ours] for theirs, ours in _SIZES.items()}
+    kind = arguments["model_type"]
+    names = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]]
+    return {"model_type": kind, "architectures": names, **sizes, **(arguments["options"] or {})}
 
 
 def _causal_lms() -> set[str]:

@@ -7,8 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    Mamba2Config,
+    Mamba2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+)
 
+from cobra.config.config_json import LM, write_config
 from cobra.convert import hub
 from cobra.convert.layout import all_layouts
 from cobra.convert.run import convert
@@ -16,10 +24,11 @@ from cobra.convert.source import open_source
 from cobra.data.record import Record, user
 from cobra.models.vision.pictures import ONE_TILE
 from cobra.models.vlm import IMAGE_ID
-from cobra.pretrained import from_pretrained, lm_from_pretrained
+from cobra.pretrained import expected_shapes, from_pretrained, lm_from_pretrained
 from cobra.weights.tensors import open_tensors
 from tests.convert import published_keys
 from tests.convert.fakes import TOWER, VOCAB, D, random, shrink, write_cobra, write_ml_mamba, write_tower
+from tests.models.builders import LMS
 
 TOKENIZER = str(Path(__file__).parents[2] / "cobra/data/shapes/tokenizer")
 SHARED = {"vocab_size": VOCAB, "hidden_size": D, "num_hidden_layers": 2, "tie_word_embeddings": True}
@@ -131,6 +140,28 @@ def test_transformers_to_ours_and_back_without_a_changed_bit(name: str, tmp_path
         assert torch.equal(back(ids).logits, theirs(ids).logits)
     one, other = theirs.config.to_dict(), back.config.to_dict()
     assert {k for k in one if one[k] != other[k]} <= {"_name_or_path", "dtype", *_TOKEN_IDS}
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi3_longrope", "qwen2"])
+def test_a_transformer_of_ours_is_written_for_transformers(kind: str, tmp_path: Path) -> None:
+    ours = LMS[kind]().eval()
+    (tmp_path / "ours").mkdir()
+    # a tied head is stored once
+    weights = {name: ours.state_dict()[name] for name in expected_shapes(ours)}
+    save_file(weights, tmp_path / "ours/model.safetensors")
+    write_config(tmp_path / "ours", LM, ours.config())
+    convert(str(tmp_path / "ours"), tmp_path / "hf", to="hf")
+
+    theirs, report = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not any(report.values()), report
+    ids = torch.arange(11)[None]
+    with torch.no_grad():
+        expected = ours.head(ours.prefill(ours.embed(ids)))
+        torch.testing.assert_close(theirs(ids).logits, expected, rtol=1e-4, atol=1e-5)
+    convert(str(tmp_path / "hf"), tmp_path / "back")
+    back = load_file(tmp_path / "back/model.safetensors")
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in weights.items())
 
 
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")

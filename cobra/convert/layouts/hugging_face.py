@@ -6,6 +6,7 @@ from typing import Any
 from cobra.convert.layout import Layout, Tree
 from cobra.convert.layouts.mamba_ssm import require
 from cobra.convert.source import Source
+from cobra.convert.transformers_lm import CLASS_PATH, from_lm_tree
 
 _PREFIX, _HEAD = "backbone.", "lm_head.weight"
 # older conversions keep mamba_ssm's name; transformers' classes read both
@@ -19,6 +20,8 @@ _SHARED = {
     "expand": "expand",
     "layer_norm_epsilon": "norm_eps",
 }
+# its own classes behind ours
+_THEIRS = "causal_lm."
 # transformers' class: our class, and its sizes by both names
 _MODELS: dict[str, tuple[str, dict[str, str]]] = {
     "mamba": ("cobra.models.lm.mamba.MambaLM", {**_SHARED, "time_step_rank": "dt_rank"}),
@@ -87,6 +90,8 @@ def to_hugging_face(tree: Tree, source: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: where transformers has no class for it.
     """
+    if tree["class_path"] == CLASS_PATH:
+        return from_lm_tree(tree)
     kind = next((kind for kind, (path, _) in _MODELS.items() if path == tree["class_path"]), None)
     if kind is None:
         raise ValueError(f"{tree['class_path']} has no class in transformers that --to hf could write")
@@ -105,5 +110,10 @@ def to_hugging_face(tree: Tree, source: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_hugging_face_name(name: str) -> str:
-    """transformers' name of a language model's weight: `embedding.weight` is `backbone.embeddings.weight`."""
+    """transformers' name of a language model's weight: `embedding.weight` is `backbone.embeddings.weight`.
+
+    What stands behind `causal_lm.` is transformers' already.
+    """
+    if name.startswith(_THEIRS):
+        return name.removeprefix(_THEIRS)
     return _PREFIX + name.replace("embedding.", "embeddings.", 1)
