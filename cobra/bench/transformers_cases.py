@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-import cobra.bench.timing.plain_transformers  # noqa: F401  (before transformers)
+import cobra.export.engines.plain_transformers  # noqa: F401  (before transformers)
 
 import torch  # isort: skip
 from torch import Tensor

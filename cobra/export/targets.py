@@ -29,8 +29,13 @@ class Target:
 
 # by what `--target` calls them
 TARGETS: dict[str, Target] = {}
-# `module:Class`, called with a folder: of a model for ours and transformers', of an export for the others
-ENGINES: dict[str, str] = {}
+# `module:Class` (or a function), called with a folder: a model's, but an export's for runtimes of exports
+ENGINES: dict[str, str] = {
+    "ours": "cobra.export.engines.ours:open_own",
+    "ours-int8": "cobra.export.engines.ours:open_int8",
+    "ours-int4": "cobra.export.engines.ours:open_int4",
+    "transformers": "cobra.export.engines.transformers:TransformersApart",
+}
 
 
 def open_engine(name: str, folder: Path) -> "Engine":

@@ -2,7 +2,24 @@
 
 from pathlib import Path
 
+from cobra.export.conform import column_of
+from cobra.export.conformance_page import printed
+from cobra.export.laws import LAWS
+from cobra.export.manifest import check_files
+from cobra.export.targets import TARGETS
+
 
 def verify(folder: Path) -> bool:
-    """Whether the files are as they were written and the engine keeps the laws; prints both."""
-    raise NotImplementedError
+    """Whether the engine of an export keeps the laws; prints what they find.
+
+    Raises:
+        ValueError: where a file was changed, or the manifest is of another version.
+        OSError: where a file is missing.
+    """
+    manifest = check_files(folder)
+    if manifest.target not in TARGETS:
+        raise ValueError(f"{folder} is of target {manifest.target!r}, which this version of cobra has not")
+    print(f"{folder}: {len(manifest.files)} files are as they were written")
+    column = column_of(TARGETS[manifest.target].engine, folder, list(LAWS.values()))
+    print(printed([column], list(LAWS.values())))
+    return column.is_conforming

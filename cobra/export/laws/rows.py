@@ -60,7 +60,9 @@ def _padded(engine: Engine, probe: Probe, where: str) -> Iterator[Difference]:
         if "batch" in engine.lacks:
             ids, mask, texts = ids[:1], mask[:1], texts[:1]
         steps = np.resize(text, (len(ids), _STEPS))
-        yield from _rows_apart(engine, ids, steps, texts, mask, f" with {pads} pads at the {where} of row 0")
+        yield from _rows_apart(
+            engine, ids, steps, texts, mask, f", {pads} of padding at the {where} of row 0"
+        )
 
 
 def _packed(engine: Engine, probe: Probe) -> Iterator[Difference]:
