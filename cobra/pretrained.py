@@ -145,7 +145,7 @@ def from_pretrained(
         ValueError: where config.json names a foreign class, or weights or tokenizer are damaged or do not
             fit it.
     """
-    tree, files = _open(Path(directory), VLM)
+    tree, files = open_model(Path(directory), VLM)
     model = _load(tree, files, CobraVLM, device, dtype, quantization, group_size)
     if adapter is not None:
         load_adapter(model, Path(adapter))
@@ -160,12 +160,21 @@ def lm_from_pretrained(
     group_size: int = 32,
 ) -> LanguageModel:
     """A language model alone, in evaluation mode; arguments and errors as for `from_pretrained`."""
-    tree, files = _open(Path(directory), LM)
+    tree, files = open_model(Path(directory), LM)
     return _load(tree, files, LanguageModel, device, dtype, quantization, group_size)
 
 
-def _open(path: Path, kind: str) -> tuple[dict, ModelFiles]:
-    """The class_path tree and the weights of a folder or a checkpoint; none is read."""
+def open_model(path: Path, kind: str) -> tuple[dict, ModelFiles]:
+    """The class_path tree and the weights of a folder or a checkpoint; none is read.
+
+    Args:
+        path: of the folder or the checkpoint.
+        kind: VLM or LM, what it has to hold.
+
+    Raises:
+        FileNotFoundError: where the folder or one of its files is missing.
+        ValueError: where it holds something else.
+    """
     refuse_shares(path)
     if path.is_file():
         files = model_files(path, open_tensors(path))

@@ -1,0 +1,38 @@
+"""Fewer bits for the matrices of a GGUF file, by llama.cpp's own quantiser."""
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+
+from cobra.export.gguf.llama import bindings
+
+# llama.cpp's numbers of files (LLAMA_FTYPE_MOSTLY_*), by what `--quant` calls them
+FILE_TYPES = {"q8_0": 7, "q4_0": 2, "q4_k_m": 15}
+_F16 = 1
+
+
+def quantize(source: Path, target: Path, quant: str, kept: Sequence[str] = (), threads: int = 1) -> None:
+    """Write `source` with fewer bits; what is no matrix (A, dt, D, filters, norms, biases) stays fp32.
+
+    Args:
+        source: a GGUF file in fp32, fp16 or bf16.
+        target: written over.
+        quant: one of `FILE_TYPES`.
+        kept: patterns of names of matrices that become fp16 instead.
+        threads: of the quantiser.
+
+    Raises:
+        OSError: where llama.cpp fails, having said why.
+    """
+    llama = bindings()
+    options = llama.llama_model_quantize_default_params()
+    options.nthread, options.ftype = threads, FILE_TYPES[quant]
+    rules = (llama.llama_model_tensor_override * (len(kept) + 1))()
+    for rule, pattern in zip(rules, kept, strict=False):
+        rule.pattern, rule.type = pattern.encode(), _F16
+    # the list ends with a pattern that is none
+    options.tt_overrides = ctypes.cast(rules, type(options.tt_overrides))
+    if failed := llama.llama_model_quantize(
+        str(source).encode(), str(target).encode(), ctypes.byref(options)
+    ):
+        raise OSError(f"llama.cpp could not write {target.name} as {quant} (status {failed})")
