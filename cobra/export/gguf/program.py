@@ -1,0 +1,268 @@
+"""An encoder and its projector as a list of a dozen operations, which ggml can run without PyTorch."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from operator import getitem
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.utils._pytree import tree_map
+
+from cobra.models.projectors.base import Projector
+from cobra.models.vision.base import VisionEncoder
+from cobra.models.vision.pictures import ONE_TILE, Pixels
+
+_ATEN = torch.ops.aten
+
+
+class CannotExpress(ValueError):
+    """A part of the picture's path that ggml's operations do not make."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A tensor and how it is made.
+
+    Attributes:
+        kind: method of `cobra.export.gguf.picture.Graph`.
+        name: of what it makes.
+        inputs: names of weights, pixels or what was made before.
+        shape: of what it makes, as torch counts.
+        settings: arguments besides the inputs.
+    """
+
+    kind: str
+    name: str
+    inputs: list[str]
+    shape: list[int]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What makes image tokens (M, D) of the pixels of a picture.
+
+    Attributes:
+        pixels: shape of each tensor of pixels, by name.
+        weights: names in the model, by names in the operations.
+        operations: in their order; the last makes the tokens.
+    """
+
+    pixels: dict[str, list[int]]
+    weights: dict[str, str]
+    operations: list[Operation]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+class _Path(nn.Module):
+    def __init__(self, vision: VisionEncoder, projector: Projector) -> None:
+        super().__init__()
+        self.vision, self.projector = vision, projector
+
+    def forward(self, pixels: Pixels) -> Tensor:
+        return self.projector.arrange(self.projector(self.vision(pixels)), (ONE_TILE,))
+
+
+def traced(vision: VisionEncoder, projector: Projector, tile: Pixels) -> Program:
+    """The program of a picture that is one tile.
+
+    Args:
+        vision: may be on the meta device, as all that follow.
+        projector: behind it.
+        tile: pixels of the shape that its transform makes.
+
+    Raises:
+        CannotExpress: where an operation is none of ggml's here, naming it.
+    """
+    pixels = tree_map(lambda plane: plane[None].to("meta"), tile)
+    path = _Path(vision, projector).eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        # of what torch's own exporter calls
+        warnings.simplefilter("ignore", FutureWarning)
+        exported = torch.export.export(path, (pixels,), strict=False).run_decompositions({})
+    signature = exported.graph_signature
+    weights = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    if computed := [*signature.inputs_to_lifted_tensor_constants.values(), *signature.non_persistent_buffers]:
+        raise CannotExpress(f"{computed[0]} is computed when the model is built, and not among its weights")
+    nodes = list(exported.graph.nodes)
+    planes = {n.name: list(_shape(n)) for n in nodes if n.op == "placeholder" and n.name not in weights}
+    operations = [made for n in nodes if n.op == "call_function" for made in _made(n)]
+    used = {name for operation in operations for name in operation.inputs}
+    return Program(planes, {ours: name for ours, name in weights.items() if ours in used}, operations)
+
+
+def _made(node: Node) -> Iterator[Operation]:
+    if node.target in _SKIPPED:
+        return
+    if node.target not in _KINDS:
+        raise CannotExpress(f"ggml's operations here have no {node.target} ({node.name})")
+    kind, settings = _KINDS[node.target](node)
+    tensors = _tensors(node.args)
+    yield Operation(kind, node.name, [n.name for n in tensors], list(_shape(node)), settings)
+
+
+def _tensors(arguments: Sequence[Any]) -> list[Node]:
+    flat = [a for group in arguments for a in (group if isinstance(group, list | tuple) else [group])]
+    # what is cut off an `unbind` is cut off its argument
+    return [_source(a) for a in flat if isinstance(a, Node)]
+
+
+def _source(node: Node) -> Node:
+    return node.args[0] if node.target is _ATEN.unbind.int else node  # type: ignore[return-value]
+
+
+def _shape(node: Node) -> torch.Size:
+    return node.meta["val"].shape
+
+
+_Made = tuple[str, dict[str, Any]]
+
+
+def _argument(node: Node, place: int, default: Any) -> Any:
+    return node.args[place] if len(node.args) > place else default
+
+
+def _conv(node: Node) -> _Made:
+    stride, padding = _argument(node, 3, [1, 1]), _argument(node, 4, [0, 0])
+    groups, channels = _argument(node, 6, 1), _shape(node.args[0])[1]  # type: ignore[arg-type]
+    if _argument(node, 5, [1, 1]) != [1, 1] or groups not in (1, channels) or isinstance(padding, str):
+        raise CannotExpress(f"{node.name} is dilated or grouped")
+    if groups != 1 and _shape(node)[1] != channels:
+        raise CannotExpress(f"{node.name} makes several channels of one")
+    return "conv", {"stride": list(stride), "padding": list(padding), "depthwise": groups > 1}
+
+
+def _norm(node: Node) -> _Made:
+    if len(node.args[1]) != 1 or len(_tensors(node.args)) != 3:  # type: ignore[arg-type]
+        raise CannotExpress(f"{node.name} has no scale or bias, or is over several axes")
+    return "layer_norm", {"eps": _argument(node, 4, 1e-5)}
+
+
+def _group_norm(node: Node) -> _Made:
+    return "group_norm", {"groups": node.args[1], "eps": _argument(node, 4, 1e-5)}
+
+
+def _permute(node: Node) -> _Made:
+    rank = len(_shape(node))
+    return "permute", {"order": [axis % rank for axis in node.args[1]]}  # type: ignore[union-attr, operator]
+
+
+def _transpose(node: Node) -> _Made:
+    order = list(range(len(_shape(node))))
+    first, second = node.args[1:3]
+    order[first], order[second] = order[second], order[first]  # type: ignore[index]
+    return "permute", {"order": order}
+
+
+def _item(node: Node) -> _Made:
+    axis = _argument(node.args[0], 1, 0)  # type: ignore[arg-type]
+    return "slice", {"axis": axis, "start": node.args[1], "length": 1}
+
+
+def _slice(node: Node) -> _Made:
+    source: Node = node.args[0]  # type: ignore[assignment]
+    axis = _argument(node, 1, 0) % len(_shape(source))
+    if _argument(node, 4, 1) != 1:
+        raise CannotExpress(f"{node.name} skips")
+    start = _argument(node, 2, 0) or 0
+    return "slice", {"axis": axis, "start": start % _shape(source)[axis], "length": _shape(node)[axis]}
+
+
+def _select(node: Node) -> _Made:
+    source: Node = node.args[0]  # type: ignore[assignment]
+    axis, place = _argument(node, 1, 0) % len(_shape(source)), _argument(node, 2, 0)
+    return "slice", {"axis": axis, "start": place % _shape(source)[axis], "length": 1}
+
+
+def _concat(node: Node) -> _Made:
+    return "concat", {"axis": _argument(node, 1, 0) % len(_shape(node))}
+
+
+def _reshape(node: Node) -> _Made:
+    source: Node = node.args[0]  # type: ignore[assignment]
+    if _shape(source).numel() != _shape(node).numel():
+        raise CannotExpress(f"{node.name} repeats")
+    return "reshape", {}
+
+
+def _attention(node: Node) -> _Made:
+    if len(_tensors(node.args)) != 3 or _argument(node, 5, False) or _argument(node, 4, 0.0):
+        raise CannotExpress(f"{node.name} has a mask")
+    scale = node.kwargs.get("scale") or 1 / math.sqrt(_shape(node.args[0])[-1])  # type: ignore[arg-type]
+    return "attention", {"scale": scale}
+
+
+def _gelu(node: Node) -> _Made:
+    return ("gelu" if node.kwargs.get("approximate", "none") == "none" else "gelu_tanh"), {}
+
+
+def _mean(node: Node) -> _Made:
+    rank = len(_shape(node.args[0]))  # type: ignore[arg-type]
+    axes = sorted(axis % rank for axis in node.args[1])  # type: ignore[union-attr, operator]
+    if axes != list(range(rank - len(axes), rank)):
+        raise CannotExpress(f"{node.name} is over axes that are not the last")
+    return "mean", {"axes": len(axes)}
+
+
+def _pool(node: Node) -> _Made:
+    source, made = _shape(node.args[0])[-2:], _shape(node)[-2:]  # type: ignore[arg-type]
+    kernel = [old // new for old, new in zip(source, made, strict=True)]
+    if [size * new for size, new in zip(kernel, made, strict=True)] != list(source):
+        raise CannotExpress(f"{node.name} pools cells of several sizes")
+    return "pool", {"kernel": kernel}
+
+
+def _sum_or_scale(kind: str) -> Callable[[Node], _Made]:
+    def made(node: Node) -> _Made:
+        if len(_tensors(node.args)) == 2 and not node.kwargs.get("alpha"):
+            return kind, {}
+        if kind == "add":
+            raise CannotExpress(f"{node.name} adds a number")
+        return "scale", {"by": float(node.args[1])}  # type: ignore[arg-type]
+
+    return made
+
+
+def _plain(kind: str) -> Callable[[Node], _Made]:
+    return lambda node: (kind, {})
+
+
+_KINDS: dict[Any, Callable[[Node], _Made]] = {
+    _ATEN.conv2d.default: _conv,
+    _ATEN.group_norm.default: _group_norm,
+    _ATEN.layer_norm.default: _norm,
+    _ATEN.linear.default: _plain("linear"),
+    _ATEN.add.Tensor: _sum_or_scale("add"),
+    _ATEN.mul.Tensor: _sum_or_scale("mul"),
+    _ATEN.scaled_dot_product_attention.default: _attention,
+    _ATEN.relu.default: _plain("relu"),
+    _ATEN.gelu.default: _gelu,
+    _ATEN.silu.default: _plain("silu"),
+    _ATEN.sigmoid.default: _plain("sigmoid"),
+    _ATEN.hardswish.default: _plain("hardswish"),
+    _ATEN.hardsigmoid.default: _plain("hardsigmoid"),
+    _ATEN.permute.default: _permute,
+    _ATEN.transpose.int: _transpose,
+    _ATEN.slice.Tensor: _slice,
+    _ATEN.select.int: _select,
+    _ATEN.cat.default: _concat,
+    _ATEN.mean.dim: _mean,
+    _ATEN.adaptive_avg_pool2d.default: _pool,
+    getitem: _item,
+    **dict.fromkeys(
+        (
+            _ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.reshape.default, _ATEN.clone.default,
+            _ATEN.alias.default, _ATEN.expand.default, _ATEN.unsqueeze.default, _ATEN.squeeze.dim,
+            _ATEN.contiguous.default,
+        ),
+        _reshape,
+    ),
+}  # fmt: skip
+_SKIPPED = (_ATEN.unbind.int,)
