@@ -87,6 +87,23 @@ def _run(options: argparse.Namespace) -> None:
     run_export(options.folder, options.image, options.prompt, options.max_new_tokens)
 
 
+def _add_llama(words: Any) -> None:
+    llama = words.add_parser(
+        "llama",
+        help="build llama.cpp for the gguf target, once",
+        description="Build llama.cpp into $COBRA_CACHE (~/.cache/cobra) with CMake and a C++ compiler: some "
+        "ten minutes on two CPUs. Its source comes from the package index.",
+    )
+    llama.set_defaults(export=_llama)
+    llama.add_argument("--source", type=path, metavar="DIR", help="unpacked source of llama-cpp-python")
+
+
+def _llama(options: argparse.Namespace) -> None:
+    from cobra.export.gguf.build_llama import build_llama
+
+    print(build_llama(options.source))
+
+
 def add_conform(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cobra conform`."""
     parser.set_defaults(conform=_conform)
@@ -110,4 +127,4 @@ def _conform(options: argparse.Namespace) -> None:
 
 
 # the subcommands: any other first word of `cobra export` is a MODEL
-_WORDS = {_UNSAID: _add_write, "verify": _add_verify, "run": _add_run}
+_WORDS = {_UNSAID: _add_write, "verify": _add_verify, "run": _add_run, "llama": _add_llama}

@@ -28,13 +28,18 @@ class Target:
 
 
 # by what `--target` calls them
-TARGETS: dict[str, Target] = {}
+TARGETS: dict[str, Target] = {
+    "gguf": Target(
+        ("q4_k_m", "q4_0", "q8_0", "f16", "f32"), "cobra.export.gguf.target:write_gguf_target", "gguf"
+    ),
+}
 # `module:Class` (or a function), called with a folder: a model's, but an export's for runtimes of exports
 ENGINES: dict[str, str] = {
     "ours": "cobra.export.engines.ours:open_own",
     "ours-int8": "cobra.export.engines.ours:open_int8",
     "ours-int4": "cobra.export.engines.ours:open_int4",
     "transformers": "cobra.export.engines.transformers:TransformersApart",
+    "gguf": "cobra.export.engines.gguf:GGUFEngine",
 }
 
 

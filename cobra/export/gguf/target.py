@@ -1,0 +1,125 @@
+"""The gguf target: language model, picture's program, tokenizer, as llama.cpp and ggml run them."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cobra.config.config_json import CONFIG
+from cobra.data.chat import Chat
+from cobra.export.engines.gguf import LANGUAGE_MODEL, PICTURES
+from cobra.export.gguf.file import Value, Weight, write_gguf
+from cobra.export.gguf.language_model import Opened, open_language_model, write_language_model
+from cobra.export.gguf.llama import VERSION, bindings
+from cobra.export.gguf.picture import PROGRAM
+from cobra.export.gguf.program import CannotExpress as NoProgram
+from cobra.export.gguf.program import traced
+from cobra.export.gguf.tokenizer import CannotExpress, check_tokens, tokenizer_metadata, without_tokenizer
+from cobra.export.manifest import Contents
+from cobra.models.vision.pictures import ONE_TILE
+from cobra.models.vlm import CobraVLM
+
+
+def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
+    """Fill a folder with `lm.gguf`, `pictures.gguf` and the tokenizer's files.
+
+    What llama.cpp cannot be told is left out, and said: a tokenizer that it does not have, an encoder or a
+    projector whose operations ggml lacks. A language model that it does not have is refused.
+
+    Args:
+        model: folder or checkpoint.
+        quant: f32, f16, q8_0, q4_0 or q4_k_m, of the language model's matrices. Those of the encoder are fp32
+            in f32 and else fp16.
+        folder: to fill.
+
+    Raises:
+        ModuleNotFoundError: where llama.cpp is not here.
+        ValueError: where the language model cannot be expressed, saying which part.
+        OSError: where something is missing, or the disk is full.
+    """
+    bindings()
+    opened, missing = open_language_model(model), []
+    settings: dict[str, object] = {"vocab_size": opened.lm.vocab_size, "d_model": opened.lm.d_model}
+    chat = _chat(opened, folder)
+    metadata: Mapping[str, Value] = without_tokenizer()
+    if chat is None:
+        missing.append("a tokenizer: the model has none")
+    else:
+        settings["eos_id"] = chat.eos_id
+        try:
+            metadata = _checked(chat, opened.lm.vocab_size, folder)
+        except CannotExpress as error:
+            missing.append(
+                f"a tokenizer that llama.cpp's own programs could use: {error}; its files are here"
+            )
+    description = write_language_model(opened, quant, folder / LANGUAGE_MODEL, metadata, os.cpu_count() or 1)
+    missing += description.lacks
+    shutil.copyfile(opened.files.folder / CONFIG, folder / CONFIG)
+    try:
+        _write_pictures(opened, quant, folder / PICTURES)
+    except NoProgram as error:
+        missing.append(f"the way of pictures: {error}")
+    return Contents(versions={"llama-cpp-python": VERSION}, missing=missing, settings=settings)
+
+
+def _chat(opened: Opened, folder: Path) -> Chat | None:
+    """The tokenizer, whose files are copied; a language model alone need not have one."""
+    if not (opened.files.folder / "tokenizer_config.json").is_file():
+        return None
+    chat = Chat(str(opened.files.folder))
+    chat.check_vocabulary(opened.lm.vocab_size)
+    chat.save(folder)
+    return chat
+
+
+def _checked(chat: Chat, vocab_size: int, folder: Path) -> Mapping[str, Value]:
+    """The tokenizer's metadata, with which llama.cpp cuts texts as the tokenizer does."""
+    metadata = tokenizer_metadata(chat, vocab_size)
+    probe = folder / "tokenizer.gguf"
+    write_gguf(probe, {**NO_MODEL, **metadata}, {})
+    try:
+        check_tokens(probe, chat.tokenizer.backend_tokenizer, list(chat.tokenizer.all_special_tokens))
+    finally:
+        probe.unlink()
+    return metadata
+
+
+# what llama.cpp reads of any model before its tokens
+NO_MODEL: Mapping[str, Value] = {
+    "general.architecture": "llama",
+    "llama.context_length": 1,
+    "llama.embedding_length": 1,
+    "llama.feed_forward_length": 1,
+    "llama.attention.head_count": 1,
+    "llama.block_count": 1,
+    "llama.attention.layer_norm_rms_epsilon": 1e-5,
+}
+
+
+def _write_pictures(opened: Opened, quant: str, path: Path) -> None:
+    """The encoder and the projector with the program that runs them."""
+    model = opened.model
+    if not isinstance(model, CobraVLM):
+        raise NoProgram("a language model alone sees nothing")
+    # of any picture: that a transform makes one tile of each is what it says
+    if getattr(model.vision.transform, "layout", None) != ONE_TILE:
+        raise NoProgram(
+            f"{type(model.vision).__name__} cuts pictures into tiles, and a program is of one tile"
+        )
+    blank = Image.fromarray(np.zeros((64, 64, 3), np.uint8))
+    program = traced(model.vision, model.projector, model.vision.transform(blank).tiles[0])
+    matrices = {o.inputs[1] for o in program.operations if o.kind == "linear"}
+    weights, places = {}, {}
+    for number, (name, place) in enumerate(program.weights.items()):
+        stored = opened.files.weights[place]
+        # ggml has 63 characters for a name
+        places[name] = (f"w{number}", list(stored.shape))
+        dtype = torch.float16 if name in matrices and quant != "f32" else torch.float32
+        weights[places[name][0]] = Weight(stored, dtype)
+    said = json.dumps({**program.as_dict(), "weights": places})
+    write_gguf(path, {"general.architecture": "cobra-pictures", PROGRAM: said}, weights)

@@ -1,0 +1,89 @@
+"""GGUF exports in llama.cpp against PyTorch on the same weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from cobra.export.manifest import read_manifest
+from cobra.models.vision.pictures import Pictures
+from tests.export.gguf.exported import NO_LLAMA, engine, export, model
+from tests.models.builders import VOCAB
+
+pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_LLAMA)]
+
+_SEEING = [
+    *[("small_vit", projector) for projector in ("linear", "pixel_unshuffle")],
+    *[("timm", projector) for projector in ("mlp", "ldp", "ldpv2", "mamba_mlp")],
+    ("fused", "fused_mlp"),
+]
+
+
+def rms(found: NDArray, expected: NDArray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize(
+    "lm",
+    ["mamba2", "mamba2_groups", "mamba", "llama", "qwen2", "phi", "phi3", "stablelm", "mobile_llm",
+     "mobile_llm_shared"],
+)  # fmt: skip
+def test_logits_are_those_of_pytorch(lm: str, tmp_path: Path) -> None:
+    made = model(lm)
+    ids = torch.arange(5, 5 + 70)[None]
+    with torch.inference_mode():
+        embeds = made.lm.embed(ids)
+        expected = made.lm.head(made.lm.prefill(embeds))[0, -1].numpy()
+    opened = engine(made, tmp_path)
+    # its GELU is a table in fp16
+    rounding = 1e-3 if lm == "phi" else 1e-5
+    assert rms(opened.prefill(ids[0].numpy()), expected) < rounding
+    opened.reset()
+    opened.prefill(embeds[0, :30].numpy())
+    opened.prefill(ids[0, 30:-1].numpy())
+    before = opened.snapshot()
+    assert rms(opened.step(int(ids[0, -1])), expected) < rounding
+    opened.prefill(np.array([7, 8, 9]))
+    opened.restore(before)
+    assert rms(opened.step(int(ids[0, -1])), expected) < rounding
+    opened.close()
+
+
+@pytest.mark.parametrize(("encoder", "projector"), _SEEING)
+def test_pictures_are_read_as_pytorch_reads_them(encoder: str, projector: str, tmp_path: Path) -> None:
+    made = model(encoder=encoder, projector=projector)
+    noise = np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "picture.png")
+    with torch.inference_mode():
+        tiles = made.vision.transform(Image.fromarray(noise))
+        expected = made.image_tokens(Pictures.stack([tiles])).numpy()
+    opened = engine(made, tmp_path)
+    (found,) = opened.read_pictures([tmp_path / "picture.png"])
+    assert rms(found, expected) < 1e-5
+    opened.close()
+
+
+def test_a_projector_that_ggml_cannot_run_is_left_out_and_said(tmp_path: Path) -> None:
+    out = export(model(projector="mamba_scan"), tmp_path)
+    (missing,) = read_manifest(out).contents.missing
+    assert missing.startswith("the way of pictures: ggml's operations here have no aten.")
+    assert not (out / "pictures.gguf").exists()
+
+
+@pytest.mark.parametrize(("lm", "part"), [("hybrid", "StackedLM"), ("phi3_longrope", "rope_type 'longrope'")])
+def test_a_language_model_that_llama_cpp_lacks_is_refused(lm: str, part: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=part):
+        export(model(lm), tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_tokens_than_a_piece_are_read(tmp_path: Path) -> None:
+    made = model()
+    ids = torch.randint(5, VOCAB, (1, 1100), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = made.lm.head(made.lm.prefill(made.lm.embed(ids)))[0, -1].numpy()
+    # twice as long as the context that it was opened with, which only a transformer fills
+    assert rms(engine(made, tmp_path).prefill(ids[0].numpy()), expected) < 1e-5
