@@ -46,7 +46,9 @@ def oracle_of(lm: LanguageModel, model: CobraVLM | None, processor: Processor | 
 def _seen(model: CobraVLM, processor: Processor, exact: LanguageModel, ids: NDArray[np.int64]) -> SeenPicture:
     pixels = np.random.default_rng(0).integers(256, size=_SIZE).astype(np.uint8)
     picture = processor.transform(Image.fromarray(pixels))
-    tokens = deepcopy(model).double().image_tokens(Pictures.stack([picture]))
+    # the language model is there once already
+    sees = deepcopy(model, {id(model.lm): exact}).double()
+    tokens = sees.image_tokens(Pictures.stack([picture]))
     embeds = torch.cat([tokens, exact.embed(torch.from_numpy(ids)[None])[0]])
     logits = exact.head(exact.prefill(embeds[None])[:, -1])[0]
     return SeenPicture(pixels, tokens.numpy(), ids, logits.numpy())

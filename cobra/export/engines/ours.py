@@ -24,7 +24,7 @@ from cobra.models.vlm import CobraVLM
 from cobra.pretrained import from_pretrained, lm_from_pretrained
 
 # tokens that a transformer's state has room for
-_ROOM = 2048
+_ROOM = 1024
 # what they are multiplied with is rounded to 16 bits (`linear_w8`, `linear_w4`)
 _ROUNDING = {"int8": 1e-3, "int4": 1e-3}
 
