@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from cobra.export.engine import Engine, Floats, Ids
 from cobra.export.targets import load
 
+_ENDED = "the engine's process has ended, killed or for want of memory"
+
 
 class _Snapshot:
     """A snapshot in the other process, which is dropped there when this is."""
@@ -43,15 +45,18 @@ class EngineApart(Engine):
     def _answer(self) -> Any:
         try:
             answer = self._connection.recv()
-        except EOFError:
-            raise RuntimeError("the engine's process has ended: its last lines are above") from None
+        except (EOFError, OSError) as error:
+            raise RuntimeError(_ENDED) from error
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     def _ask(self, name: str, *arguments: Any) -> Any:
         dropped, self._dropped[:] = list(self._dropped), []
-        self._connection.send((name, arguments, dropped))
+        try:
+            self._connection.send((name, arguments, dropped))
+        except OSError as error:
+            raise RuntimeError(_ENDED) from error
         return self._answer()
 
     def close(self) -> None:

@@ -72,7 +72,7 @@ EXACTNESS = [
         "A picture is seen as exact arithmetic sees it",
         _seen,
         ("pictures", "picture-oracle"),
-        10.0,
+        3.0,
         (2,),
     ),
 ]
