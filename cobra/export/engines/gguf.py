@@ -1,10 +1,9 @@
-"""llama.cpp behind the engine contract: GGUF files on the CPU; PyTorch makes pixels, no model is in it."""
+"""Engine: llama.cpp on GGUF files, on the CPU; PyTorch makes a picture's pixels, no model is in it."""
 
-import ctypes
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +14,23 @@ from cobra.config.build import build_on_meta
 from cobra.config.config_json import CONFIG, VLM, read_tree
 from cobra.data.image import load_rgb
 from cobra.export.engine import Engine, Floats, Ids
-from cobra.export.gguf.llama import bindings
+from cobra.export.gguf.context import Context, open_weights
+from cobra.export.gguf.embedding import embedding_rows
+from cobra.export.gguf.llama import VERSION, bindings
 from cobra.export.gguf.picture import PictureProgram
+from cobra.export.gguf.quantize import dequantize
 from cobra.export.manifest import read_manifest
+from cobra.export.oracle import ORACLE, Oracle
 from cobra.models.vision.pictures import Picture
 from cobra.models.vlm import CobraVLM
 
 # in an export folder: the language model, encoder and projector
 LANGUAGE_MODEL, PICTURES = "lm.gguf", "pictures.gguf"
-# tokens that are read at a time
-_PIECE = 512
-# relative RMS of logits; quantised products round activations to 8 bits
-_ROUNDING = {"f32": 1e-5, "f16": 2e-3}
+# relative RMS of logits by the precision of weights; quantised products round activations to 8 bits
+UNQUANTISED = {"f32": 1e-5, "f16": 2e-3}
 _QUANTISED = 5e-2
+# sequences that are read beside each other
+_ROWS = 8
 
 
 class GGUFEngine(Engine):
@@ -39,122 +42,124 @@ class GGUFEngine(Engine):
         threads: of a product; None takes OMP_NUM_THREADS, or as many as there are CPUs.
     """
 
-    lacks: ClassVar[Mapping[str, str]] = {
-        "batch": "this engine reads one sequence",
-        "mask": "llama.cpp has no padding",
-        "packed": "this engine reads one sequence",
-    }
+    version = f"llama-cpp-python {VERSION}"
 
     def __init__(self, folder: Path, context: int = 4096, threads: int | None = None) -> None:
+        self.folder, self._length = folder, context
         manifest = read_manifest(folder)
         # a language model alone may have no tokenizer, and then ends nowhere
         self.eos_id = int(manifest.contents.settings.get("eos_id", -1))
-        self.rounding = _ROUNDING.get(manifest.quant, _QUANTISED)
-        self._llama = bindings()
-        threads = threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
-        self._open(folder / LANGUAGE_MODEL, context, threads, manifest.quant == "f32")
+        self.rounding = UNQUANTISED.get(manifest.quant, _QUANTISED)
+        self.lacks = {"mask": "llama.cpp has no padding"}
+        if manifest.quant in UNQUANTISED:
+            self.lacks["dequantised"] = "its weights are not quantised"
+        self._threads = threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
         self._pictures: PictureProgram | None = None
         if (folder / PICTURES).is_file():
-            self._pictures = PictureProgram(folder / PICTURES, threads)
+            self._pictures = PictureProgram(folder / PICTURES, self._threads)
             self._transform = transform_of(folder)
         else:
-            self.lacks = {**self.lacks, "pictures": "the encoder or projector is not in this export"}  # type: ignore[misc]
+            self.lacks["pictures"] = "encoder or projector are not in this export"
+        self._open(folder / LANGUAGE_MODEL, manifest.quant == "f32")
 
-    def _open(self, path: Path, context: int, threads: int, exact: bool) -> None:
-        llama = self._llama
-        options = llama.llama_model_default_params()
-        self._model = llama.llama_model_load_from_file(str(path).encode(), options)
-        if not self._model:
-            raise OSError(f"{path} cannot be opened by llama.cpp {llama.__name__}: export the model again")
-        settings = llama.llama_context_default_params()
-        settings.n_ctx, settings.n_batch, settings.n_ubatch = context, _PIECE, _PIECE
-        settings.n_threads = settings.n_threads_batch = threads
-        # the slower way for long contexts, on CPUs; and keys and values in fp32 where weights are
-        settings.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        if exact:
-            settings.type_k = settings.type_v = llama.GGML_TYPE_F32
-        self._context = llama.llama_init_from_model(self._model, settings)
-        if not self._context:
-            raise OSError(f"llama.cpp has no memory for {context} tokens of {path}: take fewer")
-        self._memory = llama.llama_get_memory(self._context)
-        self.vocab_size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
-        self.d_model = llama.llama_model_n_embd(self._model)
+    def _open(self, path: Path, exact: bool) -> None:
+        self._path, self._exact = path, exact
+        self._weights = open_weights(path)
+        self._one = Context(self._weights, self._length, 1, self._threads, exact)
+        self._many: Context | None = None
+        self.vocab_size, self.d_model = self._one.vocab_size, self._one.d_model
 
     def reset(self) -> None:
         """See `Engine.reset`."""
-        self._llama.llama_memory_clear(self._memory, True)
+        self._one.reset()
 
     def prefill(self, tokens: Ids | Floats) -> Floats:
         """See `Engine.prefill`."""
-        if not len(tokens):
-            raise ValueError("there are no tokens to read")
-        for piece in self._pieces(tokens):
-            if failed := self._llama.llama_decode(self._context, piece):
-                raise ValueError(
-                    f"llama.cpp could not read {len(tokens)} tokens (status {failed}): a transformer's "
-                    "context is full, open it with a longer one"
-                )
-        logits = self._llama.llama_get_logits_ith(self._context, -1)
-        return np.ctypeslib.as_array(logits, (self.vocab_size,)).copy()
+        return self._one.read(tokens)
 
     def step(self, token: int) -> Floats:
         """See `Engine.step`."""
-        return self.prefill(np.array([token]))
+        return self._one.read(np.array([token]))
 
     def snapshot(self) -> NDArray[np.uint8]:
         """See `Engine.snapshot`; empty where nothing was read."""
-        if self._llama.llama_memory_seq_pos_max(self._memory, 0) < 0:
-            return np.empty(0, np.uint8)
-        saved = np.empty(self._llama.llama_state_seq_get_size(self._context, 0), np.uint8)
-        size = self._llama.llama_state_seq_get_data(self._context, _bytes(saved), len(saved), 0)
-        return saved[:size]
+        return self._one.snapshot()
 
     def restore(self, snapshot: NDArray[np.uint8]) -> None:
         """See `Engine.restore`."""
-        self.reset()
-        if len(snapshot) and not self._llama.llama_state_seq_set_data(
-            self._context, _bytes(snapshot), len(snapshot), 0
-        ):
-            raise ValueError(
-                "llama.cpp does not take this state: it is another model's, or a longer context's"
-            )
+        self._one.restore(snapshot)
 
-    def read_pictures(self, paths: Sequence[Path]) -> list[Floats]:
-        """See `Engine.read_pictures`."""
-        assert self._pictures is not None
-        read = []
-        for path in paths:
-            (tile,) = self._transform(load_rgb(path)).tiles
-            planes = [plane.numpy()[None] for plane in tree_leaves(tile)]
-            read.append(self._pictures(*planes))
-        return read
+    def oracle(self) -> Oracle | None:
+        """See `Engine.oracle`; of weights that were not quantised."""
+        found = self.folder / ORACLE
+        return Oracle.read(found) if found.is_file() else None
 
     def close(self) -> None:
         """See `Engine.close`."""
         if self._pictures is not None:
             self._pictures.close()
             self._pictures = None
-        if self._context:
-            self._llama.llama_free(self._context)
-            self._llama.llama_model_free(self._model)
-            self._context = self._model = None
+        for context in filter(None, (self._one, self._many)):
+            context.close()
+        if self._weights:
+            bindings().llama_model_free(self._weights)
+            self._weights = None
 
-    def _pieces(self, tokens: Ids | Floats) -> Iterator[Any]:
-        """Batches whose positions and outputs llama.cpp counts by itself: of the last token alone."""
-        is_ids = tokens.ndim == 1
-        values = np.ascontiguousarray(tokens, np.int32 if is_ids else np.float32)
-        if is_ids and (values.min() < 0 or values.max() >= self.vocab_size):
-            raise ValueError(f"a token id is not below vocab_size {self.vocab_size}")
-        if not is_ids and values.shape[1] != self.d_model:
-            raise ValueError(f"embeddings of width {values.shape[1]} are not of d_model {self.d_model}")
-        for start in range(0, len(values), _PIECE):
-            piece = values[start : start + _PIECE]
-            batch = self._llama.llama_batch(n_tokens=len(piece))
-            if is_ids:
-                batch.token = piece.ctypes.data_as(type(batch.token))
-            else:
-                batch.embd = piece.ctypes.data_as(type(batch.embd))
-            yield batch
+    def read_pictures(self, paths: Sequence[Path]) -> list[Floats]:
+        """See `Engine.read_pictures`."""
+        assert self._pictures is not None
+        return [self._pictures(*pixels_of(self._transform, path)) for path in paths]
+
+    def embed(self, ids: Ids) -> Floats:
+        """See `Engine.embed`."""
+        return embedding_rows(self._path, ids, self.d_model)
+
+    def prefill_rows(self, ids: Ids, mask: NDArray[np.bool_] | None = None) -> Floats:
+        """See `Engine.prefill_rows`; there is no mask."""
+        return self._rows(len(ids)).read_rows(list(ids))
+
+    def step_rows(self, tokens: Ids) -> Floats:
+        """See `Engine.step_rows`."""
+        assert self._many is not None
+        return self._many.read_rows([np.array([token]) for token in tokens])
+
+    def prefill_packed(self, texts: Sequence[Ids]) -> list[Floats]:
+        """See `Engine.prefill_packed`: one batch, in which each text is a sequence of its own."""
+        return list(self._rows(len(texts)).read_rows(texts))
+
+    def _rows(self, count: int) -> Context:
+        """Room for so many sequences that have read nothing."""
+        if count > _ROWS:
+            raise ValueError(f"{count} rows are more than the {_ROWS} that this engine has room for")
+        if self._many is None:
+            self._many = Context(self._weights, _ROWS * self._length, _ROWS, self._threads, self._exact)
+        self._many.reset()
+        return self._many
+
+    def dequantised(self) -> Engine:
+        """See `Engine.dequantised`; without pictures."""
+        return _Dequantised(self)
+
+
+class _Dequantised(GGUFEngine):
+    def __init__(self, packed: GGUFEngine) -> None:
+        self._folder = TemporaryDirectory()
+        path = Path(self._folder.name) / LANGUAGE_MODEL
+        dequantize(packed._path, path)
+        self.folder, self.eos_id, self.rounding = path.parent, packed.eos_id, UNQUANTISED["f32"]
+        self._length, self._threads, self._pictures = packed._length, packed._threads, None
+        self.lacks = {**packed.lacks, "pictures": "not read", "dequantised": "its weights are not quantised"}
+        self._open(path, exact=True)
+
+    def close(self) -> None:
+        super().close()
+        self._folder.cleanup()
+
+
+def pixels_of(transform: Callable[[Image], Picture], path: Path) -> list[Floats]:
+    """Pixels (1, 3, H, W) for each encoder, of a picture that is one tile."""
+    (tile,) = transform(load_rgb(path)).tiles
+    return [plane.numpy()[None] for plane in tree_leaves(tile)]
 
 
 def transform_of(folder: Path) -> Callable[[Image], Picture]:
@@ -162,7 +167,3 @@ def transform_of(folder: Path) -> Callable[[Image], Picture]:
     model = build_on_meta(read_tree(folder / CONFIG, VLM))
     assert isinstance(model, CobraVLM)
     return model.vision.transform
-
-
-def _bytes(array: NDArray[np.uint8]) -> Any:
-    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

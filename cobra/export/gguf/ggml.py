@@ -1,7 +1,18 @@
 """ggml's C functions that a picture's program needs, by their names, from the libraries of llama.cpp."""
 
 import ctypes
-from ctypes import POINTER, Structure, c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    Structure,
+    c_bool,
+    c_char_p,
+    c_float,
+    c_int,
+    c_int64,
+    c_size_t,
+    c_void_p,
+)
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +32,19 @@ class FileOptions(Structure):
     _fields_ = (("no_alloc", c_bool), ("context", POINTER(c_void_p)))
 
 
+class TypeTraits(Structure):
+    """`ggml_type_traits`, up to what makes fp32 of a row."""
+
+    _fields_ = (
+        ("type_name", c_char_p),
+        ("block_size", c_int64),
+        ("block_size_interleave", c_int64),
+        ("type_size", c_size_t),
+        ("is_quantized", c_bool),
+        ("to_float", CFUNCTYPE(None, c_void_p, c_void_p, c_int64)),
+    )
+
+
 _P, _I, _F, _N = c_void_p, c_int, c_float, c_int64
 _BASE: dict[str, tuple[object, ...]] = {
     "ggml_init": (_P, ContextOptions),
@@ -29,6 +53,12 @@ _BASE: dict[str, tuple[object, ...]] = {
     "gguf_free": (None, _P),
     "gguf_find_key": (_N, _P, c_char_p),
     "gguf_get_val_str": (c_char_p, _P, _N),
+    "gguf_find_tensor": (_N, _P, c_char_p),
+    "gguf_get_data_offset": (c_size_t, _P),
+    "gguf_get_tensor_offset": (c_size_t, _P, _N),
+    "gguf_get_tensor_type": (_I, _P, _N),
+    "ggml_row_size": (c_size_t, _I, _N),
+    "ggml_get_type_traits": (POINTER(TypeTraits), _I),
     "ggml_get_tensor": (_P, _P, c_char_p),
     "ggml_new_tensor_1d": (_P, _P, _I, _N),
     "ggml_set_input": (None, _P),

@@ -8,7 +8,7 @@ from cobra.export.gguf.llama import bindings
 
 # llama.cpp's numbers of files (LLAMA_FTYPE_MOSTLY_*), by what `--quant` calls them
 FILE_TYPES = {"q8_0": 7, "q4_0": 2, "q4_k_m": 15}
-_F16 = 1
+_ALL_F32, _F16 = 0, 1
 
 
 def quantize(source: Path, target: Path, quant: str, kept: Sequence[str] = (), threads: int = 1) -> None:
@@ -24,9 +24,22 @@ def quantize(source: Path, target: Path, quant: str, kept: Sequence[str] = (), t
     Raises:
         OSError: where llama.cpp fails, having said why.
     """
+    _convert(source, target, FILE_TYPES[quant], kept, threads)
+
+
+def dequantize(source: Path, target: Path) -> None:
+    """Write the values of a GGUF file's weights as fp32.
+
+    Raises:
+        OSError: where llama.cpp fails, having said why.
+    """
+    _convert(source, target, _ALL_F32)
+
+
+def _convert(source: Path, target: Path, file_type: int, kept: Sequence[str] = (), threads: int = 1) -> None:
     llama = bindings()
     options = llama.llama_model_quantize_default_params()
-    options.nthread, options.ftype = threads, FILE_TYPES[quant]
+    options.nthread, options.ftype, options.allow_requantize = threads, file_type, file_type == _ALL_F32
     rules = (llama.llama_model_tensor_override * (len(kept) + 1))()
     for rule, pattern in zip(rules, kept, strict=False):
         rule.pattern, rule.type = pattern.encode(), _F16
@@ -35,4 +48,4 @@ def quantize(source: Path, target: Path, quant: str, kept: Sequence[str] = (), t
     if failed := llama.llama_model_quantize(
         str(source).encode(), str(target).encode(), ctypes.byref(options)
     ):
-        raise OSError(f"llama.cpp could not write {target.name} as {quant} (status {failed})")
+        raise OSError(f"llama.cpp could not write {target.name} of {source.name} (status {failed})")

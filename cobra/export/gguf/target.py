@@ -12,15 +12,17 @@ from PIL import Image
 
 from cobra.config.config_json import CONFIG
 from cobra.data.chat import Chat
-from cobra.export.engines.gguf import LANGUAGE_MODEL, PICTURES
+from cobra.export.engines.gguf import LANGUAGE_MODEL, PICTURES, UNQUANTISED
 from cobra.export.gguf.file import Value, Weight, write_gguf
 from cobra.export.gguf.language_model import Opened, open_language_model, write_language_model
 from cobra.export.gguf.llama import VERSION, bindings
+from cobra.export.gguf.parity import oracle, parity
 from cobra.export.gguf.picture import PROGRAM
 from cobra.export.gguf.program import CannotExpress as NoProgram
 from cobra.export.gguf.program import traced
 from cobra.export.gguf.tokenizer import CannotExpress, check_tokens, tokenizer_metadata, without_tokenizer
 from cobra.export.manifest import Contents
+from cobra.export.oracle import ORACLE
 from cobra.models.vision.pictures import ONE_TILE
 from cobra.models.vlm import CobraVLM
 
@@ -64,7 +66,15 @@ def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
         _write_pictures(opened, quant, folder / PICTURES)
     except NoProgram as error:
         missing.append(f"the way of pictures: {error}")
-    return Contents(versions={"llama-cpp-python": VERSION}, missing=missing, settings=settings)
+    exact = oracle(opened, model)
+    measured: dict[str, float] = {}
+    if exact is None:
+        missing.append("parity with the model: its weights are too many to be read as a whole")
+    else:
+        measured = parity(exact, folder / LANGUAGE_MODEL, folder / PICTURES, quant == "f32")
+        if quant in UNQUANTISED:
+            exact.write(folder / ORACLE)
+    return Contents(measured, versions={"llama-cpp-python": VERSION}, missing=missing, settings=settings)
 
 
 def _chat(opened: Opened, folder: Path) -> Chat | None:

@@ -8,6 +8,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from cobra.export.laws import LAWS
+from cobra.export.laws.check import check_laws, drawn_pictures
+from cobra.export.laws.law import NONE, RED
 from cobra.export.manifest import read_manifest
 from cobra.models.vision.pictures import Pictures
 from tests.export.gguf.exported import NO_LLAMA, engine, export, model
@@ -87,3 +90,22 @@ def test_more_tokens_than_a_piece_are_read(tmp_path: Path) -> None:
         expected = made.lm.head(made.lm.prefill(made.lm.embed(ids)))[0, -1].numpy()
     # twice as long as the context that it was opened with, which only a transformer fills
     assert rms(engine(made, tmp_path).prefill(ids[0].numpy()), expected) < 1e-5
+
+
+@pytest.mark.parametrize("quant", ["f32", "q8_0", "q4_k_m"])
+def test_the_laws_are_kept(quant: str, tmp_path: Path) -> None:
+    made = model()
+    with torch.no_grad():
+        for name, weight in made.lm.named_parameters():
+            # a picture is remembered so well that it is more than what products in 8 bits round off
+            if name.endswith("A_log"):
+                weight.fill_(-5)
+            if name.endswith("dt_bias"):
+                weight.fill_(1)
+    opened = engine(made, tmp_path, quant)
+    with drawn_pictures() as pictures:
+        found = check_laws(opened, LAWS.values(), pictures)
+    assert [f for f in found if f.status == RED] == []
+    nothing = {"f32": {"dequantised"}}.get(quant, {"oracle", "pictures-oracle"})
+    padding = {"padding-left", "padding-right", "padding-middle"}
+    assert {f.law for f in found if f.status == NONE} == nothing | padding
