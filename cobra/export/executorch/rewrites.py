@@ -1,0 +1,112 @@
+"""Rewrites of small layers into operators that ExecuTorch's backends take: products, sums, exp, rsqrt.
+
+A norm's mean is a linear with a constant weight, since a mean, a softplus or a layer norm would end the part
+of a program that a backend runs in one go.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cobra.models.lm.layers import RMSNorm
+
+# of the series of log(1 + e) behind its first: what the next would add is below fp32's precision
+_TERMS = 7
+
+
+class MeanSquareNorm(nn.Module):
+    """RMSNorm over the last dimension; see `kernels.reference.norms.rms_norm`.
+
+    Args:
+        weight: (D,) or, of groups that are normalized one by one, (G, D / G).
+        eps: epsilon.
+    """
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Buffer(weight.detach().float())
+        self.mean = nn.Buffer(_mean(weight.shape[-1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., *weight.shape) to the same."""
+        return x * torch.rsqrt(F.linear(x * x, self.mean) + self.eps) * self.weight
+
+
+class MeanLayerNorm(nn.Module):
+    """Layer norm over the last dimension.
+
+    Args:
+        norm: the one whose weights it computes with.
+    """
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        (dim,) = norm.normalized_shape
+        self.eps = norm.eps
+        self.weight = nn.Buffer(torch.ones(dim) if norm.weight is None else norm.weight.detach().float())
+        self.bias = nn.Buffer(torch.zeros(dim) if norm.bias is None else norm.bias.detach().float())
+        self.mean = nn.Buffer(_mean(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        centred = x - F.linear(x, self.mean)
+        scale = torch.rsqrt(F.linear(centred * centred, self.mean) + self.eps)
+        return centred * scale * self.weight + self.bias
+
+
+def norm_form(norm: nn.Module) -> nn.Module:
+    """A norm of a language model, rewritten; RMSNorm's of transformers have their weight and epsilon, too.
+
+    Raises:
+        ValueError: for another layer.
+    """
+    if isinstance(norm, nn.LayerNorm):
+        return MeanLayerNorm(norm)
+    if isinstance(norm, RMSNorm):
+        return MeanSquareNorm(*norm.scale())
+    weight, eps = getattr(norm, "weight", None), getattr(norm, "variance_epsilon", None)
+    if weight is None or eps is None:
+        raise ValueError(f"a {type(norm).__name__} is no norm that ExecuTorch's programs can hold")
+    return MeanSquareNorm(weight, eps)
+
+
+def with_rewritten_norms(module: nn.Module) -> nn.Module:
+    """The same module, in which layer norms of one dimension are rewritten, in place."""
+    for name, child in module.named_children():
+        if type(child) is nn.LayerNorm and len(child.normalized_shape) == 1:
+            setattr(module, name, MeanLayerNorm(child))
+        else:
+            with_rewritten_norms(child)
+    return module
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)), to fp32's precision even where it is small, without a logarithm.
+
+    With s = e / (2 + e) and e = exp(-|x|) <= 1, log(1 + e) = 2 (s + s^3 / 3 + s^5 / 5 + ...), s <= 1 / 3.
+    """
+    e = torch.exp(-torch.abs(x))
+    s = e / (e + 2.0)
+    square = s * s
+    series = square * (1.0 / (2 * _TERMS + 1))
+    for term in range(_TERMS - 1, 0, -1):
+        series = (series + 1.0 / (2 * term + 1)) * square
+    return torch.relu(x) + (series + 1.0) * s * 2.0
+
+
+def silu(x: Tensor) -> Tensor:
+    """x sigmoid(x)."""
+    return x * torch.sigmoid(x)
+
+
+def parts(x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """x (..., sum of sizes) cut into slices of the last dimension: `split` gives one value of many."""
+    ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
+    return [x[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def _mean(dim: int) -> Tensor:
+    return torch.full((1, dim), 1 / dim)
