@@ -32,6 +32,10 @@ TARGETS: dict[str, Target] = {
     "gguf": Target(
         ("q4_k_m", "q4_0", "q8_0", "f16", "f32"), "cobra.export.gguf.target:write_gguf_target", "gguf"
     ),
+    "executorch-cpu": Target(("fp32", "8da4w"), "cobra.export.executorch.write:write_cpu", "executorch"),
+    "executorch-vulkan": Target(
+        ("fp32", "8da4w"), "cobra.export.executorch.write:write_vulkan", "executorch"
+    ),
 }
 # `module:Class` (or a function), called with a folder: a model's, but an export's for runtimes of exports
 ENGINES: dict[str, str] = {
@@ -40,6 +44,7 @@ ENGINES: dict[str, str] = {
     "ours-int4": "cobra.export.engines.ours:open_int4",
     "transformers": "cobra.export.engines.transformers:TransformersApart",
     "gguf": "cobra.export.engines.gguf:GGUFEngine",
+    "executorch": "cobra.export.engines.executorch:ExecuTorchEngine",
 }
 
 

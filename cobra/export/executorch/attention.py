@@ -72,6 +72,7 @@ class GatedMLPForm(Form):
 
     def __init__(self, mlp: nn.Module, gate_and_up: Linears, down: nn.Module) -> None:
         super().__init__()
+        self.layout = {}
         self.mlp, self.gate_and_up, self.down = mlp, gate_and_up, down
 
     def forward(self, x: Tensor, memory: list[Tensor], piece: Piece) -> tuple[Tensor, list[Tensor]]:
@@ -89,6 +90,7 @@ class GeluMLPForm(Form):
 
     def __init__(self, mlp: Any) -> None:
         super().__init__()
+        self.layout = {}
         self.first, self.second = mlp.fc1, mlp.fc2
 
     def forward(self, x: Tensor, memory: list[Tensor], piece: Piece) -> tuple[Tensor, list[Tensor]]:

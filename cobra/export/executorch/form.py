@@ -34,7 +34,7 @@ class Form(nn.Module, ABC):
         taps: of its convolution, K; 1 where it has none.
     """
 
-    layout: Layout = {}
+    layout: Layout
     taps = 1
 
     @abstractmethod

@@ -37,9 +37,10 @@ class Mamba2Form(Form):
         scale, eps = mixer.norm.scale()
         self.norm = MeanSquareNorm(scale.unflatten(0, (self.groups, -1)), eps)
         self.each = nn.Buffer(torch.ones(1, head_dim))
-        # [i, k]: token k is read up to i; [j, k]: it is read after j
+        # [i, k]: token k is read up to i; [j, k]: it is read after j, or, in the last row, after the past.
+        # XNNPACK crashes where a constant is a linear's weight and multiplied elsewhere, too
         self.up_to = nn.Buffer(torch.ones(tokens, tokens).tril())
-        self.after = nn.Buffer(torch.ones(tokens, tokens).triu(1))
+        self.after = nn.Buffer(torch.cat([torch.ones(tokens, tokens).triu(1), torch.ones(1, tokens)]))
 
     def forward(self, x: Tensor, memory: list[Tensor], piece: Piece) -> tuple[Tensor, list[Tensor]]:
         """See `Form.forward`."""
@@ -57,12 +58,14 @@ class Mamba2Form(Form):
         return self.out_proj(y), [conv, ssm]
 
     def _convolve(self, x: Tensor, past: Tensor, piece: Piece) -> tuple[Tensor, Tensor]:
-        """Inputs (N, C) behind K - 1 earlier ones (K - 1, C) to outputs, and the last inputs that are read."""
+        """Inputs (N, C) behind K - 1 earlier ones (K - 1, C) to outputs, and the last that are read."""
         inputs, y = torch.cat([past, x]), self.bias
         for tap, weight in enumerate(self.filters):
             y = y + inputs[tap : tap + len(x)] * weight
-        last = inputs[len(x) :] if piece.read is None else torch.bmm(piece.windows[self.taps], inputs[None])[0]
-        return silu(y), last
+        if piece.read is None:
+            return silu(y), inputs[len(x) :]
+        last = torch.bmm(piece.windows[self.taps], inputs.reshape(1, *inputs.shape))
+        return silu(y), last.reshape(past.shape)
 
     def _step(self, x: Tensor, B: Tensor, C: Tensor, dt: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One token: S = exp(dt A) S + dt x B^T, y = S C."""
@@ -76,17 +79,18 @@ class Mamba2Form(Form):
         """A piece as one chunk of the paper's section 6, whose decays are sums and no differences of sums."""
         tokens, groups, heads = len(x), self.groups, self.heads
         rates = (dt * self.A).T  # (H, T)
-        start = torch.exp(F.linear(rates, self.up_to)).unsqueeze(-1)  # (H, T, 1): what is left of the past
-        end = torch.exp(F.linear(rates, self.after)).unsqueeze(-1)  # and of each token behind the piece
-        within = torch.exp(F.linear(rates.unsqueeze(1) * self.up_to, self.after)) * self.up_to  # (H, T, T)
-        fed = x.reshape(tokens, heads, -1).permute(1, 0, 2) * dt.T.unsqueeze(-1)  # (H, T, P)
+        # at each token, what is left of each one, and behind those of what stood before the piece
+        left = torch.exp(F.linear(rates.reshape(heads, 1, tokens) * self.up_to, self.after))  # (H, T, T + 1)
+        within, start = left[..., :tokens] * self.up_to, left[..., tokens:]
+        end = left[:, tokens - 1 :, :tokens].reshape(heads, tokens, 1)
+        fed = x.reshape(tokens, heads, -1).permute(1, 0, 2) * dt.T.reshape(heads, tokens, 1)  # (H, T, P)
         B, C = (m.reshape(tokens, groups, -1).permute(1, 0, 2) for m in (B, C))  # (G, T, N)
-        scores = torch.bmm(C, B.permute(0, 2, 1)).unsqueeze(1)  # (G, 1, T, T)
+        scores = torch.bmm(C, B.permute(0, 2, 1)).reshape(groups, 1, tokens, tokens)
         weights = (within.reshape(groups, -1, tokens, tokens) * scores).reshape(heads, tokens, tokens)
         past = torch.bmm(C, state.permute(0, 2, 1)).reshape(groups, tokens, -1, self.head_dim)
         y = torch.bmm(weights, fed) + past.permute(0, 2, 1, 3).reshape(heads, tokens, -1) * start
         told = torch.bmm((fed * end).permute(0, 2, 1).reshape(groups, -1, tokens), B)  # (G, R P, N)
-        state = state * self._per_channel(start[:, -1]) + told
+        state = state * self._per_channel(start[:, tokens - 1 :]) + told
         return y.permute(1, 0, 2).reshape(tokens, -1), state
 
     def _per_channel(self, factor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from cobra.export.executorch.rewrites import with_rewritten_norms
 from cobra.export.executorch.stack import Stack
@@ -25,9 +25,9 @@ class EncodeImage(nn.Module):
 
     def __init__(self, model: CobraVLM, pixels: Pixels) -> None:
         super().__init__()
-        self.vision = with_rewritten_norms(copy.deepcopy(model.vision))
-        self.projector = with_rewritten_norms(copy.deepcopy(model.projector))
+        self.vision, self.projector = copy.deepcopy(model.vision), copy.deepcopy(model.projector)
         self.spec = tree_flatten(pixels)[1]
+        with_rewritten_norms(self, *tree_leaves(pixels))
 
     def forward(self, *pixels: Tensor) -> Tensor:
         """One tensor an encoder, in its order."""
@@ -46,12 +46,12 @@ class Embedding(nn.Module):
     def __init__(self, weight: Tensor, bits: int) -> None:
         super().__init__()
         weight = weight.detach().float()
-        self.scale: Tensor | None = None
+        scale = None
         if bits == 8:
             # of a row of zeros any will do
             scale = (weight.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-            self.scale, weight = nn.Buffer(scale), (weight / scale).round().to(torch.int8)
-        self.weight = nn.Buffer(weight)
+            weight = (weight / scale).round().to(torch.int8)
+        self.weight, self.scale = nn.Buffer(weight), None if scale is None else nn.Buffer(scale)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N,) int32 to (N, D)."""

@@ -4,7 +4,8 @@ A norm's mean is a linear with a constant weight, since a mean, a softplus or a 
 of a program that a backend runs in one go.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,28 @@ class MeanLayerNorm(nn.Module):
         return centred * scale * self.weight + self.bias
 
 
+class MeanGroupNorm(nn.Module):
+    """Group norm of maps.
+
+    Args:
+        norm: the one whose weights it computes with.
+        size: numbers in a group of a map, all pixels of its channels.
+    """
+
+    def __init__(self, norm: nn.GroupNorm, size: int) -> None:
+        super().__init__()
+        self.size = size
+        ones = torch.ones(norm.num_channels)
+        self.weight = nn.Buffer((ones if norm.weight is None else norm.weight.detach())[:, None, None])
+        self.bias = nn.Buffer((0 * ones if norm.bias is None else norm.bias.detach())[:, None, None])
+        plain = nn.LayerNorm(size, norm.eps, elementwise_affine=False)
+        self.normalize = MeanLayerNorm(plain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        return self.normalize(x.reshape(-1, self.size)).reshape(x.shape) * self.weight + self.bias
+
+
 def norm_form(norm: nn.Module) -> nn.Module:
     """A norm of a language model, rewritten; RMSNorm's of transformers have their weight and epsilon, too.
 
@@ -73,14 +96,47 @@ def norm_form(norm: nn.Module) -> nn.Module:
     return MeanSquareNorm(weight, eps)
 
 
-def with_rewritten_norms(module: nn.Module) -> nn.Module:
-    """The same module, in which layer norms of one dimension are rewritten, in place."""
-    for name, child in module.named_children():
-        if type(child) is nn.LayerNorm and len(child.normalized_shape) == 1:
-            setattr(module, name, MeanLayerNorm(child))
-        else:
-            with_rewritten_norms(child)
+def with_rewritten_norms(module: nn.Module, *inputs: Tensor) -> nn.Module:
+    """The same module, whose layer norms of one dimension and group norms are rewritten, in place.
+
+    Args:
+        module: what it computes stays the same.
+        inputs: what it will be called with; a group norm has to know how large its groups are.
+    """
+    sizes: dict[nn.Module, int] = {}
+    norms = [m for m in module.modules() if type(m) is nn.GroupNorm]
+    watched = [norm.register_forward_pre_hook(_measured(sizes)) for norm in norms]
+    if norms:
+        with torch.no_grad():
+            module(*inputs)
+    for hook in watched:
+        hook.remove()
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.LayerNorm and len(child.normalized_shape) == 1:
+                setattr(parent, name, MeanLayerNorm(child))
+            elif child in sizes and isinstance(child, nn.GroupNorm):
+                setattr(parent, name, MeanGroupNorm(child, sizes[child]))
     return module
+
+
+def _measured(sizes: dict[nn.Module, int]) -> Callable[..., None]:
+    def measure(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+        sizes[norm] = inputs[0][0].numel() // norm.num_groups
+
+    return measure
+
+
+def plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **options: Any
+) -> Tensor:
+    """`scaled_dot_product_attention` of encoders, over all keys and without what guards empty rows."""
+    scale = options.get("scale") or query.shape[-1] ** -0.5
+    if attn_mask is not None or any(args) or any(v for name, v in options.items() if name != "scale"):
+        raise ValueError("ExecuTorch's programs have no attention of encoders with a mask, dropout or groups")
+    q, k, v = (x.reshape(-1, *x.shape[-2:]) for x in (query, key, value))
+    weights = F.softmax(torch.bmm(q * scale, k.permute(0, 2, 1)), dim=-1)
+    return torch.bmm(weights, v).reshape(*query.shape[:-1], value.shape[-1])
 
 
 def softplus(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cobra.export.executorch.attention import HIDDEN, AttentionForm, GatedMLPForm, GeluMLPForm
@@ -32,7 +33,8 @@ class Branch(nn.Module):
 
     def __init__(self, norm: nn.Module, *forms: Form) -> None:
         super().__init__()
-        self.norm, self.forms = norm_form(norm), nn.ModuleList(forms)
+        self.norm, self.forms = norm_form(norm), forms
+        self.mixers = nn.ModuleList(forms)
 
 
 @dataclass
@@ -72,11 +74,13 @@ class Stack(nn.Module):
         self.tokens, self.room = tokens, room
         self.branches, self.norm = nn.ModuleList(shape.branches), norm_form(shape.norm)
         self.head = _head(lm)
-        self.order = [branch for branch in shape.branches]
+        self.order = shape.branches
         self.taps = sorted({form.taps for form in self._forms()} - {1})
         self.layouts: list[Layout] = [form.layout for form in self._forms()]
         self.positions = shape.turns is not None
-        self.turns, self.up_to = nn.Buffer(shape.turns), nn.Buffer(torch.ones(tokens, tokens).tril())
+        self.turns = None if shape.turns is None else nn.Buffer(shape.turns)
+        # [t, last]: whether t is read
+        self.read = nn.Buffer(torch.ones(tokens, tokens).triu())
 
     def shapes(self) -> list[tuple[int, ...]]:
         """Of the buffers of its memory, in the order in which it takes them."""
@@ -94,14 +98,15 @@ class Stack(nn.Module):
             memory: as `shapes` says.
         """
         last, piece = self._piece(count, position)
-        given, new, hidden = iter(memory), [], embeds
+        given, hidden = iter(memory), embeds
+        new: list[Tensor] = []
         for branch in self.order:
             normed = branch.norm(hidden)
             for form in branch.forms:
                 out, changed = form(normed, [next(given) for _ in form.layout], piece)
                 hidden, new = hidden + out, [*new, *changed]
         if last is not None:
-            hidden = torch.bmm(last[None], hidden[None])[0]  # (1, D)
+            hidden = torch.bmm(last.reshape(1, 1, -1), hidden.reshape(1, *hidden.shape)).reshape(1, -1)
         return [self.head(self.norm(hidden)), *new]
 
     def _piece(self, count: Tensor | None, position: Tensor | None) -> tuple[Tensor | None, Piece]:
@@ -109,9 +114,8 @@ class Stack(nn.Module):
         last = read = turns = lacking = None
         windows: dict[int, Tensor] = {}
         if count is not None:
-            last = (torch.arange(self.tokens) == count - 1).float()[None]
-            # at and before the last one
-            read = torch.mm(last, self.up_to).T  # (N, 1)
+            last = (torch.arange(self.tokens) == count - 1).float().reshape(1, -1)
+            read = F.linear(last, self.read).reshape(-1, 1)
             windows = {taps: _window(last, taps) for taps in self.taps}
         if position is not None:
             assert self.turns is not None
@@ -165,7 +169,11 @@ def _qkv(mixer: Any, x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _gated_mlp(mixer: Any, tokens: int) -> Form:
-    return GatedMLPForm(mixer, lambda mlp, x: (mlp.gate_proj(x), mlp.up_proj(x)), mixer.down_proj)
+    return GatedMLPForm(mixer, _gate_and_up, mixer.down_proj)
+
+
+def _gate_and_up(mixer: Any, x: Tensor) -> tuple[Tensor, ...]:
+    return mixer.gate_proj(x), mixer.up_proj(x)
 
 
 _FORMS: dict[type, Callable[[Any, int], Form]] = {
@@ -196,12 +204,12 @@ def _transformer(lm: Any, steps: Any, tokens: int, room: int) -> Shape:
 def _head(lm: LanguageModel) -> nn.Linear:
     """The head as a linear of its own: where it is the embedding, a quantization must not reach that, too."""
     if isinstance(lm, TransformerLM):
-        weight, bias = lm.causal_lm.get_output_embeddings().weight, lm.causal_lm.get_output_embeddings().bias
+        given: Any = lm.causal_lm.get_output_embeddings()
     else:
         assert isinstance(lm, StackedLM)
-        weight, bias = getattr(lm, lm.names.embedding).weight, None
-    head = nn.Linear(*weight.shape[::-1], bias=bias is not None, device="meta")
-    head.weight, head.bias = nn.Parameter(weight.detach()), bias
+        given = getattr(lm, lm.names.embedding)
+    head: Any = nn.Linear(lm.d_model, lm.vocab_size, device="meta")
+    head.weight, head.bias = nn.Parameter(given.weight.detach()), getattr(given, "bias", None)
     return head
 
 
@@ -209,4 +217,4 @@ def _window(last: Tensor, taps: int) -> Tensor:
     """Which of K - 1 + N inputs are the last K - 1 up to that of `last` (1, N): (1, K - 1, K - 1 + N)."""
     zeros = last.new_zeros(1, taps - 1)
     rows = [torch.cat([zeros[:, : lag + 1], last, zeros[:, lag + 1 :]], dim=1) for lag in range(taps - 1)]
-    return torch.cat(rows)[None]
+    return torch.cat(rows).reshape(1, taps - 1, -1)

@@ -6,15 +6,16 @@ from cobra.models.lm.base import LanguageModel
 from tests.models.builders import LMS, VOCAB
 
 TOKENS, ROOM = 8, 24
-FORMS = ("mamba2", "mamba2_groups", "hybrid", "hybrid_without_mlp", "llama", "phi", "phi3", "qwen2", "stablelm",
-         "mobile_llm_shared")  # fmt: skip
+FORMS = (
+    "mamba2", "mamba2_groups", "hybrid", "hybrid_without_mlp",
+    "llama", "phi", "phi3", "qwen2", "stablelm", "mobile_llm_shared",
+)  # fmt: skip
 
 
 def run(lm: LanguageModel, ids: torch.Tensor, pieces: list[int]) -> torch.Tensor:
     """Logits behind ids (T,), read by `prefill` in pieces of so many tokens and by `step` behind them."""
     programs = lm_programs(lm, TOKENS, ROOM, embedding_bits=32)
     stack = programs["step"][0].stack
-    *position, _ = example(stack)[: 1 + stack.positions] if stack.positions else (None,)
     memory = list(example(stack)[int(stack.positions) :])
     done, logits = 0, torch.empty(0)
     for size in [*pieces, *[1] * (len(ids) - sum(pieces))]:

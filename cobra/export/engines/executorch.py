@@ -1,0 +1,87 @@
+"""An export for ExecuTorch as an engine."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from cobra.config.build import build_on_meta
+from cobra.config.config_json import CONFIG, VLM, read_tree
+from cobra.data.chat import Chat
+from cobra.data.image import load_rgb
+from cobra.export.engine import Engine, Floats, Ids
+from cobra.export.executorch.runner import Runner, Settings
+from cobra.export.executorch.write import PROGRAMS
+from cobra.export.manifest import read_manifest
+
+_TARGET = "executorch-cpu"
+# by the weights of the language model: beside 4-bit ones activations are rounded to 8 bits, a token at a time
+_ROUNDING = {"fp32": 1e-5, "8da4w": 5e-2}
+_ONE_SEQUENCE = "its programs read one sequence, without padding"
+
+
+class ExecuTorchEngine(Engine):
+    """The programs of an export folder, on the CPU.
+
+    Args:
+        folder: what `cobra export --target executorch-cpu` wrote.
+
+    Raises:
+        ValueError: where the export is for another runtime, or ExecuTorch is missing.
+    """
+
+    lacks: ClassVar[Mapping[str, str]] = {
+        "batch": _ONE_SEQUENCE,
+        "mask": _ONE_SEQUENCE,
+        "packed": _ONE_SEQUENCE,
+        "dequantised": "its weights are packed for one backend",
+    }
+
+    def __init__(self, folder: Path) -> None:
+        manifest = read_manifest(folder)
+        if manifest.target != _TARGET:
+            raise ValueError(f"{folder} is an export for {manifest.target}, and this engine runs {_TARGET}")
+        said = {name: manifest.contents.settings[name] for name in Settings.__dataclass_fields__}
+        self.folder, self.rounding = folder, _ROUNDING[manifest.quant]
+        self.vocab_size, self.eos_id = said["vocab_size"], Chat(str(folder)).eos_id
+        self.runner = Runner(folder / PROGRAMS, Settings(**said))
+
+    def reset(self) -> None:
+        """See `Engine.reset`."""
+        self.runner.reset()
+
+    def prefill(self, tokens: Ids | Floats) -> Floats:
+        """See `Engine.prefill`."""
+        given = torch.from_numpy(np.ascontiguousarray(tokens))
+        return self.runner.prefill(self.runner.embed(given) if given.dim() == 1 else given).numpy()
+
+    def step(self, token: int) -> Floats:
+        """See `Engine.step`."""
+        return self.runner.step(token).numpy()
+
+    def snapshot(self) -> tuple[list[Tensor], int]:
+        """See `Engine.snapshot`."""
+        return [buffer.clone() for buffer in self.runner.memory], self.runner.read
+
+    def restore(self, snapshot: tuple[list[Tensor], int]) -> None:
+        """See `Engine.restore`."""
+        memory, self.runner.read = snapshot
+        self.runner.memory = [buffer.clone() for buffer in memory]
+
+    def read_pictures(self, paths: Sequence[Path]) -> list[Floats]:
+        """See `Engine.read_pictures`."""
+        # an encoder without weights knows what it makes of a picture
+        model: Any = build_on_meta(read_tree(self.folder / CONFIG, VLM))
+        found = []
+        for path in paths:
+            (tile,) = model.vision.transform(load_rgb(path)).tiles
+            found.append(self.runner.encode_image([x[None] for x in tree_leaves(tile)]).numpy())
+        return found
+
+    def embed(self, ids: Ids) -> Floats:
+        """See `Engine.embed`."""
+        return self.runner.embed(torch.from_numpy(np.asarray(ids))).numpy()

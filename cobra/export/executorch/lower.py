@@ -1,0 +1,103 @@
+"""Programs lowered to a backend of ExecuTorch, all in one .pte file; what was left outside is counted."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cobra.export.executorch.rewrites import plain_attention
+
+Programs = Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]
+
+_PARTITIONERS = {
+    "xnnpack": ("executorch.backends.xnnpack.partition.xnnpack_partitioner", "XnnpackPartitioner"),
+    "vulkan": ("executorch.backends.vulkan.partitioner.vulkan_partitioner", "VulkanPartitioner"),
+}
+
+
+@dataclass
+class Lowered:
+    """How much of a program its backend runs.
+
+    Attributes:
+        delegates: parts that the backend runs in one go.
+        left: operators outside, by name, and how many.
+    """
+
+    delegates: int = 0
+    left: dict[str, int] = field(default_factory=dict)
+
+
+def lower(programs: Programs, backend: str, path: Path) -> dict[str, Lowered]:
+    """Write programs as methods of one file; what became of each.
+
+    Args:
+        programs: a module each, and inputs as an example; their names become the methods'.
+        backend: xnnpack or vulkan.
+        path: of the file.
+    """
+    exir = import_module("executorch.exir")
+    module, name = _PARTITIONERS[backend]
+    partitioner = getattr(import_module(module), name)
+    exported = {name: _exported(*program) for name, program in programs.items()}
+    edge = exir.to_edge_transform_and_lower(
+        exported,
+        partitioner={name: [partitioner()] for name in exported},
+        compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),
+    )
+    found = {name: _counted(edge.exported_program(name).graph_module) for name in exported}
+    with path.open("wb") as file:
+        edge.to_executorch().write_to_file(file)
+    return found
+
+
+def quantize_linears(modules: Sequence[nn.Module], bits: int, group: int | None) -> None:
+    """Let linears multiply integers, in place: weights of so many bits, inputs of 8, rounded when they come.
+
+    Args:
+        modules: may share linears; what else they hold stays as it is.
+        bits: 4 or 8.
+        group: inputs that share a scale; None: all of a row do. Linears whose width is no multiple stay.
+    """
+    quantization, granularity = (
+        import_module(f"torchao.quantization{name}") for name in ("", ".granularity")
+    )
+    config = quantization.Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=getattr(torch, f"int{bits}"),
+        weight_granularity=granularity.PerAxis(0) if group is None else granularity.PerGroup(group),
+    )
+
+    # those that are shared are met again
+    done: set[nn.Module] = set()
+
+    def fits(linear: nn.Module, name: str) -> bool:
+        is_new = linear not in done
+        done.add(linear)
+        return is_new and isinstance(linear, nn.Linear) and linear.in_features % (group or 1) == 0
+
+    quantization.quantize_(nn.ModuleList(modules), config, fits)
+
+
+def _exported(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    with torch.no_grad():
+        program = torch.export.export(module.eval(), inputs, strict=False)
+    return program.run_decompositions({torch.ops.aten.scaled_dot_product_attention.default: plain_attention})
+
+
+def _counted(graph: torch.fx.GraphModule) -> Lowered:
+    found, left = Lowered(), Counter[str]()
+    for node in graph.graph.nodes:
+        if node.op != "call_function":
+            continue
+        name = getattr(node.target, "__name__", str(node.target))
+        if "call_delegate" in name:
+            found.delegates += 1
+        elif "getitem" not in name:
+            left[name] += 1
+    found.left = dict(left.most_common())
+    return found
