@@ -1,9 +1,166 @@
 """`cobra export run`: a question about a picture, answered by an export's own runtime."""
 
-from collections.abc import Sequence
+import resource
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cobra.config.shown_text import harmless
+from cobra.data.chat import Chat
+from cobra.data.processor import Processor
+from cobra.data.record import Message, Record, assistant, user
+from cobra.export.engine import Engine, Floats
+from cobra.export.manifest import read_manifest
+from cobra.export.targets import TARGETS, open_engine
+from cobra.inference.text_stream import TextStream
+from cobra.models.vision.pictures import Picture
+from cobra.models.vlm import IMAGE_ID
+
+# macOS counts bytes
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass
+class Spent:
+    """Seconds and tokens of a conversation, as Imp's and MobileVLM's tables count them.
+
+    Attributes:
+        seeing: seconds from the files of pictures to their tokens.
+        reading: seconds of prompts.
+        writing: seconds of answers.
+        read: tokens of prompts, image tokens included.
+        written: tokens of answers.
+    """
+
+    seeing: float = 0.0
+    reading: float = 0.0
+    writing: float = 0.0
+    read: int = 0
+    written: int = 0
+
+    def __str__(self) -> str:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT / 1e6
+        total = self.seeing + self.reading + self.writing
+        reading, writing = (
+            tokens / max(seconds, 1e-9)
+            for tokens, seconds in ((self.read, self.reading), (self.written, self.writing))
+        )
+        return (
+            f"T_VE {self.seeing:.3f} s, S_prompt {reading:.1f} tokens/s, S_gen {writing:.1f} tokens/s, "
+            f"T_total {total:.3f} s, peak RSS {peak:.0f} MB"
+        )
+
+
+@dataclass
+class Talk:
+    """A conversation with an engine: pictures are read once, and every question only what is new.
+
+    Attributes:
+        engine: has read nothing.
+        chat: its tokenizer.
+        max_new_tokens: longest answer.
+        spent: so far.
+    """
+
+    engine: Engine
+    chat: Chat
+    max_new_tokens: int = 256
+    spent: Spent = field(default_factory=Spent)
+    _messages: list[Message] = field(default_factory=list)
+    # said, but not read by the engine yet
+    _unread: list[int] = field(default_factory=list)
+    _shown: int = 0
+
+    def ask(self, question: str, images: Sequence[Path] = ()) -> Iterator[str]:
+        """The answer in pieces of text, greedily.
+
+        Raises:
+            ValueError: where pictures are shown to an engine that reads none.
+        """
+        if images and "pictures" in self.engine.lacks:
+            raise ValueError(f"this export reads no pictures: {self.engine.lacks['pictures']}")
+        start = perf_counter()
+        seen = self.engine.read_pictures(images) if images else []
+        self.spent.seeing += perf_counter() - start
+        self._messages.append(user(question, len(images)))
+        ids = self._unread + self._encoded(seen)
+        start = perf_counter()
+        logits = self._read(ids, seen)
+        self.spent.reading += perf_counter() - start
+        self.spent.read += len(ids)
+        text, new = TextStream(self.chat.decode_part), list[int]()
+        for token in self._tokens(logits):
+            new.append(token)
+            yield from filter(None, [text.add(token)])
+        yield from filter(None, [text.end()])
+        self._unread = [new[-1]] if new[-1] == self.chat.eos_id else [new[-1], self.chat.eos_id]
+        self._messages.append(assistant(self.chat.decode(new)))
+
+    def _encoded(self, seen: Sequence[Floats]) -> list[int]:
+        """Token ids of the new turn, with a place for each image token."""
+        counts = {len(tokens) for tokens in seen}
+        if len(counts) > 1:
+            raise ValueError(f"pictures of {sorted(counts)} tokens cannot be shown together: ask about each")
+        # what has been read is not needed any more, only how many tokens it has
+        blank = np.zeros((1, 1, 3), np.uint8)
+        processor = Processor(self.chat, _unseen, lambda layout: max(counts, default=0))
+        self._shown += len(seen)
+        return processor.encode_question(Record("chat", self._messages, [blank] * self._shown)).ids
+
+    def _read(self, ids: list[int], seen: Sequence[Floats]) -> Floats:
+        """Logits behind ids in which pictures have their places."""
+        pictures = np.concatenate(seen) if seen else np.empty((0, 0), np.float32)
+        place = 0
+        for is_picture, run in groupby(ids, lambda token: token == IMAGE_ID):
+            piece = np.array(list(run))
+            if is_picture:
+                logits = self.engine.prefill(pictures[place : place + len(piece)])
+                place += len(piece)
+            else:
+                logits = self.engine.prefill(piece)
+        return logits
+
+    def _tokens(self, logits: Floats) -> Iterator[int]:
+        unknown = self.chat.unknown_ids(len(logits)).numpy()
+        for number in range(1, self.max_new_tokens + 1):
+            start = perf_counter()
+            logits[unknown] = -np.inf
+            token = int(logits.argmax())
+            self.spent.written += 1
+            is_last = token == self.chat.eos_id or number == self.max_new_tokens
+            if not is_last:
+                logits = self.engine.step(token)
+            self.spent.writing += perf_counter() - start
+            yield token
+            if is_last:
+                return
+
+
+def _unseen(image: Image.Image) -> Picture:
+    return Picture([torch.empty(0)])
 
 
 def run_export(folder: Path, images: Sequence[Path], prompts: Sequence[str], max_new_tokens: int) -> None:
-    """Print the answers while they are generated, and behind them how long each part took."""
-    raise NotImplementedError
+    """Print the answers while they are generated, and behind them how long each part took.
+
+    Raises:
+        OSError: where the folder, one of its files or a picture is missing.
+        ValueError: where they are damaged, or the export cannot do what is asked.
+    """
+    engine = open_engine(TARGETS[read_manifest(folder).target].engine, folder)
+    try:
+        talk = Talk(engine, Chat(str(folder)), max_new_tokens)
+        for number, prompt in enumerate(prompts):
+            for text in talk.ask(prompt, () if number else images):
+                print(harmless(text, sys.stdout), end="", flush=True)
+            print()
+        print(talk.spent, file=sys.stderr)
+    finally:
+        engine.close()

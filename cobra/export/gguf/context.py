@@ -12,7 +12,7 @@ from cobra.export.engine import Floats, Ids
 from cobra.export.gguf.llama import bindings
 
 # tokens that are read at a time
-_PIECE = 512
+_PIECE = 256
 
 
 def open_weights(path: Path) -> Any:
@@ -22,7 +22,10 @@ def open_weights(path: Path) -> Any:
         OSError: where it cannot be read.
     """
     llama = bindings()
-    opened = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
+    options = llama.llama_model_default_params()
+    # else matrices are in memory twice: as they are in the file, and laid out anew for products
+    options.use_extra_bufts = False
+    opened = llama.llama_model_load_from_file(str(path).encode(), options)
     if not opened:
         raise OSError(f"llama.cpp cannot open {path}: export the model again")
     return opened
@@ -47,6 +50,7 @@ class Context:
         self._llama = llama = bindings()
         settings = llama.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max, settings.n_batch, settings.n_ubatch = length, rows, _PIECE, _PIECE
+        settings.n_outputs_max = rows
         settings.n_threads = settings.n_threads_batch = threads
         # on CPUs the slower way for long contexts
         settings.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED

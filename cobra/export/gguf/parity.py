@@ -15,13 +15,13 @@ from cobra.export.oracle import Exact, Oracle
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import from_pretrained, lm_from_pretrained
 
-# of weights that are read as a whole, to be measured by
-_MOST_BYTES = 2e9
+# weights that are read as a whole, in fp64, to be measured by
+_MOST_WEIGHTS = 5e8
 
 
 def oracle(opened: Opened, path: Path) -> Oracle | None:
     """What fp64 makes of a model; None where its weights are too many to read them as a whole."""
-    if sum(stored.nbytes for stored in opened.files.weights.values()) > _MOST_BYTES:
+    if sum(stored.shape.numel() for stored in opened.files.weights.values()) > _MOST_WEIGHTS:
         return None
     if not isinstance(opened.model, CobraVLM):
         return oracle_of(lm_from_pretrained(path), None, None)

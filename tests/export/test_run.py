@@ -1,0 +1,50 @@
+"""Conversations with an engine: what they say is what the model says, and nothing is read twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cobra.data.chat import Chat
+from cobra.data.processor import Processor
+from cobra.export.engines.ours import OwnEngine
+from cobra.export.run import Talk
+from cobra.inference.conversation import Conversation
+from cobra.models.vlm import CobraVLM
+from tests.models.builders import LMS, PROJECTORS, small_vit
+
+
+@pytest.fixture
+def model() -> CobraVLM:
+    torch.manual_seed(0)
+    made = CobraVLM(small_vit, PROJECTORS["mlp"], LMS["mamba2"]).eval()
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.1)
+    return made
+
+
+def test_several_turns_are_those_of_the_model(model: CobraVLM, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+    Image.fromarray(noise).save(picture := tmp_path / "p.png")
+    chat = Chat("cobra:data/shapes/tokenizer")
+    processor = Processor.of(model, chat)
+    talk = Talk(OwnEngine(model.lm, model, processor, chat.eos_id), chat, max_new_tokens=6)
+    conversation = Conversation(model, processor, max_new_tokens=6)
+    for question, images in (
+        ("how many circles?", [picture]),
+        ("which colour?", []),
+        ("and these?", [picture]),
+    ):
+        assert "".join(talk.ask(question, images)) == "".join(conversation.ask(question, images))
+    tokens = int(conversation._allocated().lengths.sum())
+    # the last token that was said is not read
+    assert talk.spent.read + talk.spent.written - 3 == tokens
+
+
+def test_pictures_that_an_engine_cannot_read_are_refused(model: CobraVLM, tmp_path: Path) -> None:
+    talk = Talk(OwnEngine(model.lm), Chat("cobra:data/shapes/tokenizer"))
+    with pytest.raises(ValueError, match="this export reads no pictures: a language model alone"):
+        next(talk.ask("what?", [tmp_path / "none.png"]))
