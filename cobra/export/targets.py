@@ -19,12 +19,12 @@ class Target:
         quants: precisions of the language model's weights, the default first.
         writer: `module:function` that is called with (model folder, quant, folder to fill) and returns the
             `cobra.export.manifest.Contents`.
-        engine: name in ENGINES of what opens the folder.
+        engine: name in ENGINES of what opens the folder; None where nothing here can run it.
     """
 
     quants: tuple[str, ...]
     writer: str
-    engine: str
+    engine: str | None
 
 
 # by what `--target` calls them
@@ -33,9 +33,7 @@ TARGETS: dict[str, Target] = {
         ("q4_k_m", "q4_0", "q8_0", "f16", "f32"), "cobra.export.gguf.target:write_gguf_target", "gguf"
     ),
     "executorch-cpu": Target(("fp32", "8da4w"), "cobra.export.executorch.write:write_cpu", "executorch"),
-    "executorch-vulkan": Target(
-        ("fp32", "8da4w"), "cobra.export.executorch.write:write_vulkan", "executorch"
-    ),
+    "executorch-vulkan": Target(("fp32", "8da4w"), "cobra.export.executorch.write:write_vulkan", None),
 }
 # `module:Class` (or a function), called with a folder: a model's, but an export's for runtimes of exports
 ENGINES: dict[str, str] = {

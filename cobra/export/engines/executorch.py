@@ -1,8 +1,9 @@
 """An export for ExecuTorch as an engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,11 @@ from cobra.export.manifest import read_manifest
 
 _TARGET = "executorch-cpu"
 # by the weights of the language model: beside 4-bit ones activations are rounded to 8 bits, a token at a time
-_ROUNDING = {"fp32": 1e-5, "8da4w": 5e-2}
-_ONE_SEQUENCE = "its programs read one sequence, without padding"
+_ROUNDING = {"fp32": 1e-5, "8da4w": 1e-2}
+_LACKS = {
+    **dict.fromkeys(("batch", "mask", "packed"), "its programs read one sequence, without padding"),
+    "dequantised": "its weights are packed for one backend",
+}
 
 
 class ExecuTorchEngine(Engine):
@@ -34,21 +38,16 @@ class ExecuTorchEngine(Engine):
         ValueError: where the export is for another runtime, or ExecuTorch is missing.
     """
 
-    lacks: ClassVar[Mapping[str, str]] = {
-        "batch": _ONE_SEQUENCE,
-        "mask": _ONE_SEQUENCE,
-        "packed": _ONE_SEQUENCE,
-        "dequantised": "its weights are packed for one backend",
-    }
-
     def __init__(self, folder: Path) -> None:
         manifest = read_manifest(folder)
         if manifest.target != _TARGET:
             raise ValueError(f"{folder} is an export for {manifest.target}, and this engine runs {_TARGET}")
         said = {name: manifest.contents.settings[name] for name in Settings.__dataclass_fields__}
-        self.folder, self.rounding = folder, _ROUNDING[manifest.quant]
-        self.vocab_size, self.eos_id = said["vocab_size"], Chat(str(folder)).eos_id
         self.runner = Runner(folder / PROGRAMS, Settings(**said))
+        self.lacks = _LACKS
+        self.folder, self.rounding = folder, _ROUNDING[manifest.quant]
+        self.version = f"executorch {version('executorch')}"
+        self.vocab_size, self.eos_id = said["vocab_size"], Chat(str(folder)).eos_id
 
     def reset(self) -> None:
         """See `Engine.reset`."""

@@ -12,6 +12,7 @@ from PIL import Image
 from cobra.data.chat import Chat
 from cobra.export.engines.executorch import ExecuTorchEngine
 from cobra.export.manifest import check_files, read_manifest
+from cobra.export.verify import verify
 from cobra.export.write import export_model
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import from_pretrained, save_pretrained
@@ -100,9 +101,12 @@ def test_a_state_is_gone_back_to(exported: Exported) -> None:
         engine.prefill(np.arange(5, 15).repeat(300))
 
 
-def test_an_export_for_vulkan_is_not_run(exported: Exported) -> None:
+def test_an_export_for_vulkan_is_not_run(exported: Exported, capsys: pytest.CaptureFixture[str]) -> None:
+    out = exported("mamba2_groups", "executorch-vulkan")[1]
     with pytest.raises(ValueError, match="this engine runs executorch-cpu"):
-        ExecuTorchEngine(exported("mamba2_groups", "executorch-vulkan")[1])
+        ExecuTorchEngine(out)
+    assert verify(out)
+    assert "not run" in capsys.readouterr().out
 
 
 def test_a_model_without_a_form_leaves_nothing(exported: Exported) -> None:
