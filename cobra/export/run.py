@@ -154,7 +154,11 @@ def run_export(folder: Path, images: Sequence[Path], prompts: Sequence[str], max
         OSError: where the folder, one of its files or a picture is missing.
         ValueError: where they are damaged, or the export cannot do what is asked.
     """
-    engine = open_engine(TARGETS[read_manifest(folder).target].engine, folder)
+    manifest = read_manifest(folder)
+    target = TARGETS.get(manifest.target)
+    if target is None or target.engine is None:
+        raise ValueError(f"{folder} is of target {manifest.target!r}, which nothing here runs")
+    engine = open_engine(target.engine, folder)
     try:
         talk = Talk(engine, Chat(str(folder)), max_new_tokens)
         for number, prompt in enumerate(prompts):
