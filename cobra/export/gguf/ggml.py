@@ -84,7 +84,6 @@ _BASE: dict[str, tuple[object, ...]] = {
     "ggml_soft_max_ext": (_P, _P, _P, _P, _F, _F),
     "ggml_im2col": (_P, _P, _P, _P, *[_I] * 6, c_bool, _I),
     "ggml_conv_2d_dw_direct": (_P, _P, _P, _P, *[_I] * 6),
-    "ggml_pool_2d": (_P, _P, _P, *[_I] * 5, _F, _F),
     "ggml_mean": (_P, _P, _P),
     "ggml_concat": (_P, _P, _P, _P, _I),
     "ggml_view_3d": (_P, _P, _P, _N, _N, _N, c_size_t, c_size_t, c_size_t),

@@ -14,7 +14,7 @@ from cobra.export.gguf.ggml import ContextOptions, FileOptions, ggml
 
 # metadata of a file of weights that holds the program as JSON
 PROGRAM = "cobra.program"
-_FLOAT32, _AVERAGE = 0, 1
+_FLOAT32 = 0
 # tensors in ggml's graph for one of an operation's, at most
 _TENSORS = 16
 
@@ -205,11 +205,6 @@ class Graph:
         (x,), axes = operation["inputs"], operation["settings"]["axes"]
         shape = self._shapes[x]
         return self._op("mean", self._view(x, [prod(shape[:-axes]), prod(shape[-axes:])]))
-
-    def pool(self, operation: Any) -> Any:
-        height, width = operation["settings"]["kernel"]
-        x = self._view(operation["inputs"][0])
-        return self._op("pool_2d", x, _AVERAGE, width, height, width, height, 0.0, 0.0)
 
     def _op(self, name: str, *arguments: Any) -> Any:
         return getattr(self._lib, name)(self._context, *arguments)

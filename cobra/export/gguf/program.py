@@ -50,15 +50,17 @@ class Program:
         pixels: shape of each tensor of pixels, by name.
         weights: names in the model, by names in the operations.
         operations: in their order; the last makes the tokens.
+        constants: weights that are none of the model's, by their names in the operations.
     """
 
     pixels: dict[str, list[int]]
     weights: dict[str, str]
     operations: list[Operation]
+    constants: dict[str, Tensor]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """Pixels and operations as plain data."""
+        return {"pixels": self.pixels, "operations": [asdict(operation) for operation in self.operations]}
 
 
 class _Path(nn.Module):
@@ -95,11 +97,16 @@ def traced(vision: VisionEncoder, projector: Projector, tile: Pixels) -> Program
     planes = {n.name: list(_shape(n)) for n in nodes if n.op == "placeholder" and n.name not in weights}
     operations = [made for n in nodes if n.op == "call_function" for made in _made(n)]
     used = {name for operation in operations for name in operation.inputs}
-    return Program(planes, {ours: name for ours, name in weights.items() if ours in used}, operations)
+    constants = {f"{node.name}{_CELLS}": _cells(node) for node in nodes if node.target is _POOL}
+    kept = {ours: name for ours, name in weights.items() if ours in used}
+    return Program(planes, kept, operations, constants)
 
 
 def _made(node: Node) -> Iterator[Operation]:
     if node.target in _SKIPPED:
+        return
+    if node.target is _POOL:
+        yield from _pooled(node)
         return
     if node.target not in _KINDS:
         raise CannotExpress(f"ggml's operations here have no {node.target} ({node.name})")
@@ -211,12 +218,20 @@ def _mean(node: Node) -> _Made:
     return "mean", {"axes": len(axes)}
 
 
-def _pool(node: Node) -> _Made:
-    source, made = _shape(node.args[0])[-2:], _shape(node)[-2:]  # type: ignore[arg-type]
-    kernel = [old // new for old, new in zip(source, made, strict=True)]
-    if [size * new for size, new in zip(kernel, made, strict=True)] != list(source):
-        raise CannotExpress(f"{node.name} pools cells of several sizes")
-    return "pool", {"kernel": kernel}
+def _pooled(node: Node) -> Iterator[Operation]:
+    """Averages of cells, which may be of several sizes and overlap, as a product with their weights."""
+    (x,), shape = _tensors(node.args), list(_shape(node))
+    flat = Operation("reshape", f"{node.name}_flat", [x.name], [*_shape(x)[:2], _shape(x)[2:].numel()])
+    yield flat
+    yield Operation("linear", node.name, [flat.name, f"{node.name}{_CELLS}"], shape)
+
+
+def _cells(node: Node) -> Tensor:
+    """Weights (places made, places) of an average pool."""
+    (x,) = _tensors(node.args)
+    places = _shape(x)[2:]
+    each = torch.eye(places.numel()).view(-1, 1, *places)
+    return nn.functional.adaptive_avg_pool2d(each, _shape(node)[2:]).flatten(1).T.contiguous()
 
 
 def _sum_or_scale(kind: str) -> Callable[[Node], _Made]:
@@ -254,7 +269,6 @@ _KINDS: dict[Any, Callable[[Node], _Made]] = {
     _ATEN.select.int: _select,
     _ATEN.cat.default: _concat,
     _ATEN.mean.dim: _mean,
-    _ATEN.adaptive_avg_pool2d.default: _pool,
     getitem: _item,
     **dict.fromkeys(
         (
@@ -265,4 +279,5 @@ _KINDS: dict[Any, Callable[[Node], _Made]] = {
         _reshape,
     ),
 }  # fmt: skip
+_POOL, _CELLS = _ATEN.adaptive_avg_pool2d.default, "_cells"
 _SKIPPED = (_ATEN.unbind.int,)

@@ -25,6 +25,7 @@ from cobra.export.manifest import Contents
 from cobra.export.oracle import ORACLE
 from cobra.models.vision.pictures import ONE_TILE
 from cobra.models.vlm import CobraVLM
+from cobra.weights.tensors import in_memory
 
 
 def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
@@ -125,8 +126,8 @@ def _write_pictures(opened: Opened, quant: str, path: Path) -> None:
     program = traced(model.vision, model.projector, model.vision.transform(blank).tiles[0])
     matrices = {o.inputs[1] for o in program.operations if o.kind == "linear"}
     weights, places = {}, {}
-    for number, (name, place) in enumerate(program.weights.items()):
-        stored = opened.files.weights[place]
+    stored_by_name = {name: opened.files.weights[place] for name, place in program.weights.items()}
+    for number, (name, stored) in enumerate({**stored_by_name, **in_memory(program.constants)}.items()):
         # ggml has 63 characters for a name
         places[name] = (f"w{number}", list(stored.shape))
         dtype = torch.float16 if name in matrices and quant != "f32" else torch.float32

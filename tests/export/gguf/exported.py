@@ -1,6 +1,5 @@
 """Small models exported to GGUF files, and the engine on them."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from cobra.data.chat import Chat
 from cobra.export.engines.gguf import GGUFEngine
 from cobra.export.gguf.llama import is_there
 from cobra.export.write import export_model
-from cobra.models.projectors.base import Projector
-from cobra.models.projectors.ldpv2 import LDPv2Projector
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_pretrained
 from tests.models.builders import ENCODERS, LMS, PROJECTORS
@@ -20,17 +17,10 @@ TOKENIZER = "cobra:data/shapes/tokenizer"
 NO_LLAMA = "" if is_there() else "llama.cpp is not here: cobra export llama builds it"
 
 
-# those of the tests' own, and one that pools cells of one size
-_PROJECTORS: dict[str, Callable[[int, int], Projector]] = {
-    **PROJECTORS,
-    "ldpv2": partial(LDPv2Projector, side=2),
-}
-
-
 def model(lm: str = "mamba2", encoder: str = "small_vit", projector: str = "mlp") -> CobraVLM:
     """A model whose weights are far from where they begin, so that every one of them matters."""
     torch.manual_seed(0)
-    made = CobraVLM(ENCODERS[encoder], _PROJECTORS[projector], partial(LMS[lm])).eval()
+    made = CobraVLM(ENCODERS[encoder], PROJECTORS[projector], partial(LMS[lm])).eval()
     with torch.no_grad():
         for weight in made.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.1)
