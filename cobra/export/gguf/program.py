@@ -230,8 +230,9 @@ def _cells(node: Node) -> Tensor:
     """Weights (places made, places) of an average pool."""
     (x,) = _tensors(node.args)
     places = _shape(x)[2:]
+    height, width = _shape(node)[2:]
     each = torch.eye(places.numel()).view(-1, 1, *places)
-    return nn.functional.adaptive_avg_pool2d(each, _shape(node)[2:]).flatten(1).T.contiguous()
+    return nn.functional.adaptive_avg_pool2d(each, (height, width)).flatten(1).T.contiguous()
 
 
 def _sum_or_scale(kind: str) -> Callable[[Node], _Made]:
