@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cobra.export.executorch.rewrites import plain_attention
+from cobra.export.executorch.rewrites import plain_attention, split_with_sizes
 
 Programs = Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]
 
@@ -86,7 +86,20 @@ def quantize_linears(modules: Sequence[nn.Module], bits: int, group: int | None)
 def _exported(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     with torch.no_grad():
         program = torch.export.export(module.eval(), inputs, strict=False)
-    return program.run_decompositions({torch.ops.aten.scaled_dot_product_attention.default: plain_attention})
+    aten = torch.ops.aten
+    return program.run_decompositions(
+        {
+            aten.scaled_dot_product_attention.default: plain_attention,
+            aten.split_with_sizes.default: split_with_sizes,
+            aten.split.Tensor: _split,
+        }
+    )
+
+
+def _split(x: Tensor, size: int, dim: int = 0) -> list[Tensor]:
+    """torch's operator `split`; the last part may be smaller."""
+    length = x.shape[dim]
+    return split_with_sizes(x, [min(size, length - start) for start in range(0, length, size)], dim)
 
 
 def _counted(graph: torch.fx.GraphModule) -> Lowered:

@@ -7,6 +7,9 @@ of a program that a backend runs in one go.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import cobra.torchvision_shim  # noqa: F401  (before timm)
+
+import timm.layers  # isort: skip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +18,8 @@ from cobra.models.lm.layers import RMSNorm
 
 # of the series of log(1 + e) behind its first: what the next would add is below fp32's precision
 _TERMS = 7
+# timm's computes the same
+_LAYER_NORMS = (nn.LayerNorm, timm.layers.LayerNorm)
 
 
 class MeanSquareNorm(nn.Module):
@@ -111,11 +116,12 @@ def with_rewritten_norms(module: nn.Module, *inputs: Tensor) -> nn.Module:
             module(*inputs)
     for hook in watched:
         hook.remove()
+    child: Any
     for parent in list(module.modules()):
         for name, child in parent.named_children():
-            if type(child) is nn.LayerNorm and len(child.normalized_shape) == 1:
+            if type(child) in _LAYER_NORMS and len(child.normalized_shape) == 1:
                 setattr(parent, name, MeanLayerNorm(child))
-            elif child in sizes and isinstance(child, nn.GroupNorm):
+            elif child in sizes:
                 setattr(parent, name, MeanGroupNorm(child, sizes[child]))
     return module
 
@@ -158,10 +164,15 @@ def silu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
-def parts(x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """x (..., sum of sizes) cut into slices of the last dimension: `split` gives one value of many."""
+def parts(x: Tensor, sizes: Sequence[int], dim: int = -1) -> list[Tensor]:
+    """x cut into slices of these sizes: `split` would give one value of many."""
     ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
-    return [x[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    return [x.narrow(dim, end - size, size) for size, end in zip(sizes, ends, strict=True)]
+
+
+def split_with_sizes(x: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
+    """torch's operator of that name."""
+    return parts(x, sizes, dim)
 
 
 def _mean(dim: int) -> Tensor:

@@ -50,7 +50,7 @@ def _written(path: Path, quant: str, folder: Path, backend: str) -> tuple[CobraV
     model, processor = from_pretrained(path)
     if model.lm.quantized is not None:
         raise ValueError(f"the weights of {path} are packed already: export the model that they were made of")
-    pixels = _pixels(model)
+    pixels = blank_pixels(model)
     programs = lm_programs(model.lm, TOKENS, ROOM, embedding_bits=32 if quant == "fp32" else 8)
     stack = programs["prefill"][0].stack
     encode = EncodeImage(model, pixels)
@@ -67,7 +67,7 @@ def _written(path: Path, quant: str, folder: Path, backend: str) -> tuple[CobraV
     return model, {name: asdict(found) for name, found in lowered.items()}, settings
 
 
-def _pixels(model: CobraVLM) -> Pixels:
+def blank_pixels(model: CobraVLM) -> Pixels:
     """Of a picture, (1, 3, side, side) for each encoder."""
     transform = model.vision.transform
     if getattr(transform, "layout", None) != ONE_TILE:
@@ -83,7 +83,7 @@ def _pixels(model: CobraVLM) -> Pixels:
 def measured(runner: Runner, model: CobraVLM) -> dict[str, float]:
     """Relative RMS of a program's image tokens, and of logits behind them and some text, from the model's."""
     draw = torch.Generator().manual_seed(0)
-    pixels = tree_map(lambda x: torch.randn(x.shape, generator=draw), _pixels(model))
+    pixels = tree_map(lambda x: torch.randn(x.shape, generator=draw), blank_pixels(model))
     ids = torch.randint(model.lm.vocab_size, (1, TOKENS + 32), generator=draw)
     image = model.image_tokens(Pictures.of(pixels))
     # a whole piece, a part of one, and steps
