@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_leaves
 
+from cobra.train.dead_workers import tells_of_worker
 from cobra.weights.saving import put, saving
 
 
@@ -67,7 +68,10 @@ class CheckpointFiles(TorchCheckpointIO):
                 put(folder / target.name, target)
         except (OSError, RuntimeError) as error:
             # torch's writer stumbles over what it met
-            raise _unwritten(target, error.__context__ or error) from error
+            reason = error.__context__ or error
+            if tells_of_worker(reason):
+                raise reason from None
+            raise _unwritten(target, reason) from error
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint in one of the folders; a path may be any that a file says."""

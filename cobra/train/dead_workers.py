@@ -22,7 +22,7 @@ def workers_told() -> Iterator[None]:
         yield
     except RuntimeError as error:
         said = " ".join(str(error).split())
-        if "DataLoader worker" in said:
+        if tells_of_worker(error):
             raise ChildProcessError(
                 f"a process that prepares batches is gone ({said}): {_KEPT}; if memory was short (see "
                 "dmesg), lower data.num_workers or the batch size, or give a container more shared memory"
@@ -34,6 +34,11 @@ def workers_told() -> Iterator[None]:
                 f"it was killed; {_KEPT}"
             ) from error
         raise
+
+
+def tells_of_worker(error: BaseException) -> bool:
+    """Whether it is torch's that a worker of a loader has ended, whatever it came in the midst of."""
+    return "DataLoader worker" in str(error)
 
 
 def end_workers() -> None:

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from cobra.data.chat import Chat
 from cobra.train.checkpoint_files import CheckpointFiles, protect_checkpoints
+from cobra.train.dead_workers import workers_told
 from cobra.train.save_result import SaveResult
 from tests.train.test_module import run, stage
 from tests.train.test_sharding import vlm
@@ -53,6 +54,22 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
         files.save_checkpoint({"a": torch.zeros(100_000)}, last)
     assert files.load_checkpoint(last)["a"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_worker_that_dies_in_a_save_is_no_fault_of_the_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stumble(*_: Any) -> None:
+        # as torch: its handler of signals raises in its writer, which then cannot be closed
+        try:
+            raise RuntimeError("DataLoader worker (pid 45) is killed by signal: Killed.")
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B012
+
+    monkeypatch.setattr(torch, "save", stumble)
+    with pytest.raises(ChildProcessError, match="a process that prepares batches is gone"), workers_told():
+        CheckpointFiles(lambda: [tmp_path]).save_checkpoint({"a": torch.ones(1)}, tmp_path / "last.ckpt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_at_the_end_says_how_to_get_the_model(tmp_path: Path) -> None:
