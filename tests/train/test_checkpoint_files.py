@@ -64,7 +64,7 @@ def test_a_worker_that_dies_in_a_save_is_no_fault_of_the_disk(
         try:
             raise RuntimeError("DataLoader worker (pid 45) is killed by signal: Killed.")
         finally:
-            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B012
+            raise RuntimeError("unexpected pos 64 vs 0")
 
     monkeypatch.setattr(torch, "save", stumble)
     with pytest.raises(ChildProcessError, match="a process that prepares batches is gone"), workers_told():
