@@ -13,6 +13,8 @@ _URL = "https://github.com/Yuliang-Liu/MultimodalOCR"
 _FILE = "ocrbench/OCRBench.json"
 # Formulas: of this data set spaces mean nothing, and case does.
 _FORMULAS = "HME100k"
+# letters of full width, and their space, to ASCII's
+_NARROW = {0x3000: 0x20, **{wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}}
 _RECOGNITION = (
     "Regular Text Recognition",
     "Irregular Text Recognition",
@@ -66,8 +68,8 @@ class OcrBench(Benchmark):
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """Besides the base class's: points, in all, of text recognition (six types) and of each type.
 
-        `lmms-eval/score` is what lmms-eval counts: it makes the prediction lower case, so that formulas with
-        capitals are never right.
+        `lmms-eval/score` is what lmms-eval 0.7.3 counts: letters of full width are those of ASCII to it, but
+        in formulas.
         """
         kinds: dict[str, float] = {}
         for each in predictions:
@@ -79,7 +81,7 @@ class OcrBench(Benchmark):
             "score": sum(kinds.values()),
             "recognition/score": sum(kinds.get(kind, 0) for kind in _RECOGNITION),
             **{f"{kind}/score": points for kind, points in sorted(kinds.items())},
-            "lmms-eval/score": sum(_contains(p.prediction.lower(), p) for p in predictions),
+            "lmms-eval/score": sum(_contains(p.prediction, p, narrows=True) for p in predictions),
         }
 
 
@@ -87,11 +89,11 @@ def _listed(answers: str | list[Any]) -> list[str]:
     return [answers] if isinstance(answers, str) else [str(answer) for answer in answers]
 
 
-def _contains(said: str, question: Prediction) -> float:
+def _contains(said: str, question: Prediction, narrows: bool = False) -> float:
     formulas = question.truth["dataset"] == _FORMULAS
 
     def read(text: str) -> str:
-        line = text.strip().replace("\n", " ")
+        line = (text.translate(_NARROW) if narrows and not formulas else text).strip().replace("\n", " ")
         return line.replace(" ", "") if formulas else line.lower()
 
     return float(any(read(answer) in read(said) for answer in question.answers))

@@ -62,14 +62,19 @@ class VqaV2(Benchmark):
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """Besides the base class's: how the scripts score.
 
-        `official`: VQAv2's, of the answers as they are. `uploaded`: the same of normalised answers,
-        which LLaVA uploads and lmms-eval scores. `prismatic`: people's answers lose only their punctuation.
+        `official`: VQAv2's, of the answers as they are. `uploaded`: the same of normalised answers, which
+        LLaVA uploads. `lmms-eval` (0.7.3): all are normalised by the script's steps, also where people agree.
+        `prismatic`: people's answers lose only their punctuation.
         """
         if not predictions:
             return {}
         given = [(p.prediction, p.answers) for p in predictions]
         official = (soft_accuracy(said, people, official=True) for said, people in given)
         uploaded = (soft_accuracy(evalai_answer(said), people, official=True) for said, people in given)
+        lmms = (
+            agreement(official_answer(said), [official_answer(answer) for answer in people])
+            for said, people in given
+        )
         prismatic = (
             agreement(official_answer(said), [without_punctuation(answer) for answer in people])
             for said, people in given
@@ -78,6 +83,7 @@ class VqaV2(Benchmark):
             **super().score(predictions),
             "official/accuracy": 100 * mean(official),
             "uploaded/accuracy": 100 * mean(uploaded),
+            "lmms-eval/accuracy": 100 * mean(lmms),
             "prismatic/accuracy": 100 * mean(prismatic),
         }
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cobra.eval.benchmarks.ocrbench import OcrBench
+from cobra.eval.benchmarks.vqav2 import VqaV2
 from cobra.eval.predictions import Prediction
 from cobra.eval.scorers.vqa_accuracy import evalai_answer, official_answer, soft_accuracy
 from tests.eval.benchmarks.fixtures import fixture
@@ -50,7 +51,10 @@ def test_soft_accuracy_is_theirs(seed: int) -> None:
         assert soft_accuracy(said, people, official=False) == pytest.approx(theirs)
         doc["answers"] = [{"answer": text, "answer_id": n} for n, text in enumerate(people)]
         theirs = vqav2.vqav2_process_results_val(doc, [said])["exact_match"]
-        assert soft_accuracy(evalai_answer(said), people, official=True) == pytest.approx(theirs)
+        given = [Prediction("val", "1", "all", "", said, people, "vqav2")]
+        # they take several commas between digits for one
+        if not any(",," in text for text in (said, *people)):
+            assert VqaV2(Path()).score(given)["lmms-eval/accuracy"] == pytest.approx(100 * theirs)
 
 
 @pytest.mark.parametrize("change", [str, str.upper, "I read {}.".format, lambda text: text[1:]])
