@@ -2,16 +2,14 @@
 
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import cobra
+from cobra.config.package_versions import package_versions
 from cobra.eval.benchmarks.base import Benchmark
 from cobra.eval.opening import Settings
 from cobra.eval.protocols.protocol import Ask
@@ -59,7 +57,7 @@ def record_run(
         "fingerprint": fingerprint,
         **{name: value and str(value) for name, value in asdict(settings).items()},
         **more,
-        "versions": {"python": platform.python_version(), "cobra": cobra.__version__, **_versions()},
+        "versions": package_versions(_PACKAGES),
         "threads": torch.get_num_threads(),
         "asks": _joined(answered, json.loads(json.dumps(asks)), out, "the words of"),
         "data": _joined(before.get("data", {}), hashes, out, "the file"),
@@ -82,13 +80,3 @@ def _hashes(benchmark: Benchmark) -> dict[str, str]:
     """Of its files that are there; pictures are too many."""
     files = [each.path for each in benchmark.downloads if not each.path.endswith("/")]
     return {name: file_hash(benchmark.root / name) for name in files if (benchmark.root / name).is_file()}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found

@@ -13,12 +13,12 @@ from cobra.convert.hub import fetch
 from cobra.convert.run import convert
 from cobra.data.cache_folder import cache_folder
 from cobra.data.processor import Processor
+from cobra.inference.answer import DTYPES
 from cobra.models.quantize import Quantization
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import WEIGHTS, from_pretrained
 from cobra.weights.file_hash import file_hash
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # of a model folder's files those that an answer depends on
 _READ = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 

@@ -67,7 +67,7 @@ def _verify(options: argparse.Namespace) -> None:
 def _add_run(words: Any) -> None:
     run = words.add_parser(
         "run",
-        help="ask an export about a picture, without PyTorch",
+        help="ask an export about a picture, with no model of PyTorch in memory",
         description="Ask an export about a picture, by its own runtime alone, and say how long it took.",
     )
     run.set_defaults(export=_run)

@@ -1,14 +1,12 @@
 """manifest.json of an export folder: what is in it, by which versions it was made, how exact it is."""
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import cobra
+from cobra.config.package_versions import package_versions
 from cobra.weights.file_hash import file_hash
 
 MANIFEST = "manifest.json"
@@ -61,7 +59,7 @@ def write_manifest(folder: Path, target: str, quant: str, model: str, contents: 
         if path.is_file()
     }
     said = asdict(Manifest(target, quant, model, files, contents))
-    said["contents"]["versions"] = {**_versions(), **contents.versions}
+    said["contents"]["versions"] = {**package_versions(_PACKAGES), **contents.versions}
     text = json.dumps({"format": _FORMAT, **said}, indent=2, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
@@ -106,13 +104,3 @@ def check_files(folder: Path) -> Manifest:
         if file_hash(path) != said["sha256"]:
             raise ValueError(f"{path} was changed since it was written: its SHA-256 is not the manifest's")
     return manifest
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "cobra": cobra.__version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -12,7 +12,8 @@ from cobra.models.quantize import Quantization
 from cobra.models.sampling import Sampler
 from cobra.pretrained import from_pretrained
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# as options name them
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def print_answer(conversation: Conversation, prompt: str, images: Sequence[Path] = ()) -> None:
@@ -57,6 +58,6 @@ def open_conversation(
     except (OverflowError, ValueError) as error:
         raise ValueError(f"--seed {seed} has more than 64 bits: take a smaller one") from error
     sampler = Sampler(temperature, top_k, top_p, min_p, generator, repetition_penalty)
-    model, processor = from_pretrained(ckpt, device, _DTYPES[dtype], quant, group_size, adapter)
+    model, processor = from_pretrained(ckpt, device, DTYPES[dtype], quant, group_size, adapter)
     model.lm.set_state_dtype(state_dtype)
     return Conversation(model, processor, max_length, max_new_tokens, sampler, stop)

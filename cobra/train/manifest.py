@@ -6,14 +6,15 @@ import platform
 import subprocess
 import sys
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import cobra.torchvision_shim  # (before lightning)
+import cobra.torchvision_shim  # noqa: F401  (before lightning)
 
 import torch  # isort: skip
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from cobra.config.package_versions import package_versions
 
 _PACKAGES = ("torch", "lightning", "transformers", "timm", "peft", "datasets", "numpy", "pillow")
 
@@ -42,7 +43,7 @@ class Manifest(Callback):
             "from_step": trainer.global_step,
             "config": _config(trainer),
             "devices": _devices(trainer),
-            "versions": _versions(),
+            "versions": package_versions(_PACKAGES),
             "source": _source(Path(__file__).parents[2]),
         }
         plan = pl_module.plan
@@ -139,16 +140,6 @@ def _devices(trainer: Trainer) -> dict[str, Any]:
         "strategy": type(trainer.strategy).__name__,
         "precision": str(trainer.precision),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "cobra": cobra.__version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _source(root: Path) -> dict[str, Any] | None:

@@ -22,7 +22,8 @@ from cobra.config.config_json import CONFIG, LM, read_config
 from cobra.data.chat import load_tokenizer
 from cobra.eval.harness.generation import Generation, batches, texts
 from cobra.eval.harness.harness_model import batch_size_of, device_of, dtype_of
-from cobra.eval.opening import DTYPES, Settings, model_path, open_model
+from cobra.eval.opening import Settings, model_path, open_model
+from cobra.inference.answer import DTYPES
 from cobra.models.generate import decode
 from cobra.pretrained import lm_from_pretrained
 

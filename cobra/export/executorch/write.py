@@ -1,7 +1,6 @@
 """Writers of `--target executorch-cpu` and `executorch-vulkan`."""
 
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from cobra.config.config_json import VLM, write_config
+from cobra.config.package_versions import package_versions
 from cobra.export.executorch.lower import lower, quantize_linears
 from cobra.export.executorch.programs import EncodeImage, lm_programs
 from cobra.export.executorch.runner import Runner, Settings, runtime
@@ -34,14 +34,14 @@ def write_cpu(model: Path, quant: str, folder: Path) -> Contents:
     runtime()
     opened, lowered, settings = _written(model, quant, folder, "xnnpack")
     parity = measured(Runner(folder / PROGRAMS, settings), opened)
-    return Contents(parity, _versions(), (), {**settings.as_json(), "lowered": lowered})
+    return Contents(parity, package_versions(_PACKAGES), (), {**settings.as_json(), "lowered": lowered})
 
 
 def write_vulkan(model: Path, quant: str, folder: Path) -> Contents:
     """Programs for ExecuTorch on a GPU (Vulkan), which nothing here can run."""
     runtime()
     _, lowered, settings = _written(model, quant, folder, "vulkan")
-    return Contents({}, _versions(), (_NOT_RUN,), {**settings.as_json(), "lowered": lowered})
+    return Contents({}, package_versions(_PACKAGES), (_NOT_RUN,), {**settings.as_json(), "lowered": lowered})
 
 
 def _written(path: Path, quant: str, folder: Path, backend: str) -> tuple[CobraVLM, Any, Settings]:
@@ -106,13 +106,3 @@ def measured(runner: Runner, model: CobraVLM) -> dict[str, float]:
 
 def _difference(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
