@@ -7,128 +7,36 @@ import argparse
 from collections.abc import Callable
 from os.path import expanduser
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cobra.config.argument_types import path, positive, whole
 from cobra.config.limits import MAX_SEED, MAX_SIZE
-
-if TYPE_CHECKING:
-    from cobra.inference.conversation import Conversation
 
 _Arguments = Callable[[argparse.ArgumentParser], None]
 _Run = Callable[[argparse.Namespace], None]
 
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
-    _answer_arguments(parser)
-    parser.add_argument("--prompt", required=True, help="the question")
+    from cobra.inference.arguments import add_generate
 
-
-def _answer_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--ckpt", type=path, required=True, help="folder of a trained model, or a run's checkpoints/last.ckpt"
-    )
-    parser.add_argument(
-        "--adapter", type=path, help="folder of an adapter of that model, e.g. a run's adapter/"
-    )
-    parser.add_argument(
-        "--image",
-        type=path,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE",
-        help="the pictures, in order; none asks about text alone",
-    )
-    parser.add_argument("--max-new-tokens", type=whole(1), default=256, help="longest answer (default: 256)")
-    parser.add_argument(
-        "--max-length",
-        type=whole(1),
-        default=4096,
-        help="longest question in tokens, and the length of a transformer's cache (default: 4096)",
-    )
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
-    parser.add_argument(
-        "--top-k", type=whole(0), default=0, help="sample from the k likeliest tokens (default: all)"
-    )
-    parser.add_argument(
-        "--top-p", type=float, default=1.0, help="sample from the likeliest that reach p (default: 1)"
-    )
-    parser.add_argument(
-        "--min-p", type=float, default=0.0, help="drop tokens less likely than this share of the best"
-    )
-    parser.add_argument(
-        "--repetition-penalty",
-        type=float,
-        default=1.0,
-        help="above 1 makes less likely what the answer has said (default: 1)",
-    )
-    parser.add_argument(
-        "--stop",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="end the answer before this; may be repeated",
-    )
-    parser.add_argument("--seed", type=whole(0, MAX_SEED), default=0, help="of sampling (default: 0)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
-    parser.add_argument(
-        "--dtype",
-        choices=("fp32", "bf16", "fp16"),
-        default="fp32",
-        help="of weights and activations; half the memory, on a GPU also the time (default: fp32)",
-    )
-    parser.add_argument(
-        "--quant",
-        choices=("none", "bf16", "int8", "int4"),
-        default="none",
-        help="weights of the language model (default: none, as they are stored)",
-    )
-    parser.add_argument(
-        "--group-size",
-        type=int,
-        choices=(32, 64, 128),
-        default=32,
-        help="weights a scale in int4 (default: 32)",
-    )
-    parser.add_argument(
-        "--state-dtype", choices=("fp32", "bf16"), default="fp32", help="of a recurrent state (default: fp32)"
-    )
+    add_generate(parser)
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from cobra.inference.answer import print_answer
+    from cobra.inference.arguments import generate
 
-    print_answer(_conversation(options), options.prompt, options.image)
+    generate(options)
+
+
+def _chat_arguments(parser: argparse.ArgumentParser) -> None:
+    from cobra.inference.arguments import add_chat
+
+    add_chat(parser)
 
 
 def _chat(options: argparse.Namespace) -> None:
-    from cobra.inference.terminal import chat
+    from cobra.inference.arguments import chat
 
-    chat(_conversation(options), options.image)
-
-
-def _conversation(options: argparse.Namespace) -> "Conversation":
-    from cobra.inference.answer import open_conversation
-
-    return open_conversation(
-        options.ckpt,
-        adapter=options.adapter,
-        device=options.device,
-        dtype=options.dtype,
-        quant=options.quant,
-        group_size=options.group_size,
-        state_dtype=options.state_dtype,
-        max_length=options.max_length,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        repetition_penalty=options.repetition_penalty,
-        stop=options.stop,
-        seed=options.seed,
-    )
+    chat(options)
 
 
 def _kernels_arguments(parser: argparse.ArgumentParser) -> None:
@@ -451,7 +359,7 @@ def said_in_full(command: list[str]) -> list[str]:
 
 VERBS: list[tuple[str, str, _Arguments, _Run]] = [
     ("generate", "answer a question about a picture", _generate_arguments, _generate),
-    ("chat", "talk about pictures in the terminal or through a pipe", _answer_arguments, _chat),
+    ("chat", "talk about pictures in the terminal or through a pipe", _chat_arguments, _chat),
     ("models", "show every system: sizes, FLOPs, bytes, memory in training", _models_arguments, _models),
     ("convert", "turn a published checkpoint into a model folder, or back", _convert_arguments, _convert),
     ("merge", "join an adapter and its base into a model folder", _merge_arguments, _merge),

@@ -18,7 +18,7 @@ class Batch:
     Attributes:
         ids: (B, T) token ids, IMAGE_ID where image tokens go.
         pictures: all pictures, in reading order over the batch; the ids have room for exactly these.
-        mask: (B, T) bool, False on padding.
+        mask: (B, T) bool, False on padding; None where no row is padded.
         labels: (B, T) token ids, IGNORE_ID where there is no loss; only in training.
         places: (K,) of the tokens before a label, as `CobraVLM.loss` takes them; only in training.
         cells: (B, cells, attributes) class of every cell; only for sources that have them.
@@ -40,7 +40,7 @@ class Batch:
         self,
         ids: Tensor,
         pictures: Pictures,
-        mask: Tensor,
+        mask: Tensor | None,
         labels: Tensor,
         cells: Tensor | None = None,
         records: list[Record] | None = None,

@@ -175,9 +175,9 @@ class Answerer:
 
     def _collate(self, examples: Sequence[Example]) -> Batch:
         batch = self.processor.collate(list(examples), left=True)
-        if batch.mask.all():
+        if batch.mask is not None and batch.mask.all():
             # what knows of no padding has less to do
-            batch.mask = None  # type: ignore[assignment]
+            batch.mask = None
         return batch.to(self.device)
 
     def _ids_of(self, choice: str) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cobra.config.argument_types import path, whole
 from cobra.config.unsaid_word import with_word
+from cobra.config.weight_options import add_weight_options
 
 # the subcommand of `cobra eval MODEL`, which need not be said
 _UNSAID = "run"
@@ -59,27 +60,8 @@ def _add_run(words: Any) -> None:
         type=whole(1),
         help="questions of each benchmark, drawn by lot, always the same (default: all)",
     )
-    run.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    add_weight_options(run)
     run.add_argument("--devices", type=whole(1), default=1, help="processes, a device each (default: 1)")
-    run.add_argument(
-        "--dtype",
-        choices=("fp32", "bf16", "fp16"),
-        default="fp32",
-        help="of weights and activations (default: fp32)",
-    )
-    run.add_argument(
-        "--quant",
-        choices=("none", "bf16", "int8", "int4"),
-        default="none",
-        help="weights of the language model (default: none, as they are stored)",
-    )
-    run.add_argument(
-        "--group-size",
-        type=int,
-        choices=(32, 64, 128),
-        default=32,
-        help="weights a scale in int4 (default: 32)",
-    )
     run.add_argument("--adapter", type=path, help="folder of an adapter of that model")
     run.add_argument(
         "--allow-missing", action="store_true", help="leave out questions whose pictures are missing"

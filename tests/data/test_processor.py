@@ -75,6 +75,7 @@ def test_batches_are_padded_on_the_side_that_is_asked_for(processor: Processor) 
     lengths = [len(e.ids) for e in examples]
     for left in (False, True):
         batch = processor.collate(examples, left)
+        assert batch.mask is not None
         assert batch.mask.sum(1).tolist() == lengths
         for row, example in enumerate(examples):
             assert batch.ids[row][batch.mask[row]].tolist() == example.ids

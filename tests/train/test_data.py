@@ -82,6 +82,7 @@ def test_a_question_ends_where_the_answer_begins_and_is_padded_in_front(split: s
     assert [len(batch.ids) for batch in batches] == [4, 4, 2]
     assert [record.id for batch in batches for record in batch.records] == [str(i) for i in range(10)]
     for batch in batches:
+        assert batch.mask is not None
         assert batch.mask[:, -1].all()
         for ids, mask in zip(batch.ids, batch.mask, strict=True):
             text = data.chat.decode([token for token in ids[mask].tolist() if token != IMAGE_ID])

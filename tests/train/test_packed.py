@@ -73,6 +73,7 @@ def test_a_packed_batch_holds_its_examples_one_after_the_other() -> None:
     rows = rows_of(processor)
     batch = processor.pack(rows, 10**6)
     assert batch.seq_idx is not None
+    assert batch.mask is not None
     assert batch.examples == 7
     # an example of which nothing is learned is told, as one alone in its row is
     assert batch.empty == ["r3"]
