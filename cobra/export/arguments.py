@@ -6,6 +6,7 @@ from typing import Any
 
 from cobra.config.argument_types import path, whole
 from cobra.config.unsaid_word import with_word
+from cobra.export.gguf.llama import VARIANTS
 from cobra.export.targets import ENGINES, TARGETS
 
 # the subcommand of `cobra export MODEL`, which need not be said
@@ -95,13 +96,19 @@ def _add_llama(words: Any) -> None:
         "ten minutes on two CPUs. Its source comes from the package index.",
     )
     llama.set_defaults(export=_llama)
+    llama.add_argument(
+        "--variant",
+        choices=VARIANTS,
+        default=VARIANTS[0],
+        help="cpu, or vulkan for the GPU as well, which needs Vulkan's headers and glslc (default: cpu)",
+    )
     llama.add_argument("--source", type=path, metavar="DIR", help="unpacked source of llama-cpp-python")
 
 
 def _llama(options: argparse.Namespace) -> None:
     from cobra.export.gguf.build_llama import build_llama
 
-    print(build_llama(options.source))
+    print(build_llama(options.variant, options.source))
 
 
 def add_conform(parser: argparse.ArgumentParser) -> None:

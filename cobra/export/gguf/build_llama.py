@@ -1,4 +1,4 @@
-"""llama.cpp built from source into the cache, for this machine's CPU (`cobra export llama`)."""
+"""llama.cpp built from source into the cache (`cobra export llama`), for CPUs or for Vulkan as well."""
 
 import os
 import platform
@@ -19,40 +19,76 @@ _OPTIONS = (
     "CMAKE_BUILD_WITH_INSTALL_RPATH=ON", "CMAKE_INSTALL_RPATH=$ORIGIN", "LLAMA_CURL=OFF",
     *(f"LLAMA_BUILD_{part}=OFF" for part in ("COMMON", "TESTS", "TOOLS", "EXAMPLES", "SERVER")),
 )  # fmt: skip
+_OPTIONS_OF = {"cpu": (), "vulkan": ("GGML_VULKAN=ON",)}
 _AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx512vbmi", "avx512_vnni"}
 _AVX512_OPTIONS = ("GGML_AVX512=ON", "GGML_AVX512_VBMI=ON", "GGML_AVX512_VNNI=ON")
+# what programs beside llama.cpp are compiled with, by where it goes
+_HEADERS = {
+    "include/*.h": "",
+    "ggml/include/*.h": "",
+    "vendor/nlohmann/*.hpp": "nlohmann",
+    "vendor/stb/*.h": "stb",
+}
+_VULKAN_HEADERS = ("vulkan/vulkan.hpp", "spirv/unified1/spirv.hpp")
+_VULKAN_REMEDY = "apt-get install libvulkan-dev glslc spirv-headers (Debian's names), or the Vulkan SDK"
 
 
-def build_llama(source: Path | None = None, jobs: int | None = None) -> Path:
+def build_llama(variant: str = "cpu", source: Path | None = None, jobs: int | None = None) -> Path:
     """The folder of a build that is there or is made now, whole or not at all.
 
+    One that lacks the headers, which builds of before have not, gets them.
+
     Args:
+        variant: one of `cobra.export.gguf.llama.VARIANTS`.
         source: folder of llama-cpp-python's source; None fetches its archive from the package index.
         jobs: compilers at a time; None runs one for each CPU.
 
     Raises:
-        FileNotFoundError: where CMake or a compiler is missing.
+        FileNotFoundError: where CMake, a compiler or what Vulkan is built with is missing.
         CalledProcessError: where a command failed, which has said why.
     """
-    built = built_folder()
-    if (built / "lib").is_dir():
+    built = built_folder(variant)
+    is_built = (built / "lib").is_dir()
+    if is_built and (built / "include").is_dir():
         return built
-    for tool, remedy in (("cmake", "pip install cmake"), ("c++", "install a C++ compiler, e.g. g++")):
-        if shutil.which(tool) is None:
-            raise FileNotFoundError(f"{tool} is not on the PATH, and llama.cpp is built with it: {remedy}")
+    if not is_built:
+        _check_tools(variant)
     built.parent.mkdir(parents=True, exist_ok=True)
     with saving(built.parent) as folder:
         source = source or _fetched(folder.parent)
+        _collect_headers(source, folder / "include")
+        if is_built:
+            put(folder / "include", built / "include")
+            return built
         build = folder.parent / "build"
-        options = [f"-D{option}" for option in (*_OPTIONS, *_instructions())]
-        subprocess.run(["cmake", "-S", source / "vendor" / "llama.cpp", "-B", build, *options], check=True)
-        subprocess.run(
-            ["cmake", "--build", build, "--target", "llama", "--parallel", str(jobs or os.cpu_count())],
-            check=True,
-        )
+        _compile(_sources(variant, source, folder.parent), build, variant, jobs or os.cpu_count() or 1)
         _collect(source, build, folder)
         put(folder, built)
     return built
+
+
+def _check_tools(variant: str) -> None:
+    for tool, remedy in (("cmake", "pip install cmake"), ("c++", "install a C++ compiler, e.g. g++")):
+        if shutil.which(tool) is None:
+            raise FileNotFoundError(f"{tool} is not on the PATH, and llama.cpp is built with it: {remedy}")
+    if variant != "vulkan":
+        return
+    missing = [header for header in _VULKAN_HEADERS if not _finds(header)]
+    if shutil.which("glslc") is None:
+        missing.append("the program glslc")
+    if missing:
+        raise FileNotFoundError(
+            f"llama.cpp's Vulkan backend is built with {' and '.join(missing)}, not found here: "
+            f"{_VULKAN_REMEDY}"
+        )
+
+
+def _finds(header: str) -> bool:
+    """Whether the compiler finds a header, where CMake looks for Vulkan as well."""
+    kit = [f"-I{Path(said) / 'include'}"] if (said := os.environ.get("VULKAN_SDK")) else []
+    return not subprocess.run(
+        ["c++", "-std=c++17", *kit, "-E", "-x", "c++", "-include", header, os.devnull], capture_output=True
+    ).returncode
 
 
 def _fetched(folder: Path) -> Path:
@@ -66,6 +102,43 @@ def _fetched(folder: Path) -> Path:
     return folder / _ARCHIVE
 
 
+def _sources(variant: str, source: Path, folder: Path) -> Path:
+    """llama.cpp's own folder; for Vulkan a copy that old headers of Vulkan compile too."""
+    sources = source / "vendor" / "llama.cpp"
+    if variant != "vulkan":
+        return sources
+    copied = shutil.copytree(sources, folder / "llama.cpp")
+    guard_layer_settings(copied / "ggml/src/ggml-vulkan/ggml-vulkan.cpp")
+    return copied
+
+
+def guard_layer_settings(file: Path) -> None:
+    """Leave out what is said to a layer for debugging where Vulkan's headers lack VK_EXT_layer_settings.
+
+    That is so before 1.3.272, e.g. in Debian 12. Headers that have it compile what they did.
+
+    Raises:
+        ValueError: where the file does not say it as llama.cpp of `VERSION` does.
+    """
+    text = file.read_text(encoding="utf-8")
+    first, last = "    VkBool32 enable_best_practice = layer_settings;\n", ", &layer_setting_info);\n"
+    start, end = text.find(first), text.find(last) + len(last)
+    if start < 0 or end < start:
+        raise ValueError(f"{file} is not of llama-cpp-python {VERSION}: leave --source out")
+    made = text[text.rindex("\n", 0, end - 1) + 1 : end]
+    guarded = (
+        f"#ifdef VK_EXT_layer_settings\n{text[start:end]}#else\n"
+        f"{made.replace(', &layer_setting_info', '')}#endif\n"
+    )
+    file.write_text(text[:start] + guarded + text[end:], encoding="utf-8")
+
+
+def _compile(sources: Path, build: Path, variant: str, jobs: int) -> None:
+    options = [f"-D{option}" for option in (*_OPTIONS, *_instructions(), *_OPTIONS_OF[variant])]
+    subprocess.run(["cmake", "-S", sources, "-B", build, *options], check=True)
+    subprocess.run(["cmake", "--build", build, "--target", "llama", "--parallel", str(jobs)], check=True)
+
+
 def _instructions() -> tuple[str, ...]:
     """AVX-512 where Linux says that the CPU has it; AVX2 on any other x86, NEON on arm64."""
     file = Path("/proc/cpuinfo")
@@ -73,6 +146,13 @@ def _instructions() -> tuple[str, ...]:
         return ()
     flags = next((line for line in file.read_text().splitlines() if line.startswith("flags")), "").split()
     return _AVX512_OPTIONS if set(flags) >= _AVX512 else ()
+
+
+def _collect_headers(source: Path, folder: Path) -> None:
+    for pattern, place in _HEADERS.items():
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        for file in (source / "vendor" / "llama.cpp").glob(pattern):
+            shutil.copy(file, folder / place / file.name)
 
 
 def _collect(source: Path, build: Path, folder: Path) -> None:

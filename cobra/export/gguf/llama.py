@@ -15,12 +15,14 @@ from cobra.data.cache_folder import cache_folder
 
 # of llama-cpp-python on PyPI, whose source archive holds llama.cpp and its bindings
 VERSION = "0.3.36"
+# what is built; vulkan has the CPU's backend as well
+VARIANTS = ("cpu", "vulkan")
 _BINDINGS = "llama_cpp.llama_cpp"
 
 
-def built_folder() -> Path:
-    """Where the build is: `lib` with the libraries, `llama_cpp` with the bindings."""
-    return cache_folder("llama.cpp") / VERSION
+def built_folder(variant: str = "cpu") -> Path:
+    """Where a build is: `lib` with the libraries, `llama_cpp` with the bindings, `include` with headers."""
+    return cache_folder("llama.cpp") / (VERSION if variant == "cpu" else f"{VERSION}-{variant}")
 
 
 @cache
