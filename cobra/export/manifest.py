@@ -11,7 +11,7 @@ from cobra.weights.file_hash import file_hash
 
 MANIFEST = "manifest.json"
 # raised when a folder of before could not be read any more
-_FORMAT = 1
+_FORMAT = 2
 _PACKAGES = ("torch", "transformers", "numpy", "pillow")
 
 

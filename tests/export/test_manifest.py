@@ -57,7 +57,7 @@ def change(folder: Path, key: str, value: object) -> None:
         (lambda f: (f / "vision.bin").write_bytes(bytes(99)), r"vision\.bin has 99 bytes, not the 100"),
         (lambda f: (f / "sub/lm.bin").unlink(), r"lm\.bin is missing, which the manifest names"),
         (lambda f: (f / MANIFEST).unlink(), r"manifest\.json is missing: expected a folder that"),
-        (lambda f: change(f, "format", 2), r"has format 2, this version of cobra reads 1: export .* again"),
+        (lambda f: change(f, "format", 1), r"has format 1, this version of cobra reads 2: export .* again"),
         (lambda f: change(f, "files", {"../tiny": {}}), r"names '\.\./tiny' outside the folder"),
         (lambda f: change(f, "contents", {"speed": 1}), r"is no manifest of an export"),
         (lambda f: change(f, "contents", 3), r"is no manifest of an export"),

@@ -3,21 +3,17 @@
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from cobra.config.build import build_on_meta
-from cobra.config.config_json import CONFIG, VLM, read_tree
 from cobra.data.chat import Chat
-from cobra.data.image import load_rgb
 from cobra.export.engine import Engine, Floats, Ids
 from cobra.export.executorch.runner import Runner, Settings
 from cobra.export.executorch.write import PROGRAMS
 from cobra.export.manifest import read_manifest
+from cobra.export.pixels import planes_in, read_pixels
 
 _TARGET = "executorch-cpu"
 # by the weights of the language model: beside 4-bit ones activations are rounded to 8 bits, a token at a time
@@ -45,7 +41,8 @@ class ExecuTorchEngine(Engine):
         said = {name: manifest.contents.settings[name] for name in Settings.__dataclass_fields__}
         self.runner = Runner(folder / PROGRAMS, Settings(**said))
         self.lacks = _LACKS
-        self.folder, self.rounding = folder, _ROUNDING[manifest.quant]
+        self._planes = planes_in(manifest)
+        self.rounding = _ROUNDING[manifest.quant]
         self.version = f"executorch {version('executorch')}"
         self.vocab_size, self.eos_id = said["vocab_size"], Chat(str(folder)).eos_id
 
@@ -73,13 +70,8 @@ class ExecuTorchEngine(Engine):
 
     def read_pictures(self, paths: Sequence[Path]) -> list[Floats]:
         """See `Engine.read_pictures`."""
-        # an encoder without weights knows what it makes of a picture
-        model: Any = build_on_meta(read_tree(self.folder / CONFIG, VLM))
-        found = []
-        for path in paths:
-            (tile,) = model.vision.transform(load_rgb(path)).tiles
-            found.append(self.runner.encode_image([x[None] for x in tree_leaves(tile)]).numpy())
-        return found
+        pixels = [[torch.from_numpy(plane) for plane in read_pixels(self._planes, path)] for path in paths]
+        return [self.runner.encode_image(planes).numpy() for planes in pixels]
 
     def embed(self, ids: Ids) -> Floats:
         """See `Engine.embed`."""

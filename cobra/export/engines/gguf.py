@@ -1,18 +1,13 @@
-"""Engine: llama.cpp on GGUF files, on the CPU; PyTorch makes a picture's pixels, no model is in it."""
+"""Engine: llama.cpp on GGUF files, on the CPU; no PyTorch."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Image
-from torch.utils._pytree import tree_leaves
 
-from cobra.config.build import build_on_meta
-from cobra.config.config_json import CONFIG, VLM, read_tree
-from cobra.data.image import load_rgb
 from cobra.export.engine import Engine, Floats, Ids
 from cobra.export.gguf.context import Context, open_weights
 from cobra.export.gguf.embedding import embedding_rows
@@ -21,8 +16,7 @@ from cobra.export.gguf.picture import PictureProgram
 from cobra.export.gguf.quantize import dequantize
 from cobra.export.manifest import read_manifest
 from cobra.export.oracle import ORACLE, Oracle
-from cobra.models.vision.pictures import Picture
-from cobra.models.vlm import CobraVLM
+from cobra.export.pixels import planes_in, read_pixels
 
 # in an export folder: the language model, encoder and projector
 LANGUAGE_MODEL, PICTURES = "lm.gguf", "pictures.gguf"
@@ -57,7 +51,7 @@ class GGUFEngine(Engine):
         self._pictures: PictureProgram | None = None
         if (folder / PICTURES).is_file():
             self._pictures = PictureProgram(folder / PICTURES, self._threads)
-            self._transform = transform_of(folder)
+            self._planes = planes_in(manifest)
         else:
             self.lacks["pictures"] = "encoder or projector are not in this export"
         self._open(folder / LANGUAGE_MODEL, manifest.quant == "f32")
@@ -108,7 +102,7 @@ class GGUFEngine(Engine):
     def read_pictures(self, paths: Sequence[Path]) -> list[Floats]:
         """See `Engine.read_pictures`."""
         assert self._pictures is not None
-        return [self._pictures(*pixels_of(self._transform, path)) for path in paths]
+        return [self._pictures(*read_pixels(self._planes, path)) for path in paths]
 
     def embed(self, ids: Ids) -> Floats:
         """See `Engine.embed`."""
@@ -154,16 +148,3 @@ class _Dequantised(GGUFEngine):
     def close(self) -> None:
         super().close()
         self._folder.cleanup()
-
-
-def pixels_of(transform: Callable[[Image], Picture], path: Path) -> list[Floats]:
-    """Pixels (1, 3, H, W) for each encoder, of a picture that is one tile."""
-    (tile,) = transform(load_rgb(path)).tiles
-    return [plane.numpy()[None] for plane in tree_leaves(tile)]
-
-
-def transform_of(folder: Path) -> Callable[[Image], Picture]:
-    """What makes pixels of a picture for the model that config.json in a folder describes; no weights."""
-    model = build_on_meta(read_tree(folder / CONFIG, VLM))
-    assert isinstance(model, CobraVLM)
-    return model.vision.transform

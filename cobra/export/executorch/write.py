@@ -15,6 +15,8 @@ from cobra.export.executorch.lower import lower, quantize_linears
 from cobra.export.executorch.programs import EncodeImage, lm_programs
 from cobra.export.executorch.runner import Runner, Settings, runtime
 from cobra.export.manifest import Contents
+from cobra.export.pixels import PIXELS, pixel_settings
+from cobra.models.vision.fused import planes_of
 from cobra.models.vision.pictures import ONE_TILE, Pictures, Pixels
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import from_pretrained
@@ -32,21 +34,20 @@ _NOT_RUN = "lowered for Vulkan and inspected, not run: the runtime's packages fo
 def write_cpu(model: Path, quant: str, folder: Path) -> Contents:
     """Programs for ExecuTorch on a CPU (XNNPACK), compared with the model."""
     runtime()
-    opened, lowered, settings = _written(model, quant, folder, "xnnpack")
+    opened, settings, said = _written(model, quant, folder, "xnnpack")
     parity = measured(Runner(folder / PROGRAMS, settings), opened)
-    return Contents(parity, package_versions(_PACKAGES), (), {**settings.as_json(), "lowered": lowered})
+    return Contents(parity, package_versions(_PACKAGES), (), said)
 
 
 def write_vulkan(model: Path, quant: str, folder: Path) -> Contents:
     """Programs for ExecuTorch on a GPU (Vulkan), which nothing here can run."""
     runtime()
-    _, lowered, settings = _written(model, quant, folder, "vulkan")
-    return Contents({}, package_versions(_PACKAGES), (_NOT_RUN,), {**settings.as_json(), "lowered": lowered})
+    _, _, said = _written(model, quant, folder, "vulkan")
+    return Contents({}, package_versions(_PACKAGES), (_NOT_RUN,), said)
 
 
-def _written(path: Path, quant: str, folder: Path, backend: str) -> tuple[CobraVLM, Any, Settings]:
-    """The model whose programs were written, how much of each the backend runs, and what they are called
-    with."""
+def _written(path: Path, quant: str, folder: Path, backend: str) -> tuple[CobraVLM, Settings, dict[str, Any]]:
+    """The model whose programs were written, what they are called with, and all settings."""
     model, processor = from_pretrained(path)
     if model.lm.quantized is not None:
         raise ValueError(f"the weights of {path} are packed already: export the model that they were made of")
@@ -64,7 +65,12 @@ def _written(path: Path, quant: str, folder: Path, backend: str) -> tuple[CobraV
     settings = Settings.of(stack, model.lm.vocab_size, model.lm.d_model)
     # the weights that were quantized in place
     model = model if quant == "fp32" else from_pretrained(path)[0]
-    return model, {name: asdict(found) for name, found in lowered.items()}, settings
+    said = {
+        **settings.as_json(),
+        PIXELS: pixel_settings(planes_of(model.vision.transform)),
+        "lowered": {name: asdict(found) for name, found in lowered.items()},
+    }
+    return model, settings, said
 
 
 def blank_pixels(model: CobraVLM) -> Pixels:

@@ -1,17 +1,19 @@
 """How far files of an export are from the model that they were made of."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cobra.export.engine import Floats
 from cobra.export.engines.exact import oracle_of
-from cobra.export.engines.gguf import pixels_of, transform_of
 from cobra.export.gguf.context import Context, open_weights
 from cobra.export.gguf.language_model import Opened
 from cobra.export.gguf.llama import bindings
 from cobra.export.gguf.picture import PictureProgram
 from cobra.export.oracle import Exact, Oracle
+from cobra.export.pixels import read_pixels
+from cobra.models.vision.square import Plane
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import from_pretrained, lm_from_pretrained
 
@@ -30,13 +32,16 @@ def oracle(opened: Opened, path: Path) -> Oracle | None:
     return oracle_of(model.lm, model if is_one_tile else None, processor if is_one_tile else None)
 
 
-def parity(exact: Oracle, language_model: Path, pictures: Path, full: bool) -> dict[str, float]:
+def parity(
+    exact: Oracle, language_model: Path, pictures: Path, planes: Sequence[Plane], full: bool
+) -> dict[str, float]:
     """Relative RMS of logits behind each token of a text, and of a picture's tokens where it is read.
 
     Args:
         exact: of the model.
         language_model: file.
         pictures: file, which need not be there.
+        planes: how its pixels are made.
         full: whether a transformer's keys and values are in fp32.
     """
     weights = open_weights(language_model)
@@ -46,16 +51,16 @@ def parity(exact: Oracle, language_model: Path, pictures: Path, full: bool) -> d
     bindings().llama_model_free(weights)
     found = {"logits": _rms(logits, exact.logits)}
     if exact.picture is not None and pictures.is_file():
-        found["image_tokens"] = _seen(exact, pictures)
+        found["image_tokens"] = _seen(exact, pictures, planes)
     return found
 
 
-def _seen(exact: Oracle, pictures: Path) -> float:
+def _seen(exact: Oracle, pictures: Path, planes: Sequence[Plane]) -> float:
     assert exact.picture is not None
     with exact.picture.file() as path:
-        planes = pixels_of(transform_of(pictures.parent), path)
+        pixels = read_pixels(planes, path)
     program = PictureProgram(pictures)
-    found = _rms(program(*planes), exact.picture.tokens)
+    found = _rms(program(*pixels), exact.picture.tokens)
     program.close()
     return found
 

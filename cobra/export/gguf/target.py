@@ -23,7 +23,9 @@ from cobra.export.gguf.program import traced
 from cobra.export.gguf.tokenizer import CannotExpress, check_tokens, tokenizer_metadata, without_tokenizer
 from cobra.export.manifest import Contents
 from cobra.export.oracle import ORACLE
-from cobra.models.vision.pictures import ONE_TILE
+from cobra.export.pixels import PIXELS, pixel_settings
+from cobra.models.vision.fused import planes_of
+from cobra.models.vision.square import Plane
 from cobra.models.vlm import CobraVLM
 from cobra.weights.tensors import in_memory
 
@@ -63,8 +65,10 @@ def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
     description = write_language_model(opened, quant, folder / LANGUAGE_MODEL, metadata, os.cpu_count() or 1)
     missing += description.lacks
     shutil.copyfile(opened.files.folder / CONFIG, folder / CONFIG)
+    planes: list[Plane] = []
     try:
-        _write_pictures(opened, quant, folder / PICTURES)
+        planes = _write_pictures(opened, quant, folder / PICTURES)
+        settings[PIXELS] = pixel_settings(planes)
     except NoProgram as error:
         missing.append(f"the way of pictures: {error}")
     exact = oracle(opened, model)
@@ -72,7 +76,7 @@ def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
     if exact is None:
         missing.append("parity with the model: its weights are too many to be read as a whole")
     else:
-        measured = parity(exact, folder / LANGUAGE_MODEL, folder / PICTURES, quant == "f32")
+        measured = parity(exact, folder / LANGUAGE_MODEL, folder / PICTURES, planes, quant == "f32")
         if quant in UNQUANTISED:
             exact.write(folder / ORACLE)
     return Contents(measured, versions={"llama-cpp-python": VERSION}, missing=missing, settings=settings)
@@ -112,16 +116,15 @@ NO_MODEL: Mapping[str, Value] = {
 }
 
 
-def _write_pictures(opened: Opened, quant: str, path: Path) -> None:
-    """The encoder and the projector with the program that runs them."""
+def _write_pictures(opened: Opened, quant: str, path: Path) -> list[Plane]:
+    """The encoder and the projector with the program that runs them; how it wants its pixels."""
     model = opened.model
     if not isinstance(model, CobraVLM):
         raise NoProgram("a language model alone sees nothing")
-    # of any picture: that a transform makes one tile of each is what it says
-    if getattr(model.vision.transform, "layout", None) != ONE_TILE:
-        raise NoProgram(
-            f"{type(model.vision).__name__} cuts pictures into tiles, and a program is of one tile"
-        )
+    try:
+        planes = planes_of(model.vision.transform)
+    except ValueError as error:
+        raise NoProgram(f"{error}, and a program is of one tile") from error
     blank = Image.fromarray(np.zeros((64, 64, 3), np.uint8))
     program = traced(model.vision, model.projector, model.vision.transform(blank).tiles[0])
     matrices = {o.inputs[1] for o in program.operations if o.kind == "linear"}
@@ -134,3 +137,4 @@ def _write_pictures(opened: Opened, quant: str, path: Path) -> None:
         weights[places[name][0]] = Weight(stored, dtype)
     said = json.dumps({**program.as_dict(), "weights": places})
     write_gguf(path, {"general.architecture": "cobra-pictures", PROGRAM: said}, weights)
+    return planes

@@ -1,6 +1,6 @@
 """Several encoders as one."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.pictures import Layout, Picture, Pixels
+from cobra.models.vision.square import Plane, pixels_of
 from cobra.models.vision.transform import SquareTransform
 
 
@@ -77,15 +78,25 @@ class FusedTransform:
         return Picture(list(zip(*(picture.tiles for picture in pictures), strict=True)), layouts.pop())
 
     def _pictures(self, image: Image) -> list[Picture]:
-        """What each transform makes of it; a square that several want is resized once, most of their work."""
-        squares: dict[Hashable, Image] = {}
-        pictures = []
-        for transform in self.transforms:
-            if not isinstance(transform, SquareTransform):
-                pictures.append(transform(image))
-                continue
-            shape = transform.shape()
-            if shape not in squares:
-                squares[shape] = transform.square(image)
-            pictures.append(transform.normalize(squares[shape]))
-        return pictures
+        """What each transform makes of it."""
+        planes = [transform.plane for transform in self.transforms if isinstance(transform, SquareTransform)]
+        squares = iter(pixels_of(image, planes))
+        return [
+            Picture([torch.from_numpy(next(squares))])
+            if isinstance(transform, SquareTransform)
+            else transform(image)
+            for transform in self.transforms
+        ]
+
+
+def planes_of(transform: Callable[[Image], Picture]) -> list[Plane]:
+    """How a transform makes pixels, for each encoder in the order of a tile's tensors.
+
+    Raises:
+        ValueError: where it does more than to make squares.
+    """
+    if isinstance(transform, FusedTransform):
+        return [plane for part in transform.transforms for plane in planes_of(part)]
+    if isinstance(transform, SquareTransform):
+        return [transform.plane]
+    raise ValueError(f"a {type(transform).__name__} does more than to make a square of a picture")

@@ -91,7 +91,7 @@ def test_both_conventions_are_where_the_transforms_put_the_box(size: tuple[int, 
         (SquashTransform(side, mean, std), in_picture),
         (LetterboxTransform(side, mean, std), in_square),
     ):
-        rows, columns = np.nonzero(np.asarray(transform.square(image))[:, :, 0] > 127)
+        rows, columns = np.nonzero(np.asarray(transform.plane.square(image))[:, :, 0] > 127)
         seen = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         box = convention((left, top, wide, high), *size)
         assert np.allclose(np.array(seen) / side, box, atol=2 / side)

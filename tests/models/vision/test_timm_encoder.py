@@ -5,9 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from cobra.models.vision.fused import FusedEncoder
+from cobra.models.vision.fused import FusedEncoder, planes_of
+from cobra.models.vision.square import Crop, Letterbox
 from cobra.models.vision.timm_encoder import TimmEncoder
-from cobra.models.vision.transform import CropTransform, LetterboxTransform
 
 DINOV2, SIGLIP = "vit_large_patch14_reg4_dinov2.lvd142m", "vit_so400m_patch14_siglip_384.webli"
 # name, side, width, patches: Cobra's encoders, and SigLIP-2
@@ -95,13 +95,12 @@ def test_siglip_is_cropped_at_its_size_and_clip_b_as_timm_says() -> None:
         siglip = TimmEncoder(SIGLIP, 384, resize="resize-crop")
         clip = TimmEncoder("vit_base_patch16_clip_224.openai", 224, resize="letterbox")
         dino = TimmEncoder(DINOV2, 384, resize="letterbox-equal-bars")
-    crop, letterbox, uneven = siglip.transform, clip.transform, dino.transform
-    assert isinstance(crop, CropTransform)
-    assert isinstance(letterbox, LetterboxTransform)
-    assert isinstance(uneven, LetterboxTransform)
-    assert (crop.shorter, letterbox.shorter, uneven.shorter) == (384, 248, 384)
-    assert (letterbox.colour, uneven.colour) == ((122, 116, 104), (123, 116, 103))
-    assert (letterbox.equal_bars, uneven.equal_bars) == (False, True)
+    planes = [plane for encoder in (siglip, clip, dino) for plane in planes_of(encoder.transform)]
+    assert [plane.square for plane in planes] == [
+        Crop(384, 384),
+        Letterbox(224, 248, colour=(122, 116, 104)),
+        Letterbox(384, 384, colour=(123, 116, 103), equal_bars=True),
+    ]
 
 
 @pytest.mark.parametrize(
