@@ -1,5 +1,6 @@
 """Answers to batches of questions: a picture is read once for all that are asked about it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,7 +64,24 @@ class Answer:
     close: float = float("inf")
 
 
-class Answerer:
+class Answering(ABC):
+    """Whoever answers questions: a model, or an export of one."""
+
+    @abstractmethod
+    def prepare(self, asked: Sequence[Asked]) -> list[Example]:
+        """What is fed, not yet in a batch; in a thread of its own.
+
+        Raises:
+            ValueError: where a picture is damaged or a question does not fit.
+            OSError: where a picture is missing.
+        """
+
+    @abstractmethod
+    def answer(self, asked: Sequence[Asked], examples: Sequence[Example]) -> list[Answer]:
+        """The answers to questions that all choose, or all answer in words."""
+
+
+class Answerer(Answering):
     """A model that answers questions, the same whatever else is in their batch.
 
     Products of matrices of another size are summed up in another order, so that what is nearly as likely as
@@ -90,12 +108,7 @@ class Answerer:
         self._choice_ids: dict[str, list[int]] = {}
 
     def prepare(self, asked: Sequence[Asked]) -> list[Example]:
-        """What the model is fed, not yet in a batch; neighbours with the same pictures share them.
-
-        Raises:
-            ValueError: where a picture is damaged or a question does not fit the model.
-            OSError: where a picture is missing.
-        """
+        """See `Answering.prepare`; neighbours with the same pictures share them."""
         examples: list[Example] = []
         seen: list[Picture] = []
         before: tuple[object, ...] | None = None
@@ -109,7 +122,7 @@ class Answerer:
         return examples
 
     def answer(self, asked: Sequence[Asked], examples: Sequence[Example]) -> list[Answer]:
-        """The answers to questions that all choose, or all answer in words."""
+        """See `Answering.answer`."""
         answers = self._answer(asked, examples)
         if len(asked) == 1:
             return answers
@@ -128,7 +141,7 @@ class Answerer:
             scores = self.model.score_choices(
                 batch.ids, batch.pictures, batch.mask, choices=choices, state=state
             )
-            return [_chosen(each.choices, given.tolist()) for each, given in zip(asked, scores, strict=True)]
+            return [chosen(each.choices, given.tolist()) for each, given in zip(asked, scores, strict=True)]
         leads = _Leads()
         new = self.model.stream(
             batch.ids,
@@ -208,7 +221,7 @@ class _Leads(Sampler):
         return torch.stack(self.steps, dim=1)
 
 
-def _chosen(choices: list[str], scores: list[float]) -> Answer:
+def chosen(choices: list[str], scores: list[float]) -> Answer:
     """The likeliest choice; of equals the first."""
     best = max(range(len(choices)), key=scores.__getitem__)
     others = [score for place, score in enumerate(scores) if place != best]

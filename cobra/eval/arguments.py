@@ -34,7 +34,8 @@ def _add_run(words: Any) -> None:
     run.add_argument(
         "model",
         metavar="MODEL",
-        help="model folder, a run's checkpoints/last.ckpt, or a published checkpoint (folder or owner/name)",
+        help="model folder, a run's checkpoints/last.ckpt, a published checkpoint (folder or owner/name), or "
+        "what `cobra export` wrote, which its own runtime answers for",
     )
     run.add_argument(
         "--benchmarks",
@@ -54,7 +55,9 @@ def _add_run(words: Any) -> None:
         "--data", type=path, default=Path("data"), help="folder of all benchmarks (default: data)"
     )
     run.add_argument("--out", type=path, help="folder for predictions and scores")
-    run.add_argument("--batch-size", type=whole(1), default=32, help="questions at a time (default: 32)")
+    run.add_argument(
+        "--batch-size", type=whole(1), help="questions at a time (default: 32; an export takes 1 alone)"
+    )
     run.add_argument(
         "--limit",
         type=whole(1),

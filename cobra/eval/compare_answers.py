@@ -10,6 +10,7 @@ import numpy as np
 
 from cobra.config.shown_text import harmless
 from cobra.eval.answer_file import AnswerFile, question_key
+from cobra.eval.evaluation_folder import named
 from cobra.eval.paired import Paired, compare_credits
 from cobra.eval.predictions import Prediction
 
@@ -40,7 +41,8 @@ def compare_answers(
             results[name] = compare_files(*files, common, benchmark)
         except Unscored as error:
             unscored += f"\nNot compared: {error}\n"
-    text = f"A: {a}\n\nB: {b}\n\n{comparison_table(results)}{unscored}"
+    of_a, of_b = named(a), named(b)
+    text = f"A: {of_a}\n\nB: {of_b}\n\n{comparison_table(results)}{unscored}"
     for folder, names in unpaired.items():
         text += f"\nOnly in {folder}: {', '.join(names)}\n"
     print(harmless(text, sys.stdout))
@@ -52,10 +54,10 @@ def compare_answers(
         plain = {
             name: {kind: asdict(paired) for kind, paired in kinds.items()} for name, kinds in results.items()
         }
-        report = {"a": str(a), "b": str(b), "results": plain}
+        report = {"a": of_a, "b": of_b, "results": plain}
         (out / "comparison.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         (out / "comparison.md").write_text(text, encoding="utf-8")
-        draw_forest(results, str(a), str(b), out / "comparison.png")
+        draw_forest(results, of_a, of_b, out / "comparison.png")
 
 
 class NothingInCommon(ValueError):

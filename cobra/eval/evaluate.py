@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cobra.config.shown_text import harmless
 from cobra.data.processor import Example
-from cobra.eval.answerer import Answer, Answerer, Asked
+from cobra.eval.answerer import Answer, Answering, Asked
 from cobra.eval.benchmarks.base import Benchmark
+from cobra.eval.evaluated import Evaluated, evaluated
 from cobra.eval.evaluation_folder import record_run
-from cobra.eval.opening import Settings, fingerprint, model_path, open_model
+from cobra.eval.opening import Settings
 from cobra.eval.prediction_file import PredictionFile
 from cobra.eval.predictions import Prediction
 from cobra.eval.processes import Processes, join_processes, this_rank
@@ -41,22 +42,23 @@ def evaluate(
     settings: Settings,
     device: str = "cpu",
     devices: int = 1,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     limit: int | None = None,
     allow_missing: bool = False,
 ) -> list[Result]:
     """Answer benchmarks, score the answers, print a table; the results, on the first process.
 
     Args:
-        model: folder, run's checkpoint, or published checkpoint in any layout that `cobra.convert` reads.
+        model: folder, run's checkpoint, published checkpoint in any layout that `cobra.convert` reads, or an
+            export's folder.
         benchmarks: names, or Python files with one each.
         protocols: names or yamls; what they ask alike is asked once.
         data: folder of all benchmarks.
         out: folder to write to; what is answered in it is not asked again.
-        settings: how the model computes.
+        settings: how a model computes; an export takes none but the usual ones.
         device: of the model.
         devices: processes on this machine.
-        batch_size: questions at a time; it changes no answer.
+        batch_size: questions at a time; it changes no answer. None: 32, or 1 of an export.
         limit: questions of each benchmark, drawn by lot and always the same; None: all.
         allow_missing: leave out what is not there.
 
@@ -66,16 +68,15 @@ def evaluate(
     """
     read = [read_protocol(name) for name in protocols]
     tasks = read_tasks(benchmarks, read, data, limit, allow_missing)
-    path, files, first = model_path(model), prediction_files(tasks, out), this_rank() == 0
+    subject, files = evaluated(model, settings, device, batch_size), prediction_files(tasks, out)
+    mark, batch_size, first = subject.fingerprint, batch_size or subject.batch_size, this_rank() == 0
     with ExitStack() as stack:
         if first:
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(claim(out / ".lock"))
-        mark = fingerprint(path, settings)
-        if first:
             asked = [(task.benchmark, task.asks) for task in tasks]
             run = {"device": device, "batch_size": batch_size, "limit": limit, "protocols": list(protocols)}
-            record_run(out, model, mark, settings, asked, **run)
+            record_run(out, model, mark, subject.said, asked, **run)
             for file in files.values():
                 file.mend(mark)
         processes = join_processes(devices, device)
@@ -83,7 +84,7 @@ def evaluate(
         done = {key: set(file.read(mark)) for key, file in files.items()}
         # the first appends to what the others have read
         processes.wait()
-        _answer_all(tasks, files, done, mark, path, settings, processes, batch_size, allow_missing)
+        _answer_all(tasks, files, done, subject, processes, batch_size, allow_missing)
         processes.wait()
         return _results(tasks, files, read, out, mark) if first else []
 
@@ -131,9 +132,7 @@ def _answer_all(
     tasks: Sequence[Task],
     files: dict[tuple[str, str], PredictionFile],
     done: dict[tuple[str, str], set[str]],
-    mark: str,
-    path: Path,
-    settings: Settings,
+    subject: Evaluated,
     processes: Processes,
     batch_size: int,
     allow_missing: bool,
@@ -148,18 +147,17 @@ def _answer_all(
     }
     if not any(pending.values()):
         return
-    model, processor = open_model(path, settings, processes.device)
-    with _progress(processes.rank == 0) as bar:
+    with subject.open(processes.device) as answerer_of, _progress(processes.rank == 0) as bar:
         for task in tasks:
             for ask in task.asks:
                 key = (task.benchmark.name, ask.name)
                 batches = in_batches(pending[key], batch_size)[processes.rank :: processes.size]
                 shown = bar.add_task(" ".join(key), total=sum(map(len, batches)))
-                answerer = Answerer(model, processor, ask.max_new_tokens)
+                answerer = answerer_of(ask.max_new_tokens)
                 for asked, examples in prepared(answerer, batches, allow_missing):
                     answers = answerer.answer(asked, examples)
                     lines = [
-                        predicted(each, answer, task.benchmark, ask, mark)
+                        predicted(each, answer, task.benchmark, ask, subject.fingerprint)
                         for each, answer in zip(asked, answers, strict=True)
                     ]
                     files[key].append(lines, processes.rank)
@@ -167,7 +165,7 @@ def _answer_all(
 
 
 def prepared(
-    answerer: Answerer, batches: Sequence[Sequence[Asked]], allow_missing: bool = False
+    answerer: Answering, batches: Sequence[Sequence[Asked]], allow_missing: bool = False
 ) -> Iterator[Batch]:
     """The batches as the model is fed them, some of them ahead, in threads: pictures are decoded there.
 
@@ -204,7 +202,7 @@ def prepared(
                 future.cancel()
 
 
-def _readable(answerer: Answerer, asked: Asked) -> bool:
+def _readable(answerer: Answering, asked: Asked) -> bool:
     try:
         answerer.prepare([asked])
     except (ValueError, OSError) as error:

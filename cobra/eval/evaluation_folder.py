@@ -11,7 +11,6 @@ import torch
 
 from cobra.config.package_versions import package_versions
 from cobra.eval.benchmarks.base import Benchmark
-from cobra.eval.opening import Settings
 from cobra.eval.protocols.protocol import Ask
 from cobra.weights.file_hash import file_hash
 
@@ -23,7 +22,7 @@ def record_run(
     out: Path,
     model: str,
     fingerprint: str,
-    settings: Settings,
+    how: Mapping[str, Any],
     asked: Sequence[tuple[Benchmark, Sequence[Ask]]],
     **more: Any,
 ) -> None:
@@ -33,7 +32,7 @@ def record_run(
         out: the folder.
         model: as the user named it.
         fingerprint: of it.
-        settings: with which it computes.
+        how: it computes.
         asked: benchmarks and the ways in which they are asked.
         more: what else is to be known of the run; it changes no answer.
 
@@ -55,7 +54,7 @@ def record_run(
     said = {
         "model": model,
         "fingerprint": fingerprint,
-        **{name: value and str(value) for name, value in asdict(settings).items()},
+        **{name: value and str(value) for name, value in how.items()},
         **more,
         "versions": package_versions(_PACKAGES),
         "threads": torch.get_num_threads(),
@@ -65,6 +64,13 @@ def record_run(
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
+
+
+def named(path: Path) -> str:
+    """A folder of an evaluation, or a file in one, and behind it what was evaluated if that was an export."""
+    run = (path if path.is_dir() else path.parent) / RUN
+    said = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
+    return f"{path} ({said['target']} {said['quant']})" if "target" in said else str(path)
 
 
 def _joined(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, what: str) -> dict[str, Any]:

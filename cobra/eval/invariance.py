@@ -8,6 +8,7 @@ from rich.table import Table
 
 from cobra.eval.answerer import Answer, Answerer, Asked
 from cobra.eval.evaluate import in_batches, predicted, prepared
+from cobra.eval.evaluated import is_export
 from cobra.eval.opening import Settings, model_path, open_model
 from cobra.eval.protocols.protocol import Ask, read_protocol
 from cobra.eval.tasks import Task, read_tasks
@@ -32,7 +33,12 @@ def check_invariance(
     """Print how many answers and scores differ from those at batch size 1; how many there are in all.
 
     Arguments as for `evaluate`.
+
+    Raises:
+        ValueError: where the model is an export, which has no batches.
     """
+    if is_export(model):
+        raise ValueError(f"--check-invariance: {model} is an export, which answers one question at a time")
     tasks = read_tasks(
         benchmarks, [read_protocol(name) for name in protocols], data, limit or _SAMPLE, allow_missing
     )
