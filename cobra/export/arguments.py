@@ -107,8 +107,10 @@ def _add_llama(words: Any) -> None:
 
 def _llama(options: argparse.Namespace) -> None:
     from cobra.export.gguf.build_llama import build_llama
+    from cobra.export.gguf.build_native import build_native
 
-    print(build_llama(options.variant, options.source))
+    build_native(built := build_llama(options.variant, options.source))
+    print(built)
 
 
 def add_conform(parser: argparse.ArgumentParser) -> None:

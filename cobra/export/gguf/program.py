@@ -17,6 +17,8 @@ from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.pictures import ONE_TILE, Pixels
 
 _ATEN = torch.ops.aten
+# of a tensor of ggml's
+_AXES = 4
 
 
 class CannotExpress(ValueError):
@@ -28,7 +30,7 @@ class Operation:
     """A tensor and how it is made.
 
     Attributes:
-        kind: method of `cobra.export.gguf.picture.Graph`.
+        kind: method of `Graph` in native/graph.cpp.
         name: of what it makes.
         inputs: names of weights, pixels or what was made before.
         shape: of what it makes, as torch counts.
@@ -157,15 +159,24 @@ def _group_norm(node: Node) -> _Made:
 
 
 def _permute(node: Node) -> _Made:
-    rank = len(_shape(node))
-    return "permute", {"order": [axis % rank for axis in node.args[1]]}  # type: ignore[union-attr, operator]
+    axes: Sequence[int] = node.args[1]  # type: ignore[assignment]
+    return _permuted(node, [axis % len(axes) for axis in axes])
 
 
 def _transpose(node: Node) -> _Made:
     order = list(range(len(_shape(node))))
     first, second = node.args[1:3]
     order[first], order[second] = order[second], order[first]  # type: ignore[index]
-    return "permute", {"order": order}
+    return _permuted(node, order)
+
+
+def _permuted(node: Node, order: Sequence[int]) -> _Made:
+    sizes, places = merged(_shape(node.args[0]), order)  # type: ignore[arg-type]
+    missing = _AXES - len(sizes)
+    if missing < 0:
+        raise CannotExpress(f"{node.name} permutes {len(sizes)} axes, ggml has {_AXES}")
+    padded = [*range(missing), *(place + missing for place in places)]
+    return "permute", {"sizes": [1] * missing + sizes, "order": padded}
 
 
 def _item(node: Node) -> _Made:
@@ -237,8 +248,9 @@ def _cells(node: Node) -> Tensor:
 
 def _sum_or_scale(kind: str) -> Callable[[Node], _Made]:
     def made(node: Node) -> _Made:
-        if len(_tensors(node.args)) == 2 and not node.kwargs.get("alpha"):
-            return kind, {}
+        tensors = _tensors(node.args)
+        if len(tensors) == 2 and not node.kwargs.get("alpha"):
+            return kind, {"sizes": _repeated(node, [_shape(tensor) for tensor in tensors])}
         if kind == "add":
             raise CannotExpress(f"{node.name} adds a number")
         return "scale", {"by": float(node.args[1])}  # type: ignore[arg-type]
@@ -246,8 +258,53 @@ def _sum_or_scale(kind: str) -> Callable[[Node], _Made]:
     return made
 
 
+def _repeated(node: Node, shapes: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Two shapes in ggml's axes, of which one is repeated to the other's."""
+    second, first = sorted(shapes, key=lambda shape: (math.prod(shape), len(shape)))
+    if math.prod(first) != _shape(node).numel():
+        raise CannotExpress(f"{node.name} repeats both of its inputs")
+    sizes = aligned(first, second)
+    missing = _AXES - len(sizes[0])
+    if missing < 0:
+        raise CannotExpress(f"{node.name} repeats over {len(sizes[0])} axes, ggml has {_AXES}")
+    whole, part = ([1] * missing + found for found in sizes)
+    return [whole if shape is first else part for shape in shapes]
+
+
 def _plain(kind: str) -> Callable[[Node], _Made]:
     return lambda node: (kind, {})
+
+
+def merged(shape: Sequence[int], order: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Sizes and order of the same permutation with as few axes as possible.
+
+    Those of size 1 are left out, and those that stay neighbours are one.
+    """
+    kept = [axis for axis in order if shape[axis] > 1]
+    groups: list[list[int]] = []
+    for axis in kept:
+        before = [a for a in range(axis) if shape[a] > 1]
+        if groups and before and groups[-1][-1] == before[-1]:
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    by_place = sorted(groups)
+    sizes = [math.prod(shape[axis] for axis in group) for group in by_place]
+    return sizes, [by_place.index(group) for group in groups]
+
+
+def aligned(first: Sequence[int], second: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Two shapes of which the second is repeated to the first, with as few axes as possible."""
+    second = [1] * (len(first) - len(second)) + list(second)
+    pairs: list[list[int]] = []
+    for a, b in zip(first, second, strict=True):
+        if a == 1:
+            continue
+        if pairs and (pairs[-1][1] == 1) == (b == 1):
+            pairs[-1] = [pairs[-1][0] * a, pairs[-1][1] * b]
+        else:
+            pairs.append([a, b])
+    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 _KINDS: dict[Any, Callable[[Node], _Made]] = {

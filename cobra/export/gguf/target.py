@@ -15,7 +15,8 @@ from cobra.data.chat import Chat
 from cobra.export.engines.gguf import LANGUAGE_MODEL, PICTURES, UNQUANTISED
 from cobra.export.gguf.file import Value, Weight, write_gguf
 from cobra.export.gguf.language_model import Opened, open_language_model, write_language_model
-from cobra.export.gguf.llama import VERSION, bindings
+from cobra.export.gguf.llama import VERSION
+from cobra.export.gguf.native_library import library
 from cobra.export.gguf.parity import oracle, parity
 from cobra.export.gguf.picture import PROGRAM
 from cobra.export.gguf.program import CannotExpress as NoProgram
@@ -47,7 +48,7 @@ def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
         ValueError: where the language model cannot be expressed, saying which part.
         OSError: where something is missing, or the disk is full.
     """
-    bindings()
+    library()
     opened, missing = open_language_model(model), []
     settings: dict[str, object] = {"vocab_size": opened.lm.vocab_size, "d_model": opened.lm.d_model}
     chat = _chat(opened, folder)

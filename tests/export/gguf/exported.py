@@ -7,7 +7,7 @@ import torch
 
 from cobra.data.chat import Chat
 from cobra.export.engines.gguf import GGUFEngine
-from cobra.export.gguf.llama import is_there
+from cobra.export.gguf.native_library import is_there
 from cobra.export.write import export_model
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_pretrained

@@ -1,34 +1,135 @@
-"""Shapes of a picture's program in ggml's four axes."""
+"""Programs of pictures in the native library: what fits runs, and whatever does not is refused."""
 
-import itertools
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
+from torch import Tensor
 
-from cobra.export.gguf.picture import aligned, merged
+from cobra.export.gguf.file import Weight, write_gguf
+from cobra.export.gguf.picture import PROGRAM, PictureProgram
+from cobra.weights.tensors import in_memory
+from tests.export.gguf.exported import NO_LLAMA
 
-
-def test_a_permutation_with_fewer_axes_is_the_same() -> None:
-    for shape in ((2, 3, 1, 4), (1, 2, 3, 4), (2, 1, 1, 3), (2, 2, 2, 2), (5,)):
-        x = np.arange(np.prod(shape)).reshape(shape)
-        for order in itertools.permutations(range(len(shape))):
-            sizes, places = merged(shape, order)
-            expected = x.transpose(order).flatten()
-            np.testing.assert_array_equal(x.reshape(sizes).transpose(places).flatten(), expected)
-            assert len(sizes) <= sum(size > 1 for size in shape)
+pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_LLAMA)]
 
 
-def test_a_pixel_unshuffle_has_four_axes() -> None:
-    assert merged((1, 4, 2, 4, 2, 64), (0, 1, 3, 2, 4, 5)) == ([4, 2, 4, 128], [0, 2, 1, 3])
+def operation(kind: str, name: str, inputs: list[str], shape: list[int], **settings: Any) -> dict[str, Any]:
+    return {"kind": kind, "name": name, "inputs": inputs, "shape": shape, "settings": settings}
 
 
-def test_repeated_shapes_with_fewer_axes_are_the_same() -> None:
-    for first, second in (
-        ((1, 6, 4), (1, 6, 4)),
-        ((2, 3, 4), (4,)),
-        ((1, 8, 5, 6), (8, 1, 1)),
-        ((2, 3), (2, 1)),
+MAP = [1, 5, 2, 3]
+# an operation of every kind but pointwise ones, on maps of 3 channels and 4 x 6 pixels
+OPERATIONS = [
+    operation("conv", "c", ["p", "kernel", "five"], MAP, stride=[2, 2], padding=[1, 1], depthwise=False),
+    operation("conv", "d", ["c", "each", "five"], MAP, stride=[1, 1], padding=[1, 1], depthwise=True),
+    operation("group_norm", "g", ["d", "five", "five"], MAP, groups=1, eps=1e-5),
+    operation("reshape", "r", ["g"], [1, 5, 6]),
+    operation("permute", "t", ["r"], [1, 6, 5], sizes=[1, 1, 5, 6], order=[0, 1, 3, 2]),
+    operation("linear", "l", ["t", "matrix", "four"], [1, 6, 4]),
+    operation("layer_norm", "n", ["l", "four", "four"], [1, 6, 4], eps=1e-5),
+    operation("reshape", "q", ["n"], [1, 1, 6, 4]),
+    operation("attention", "a", ["q", "q", "q"], [1, 1, 6, 4], scale=0.5),
+    operation("add", "s", ["a", "four"], [1, 1, 6, 4], sizes=[[1, 1, 6, 4], [1, 1, 1, 4]]),
+    operation("slice", "f", ["s"], [1, 1, 2, 4], axis=2, start=1, length=2),
+    operation("concat", "k", ["f", "s"], [1, 1, 8, 4], axis=2),
+    operation("gelu", "u", ["k"], [8, 4]),
+]  # fmt: skip
+SHAPES = {"kernel": [5, 3, 3, 3], "each": [5, 1, 3, 3], "five": [5], "four": [4], "matrix": [4, 5]}
+
+
+def weights() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return {name: torch.randn(shape) for name, shape in SHAPES.items()}
+
+
+def program(path: Path, operations: list[dict], stored: dict[str, Tensor], shapes: Any = SHAPES) -> Path:
+    places = {name: [name, shape] for name, shape in shapes.items()}
+    said = {"pixels": {"p": [1, 3, 4, 6]}, "operations": operations, "weights": places}
+    tensors = {name: Weight(found) for name, found in in_memory(stored).items()}
+    write_gguf(path, {"general.architecture": "cobra-pictures", PROGRAM: json.dumps(said)}, tensors)
+    return path
+
+
+def run(path: Path) -> np.ndarray:
+    opened = PictureProgram(path)
+    try:
+        return opened(np.linspace(-1, 1, 72, dtype=np.float32).reshape(1, 3, 4, 6))
+    finally:
+        opened.close()
+
+
+def test_rows_of_a_matrix_may_be_padded(tmp_path: Path) -> None:
+    plain = weights()
+    # with what would be seen if it met anything but zeros
+    padded = {**plain, "matrix": torch.nn.functional.pad(plain["matrix"], (0, 27), value=1e9)}
+    expected = run(program(tmp_path / "plain.gguf", OPERATIONS, plain))
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(run(program(tmp_path / "p.gguf", OPERATIONS, padded)), expected, rtol=1e-4)
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every list or dict in a value with each of its keys."""
+    for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        yield value, key
+        if isinstance(inner, dict | list):
+            yield from places(inner)
+
+
+def test_whatever_a_file_says_the_process_lives(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    # names of what is there, numbers that are near or far, and what is of another type
+    odd = [
+        *"pcdgrtlnqasfku",
+        *SHAPES,
+        "no",
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        24,
+        -1,
+        2**31,
+        2**62,
+        1.5,
+        True,
+        None,
+        [],
+        {},
+        [1],
+    ]
+    refused = 0
+    for _ in range(400):
+        operations, shapes = json.loads(json.dumps([OPERATIONS, SHAPES]))
+        for _ in range(draw.randint(1, 3)):
+            value, key = draw.choice([*places(operations), *places(shapes)])
+            value[key] = draw.choice(odd)
+        try:
+            run(program(tmp_path / "p.gguf", operations, weights(), shapes))
+        except OSError:
+            refused += 1
+    assert 300 < refused < 400
+
+
+def test_a_file_that_is_cut_short_or_no_program_is_refused(tmp_path: Path) -> None:
+    whole = program(tmp_path / "p.gguf", OPERATIONS, weights()).read_bytes()
+    for size, reason in (
+        (len(whole) - 300, "it is cut short"),
+        (90, "it is no GGUF file"),
+        (0, "no GGUF file"),
     ):
-        a, b = np.arange(np.prod(first)).reshape(first), np.arange(np.prod(second)).reshape(second)
-        sizes, others = aligned(first, second)
-        found = a.reshape(sizes) + b.reshape(others)
-        np.testing.assert_array_equal(found.flatten(), (a + b).flatten())
+        (tmp_path / "cut.gguf").write_bytes(whole[:size])
+        with pytest.raises(OSError, match=reason):
+            PictureProgram(tmp_path / "cut.gguf")
+    write_gguf(tmp_path / "other.gguf", {"general.architecture": "llama", PROGRAM: 3}, {})
+    with pytest.raises(OSError, match="holds no picture's program"):
+        PictureProgram(tmp_path / "other.gguf")
