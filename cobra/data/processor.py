@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from cobra.data.batch import Batch
-from cobra.data.chat import IMAGE_TEXT, Chat, Segment
+from cobra.data.chat import Chat
 from cobra.data.image import load_rgb
+from cobra.data.plain_chat import Segment
 from cobra.data.record import Record
+from cobra.data.turn_ids import rendered, rendered_question, token_ids
 from cobra.models.vision.pictures import Layout, Picture, Pictures
 from cobra.models.vlm import IGNORE_ID, IMAGE_ID, CobraVLM, label_places
 
@@ -78,10 +80,9 @@ class Processor:
         messages = (
             record.messages[:-1] if prompt and record.messages[-1].role == "assistant" else record.messages
         )
-        self._check_system(record)
-        segments = self.chat.segments([m.as_dict() for m in messages], prompt)
+        segments = rendered(self.chat, record.id, messages, prompt)
         pictures = [self._picture(image) for image in record.images]
-        ids, labels = self._tokens(segments, record.id, [picture.layout for picture in pictures])
+        ids, labels = self._ids(segments, record, [picture.layout for picture in pictures])
         if not prompt and len(ids) > self.max_length:
             if IMAGE_ID in ids[self.max_length :]:
                 raise ValueError(
@@ -98,9 +99,8 @@ class Processor:
             text = self._text(record, record.tokens)
             ids, labels = text.ids, text.labels
         else:
-            self._check_system(record)
-            segments = self.chat.segments([m.as_dict() for m in record.messages])
-            ids, labels = self._tokens(segments, record.id, [self._layout(image) for image in record.images])
+            segments = rendered(self.chat, record.id, record.messages)
+            ids, labels = self._ids(segments, record, [self._layout(image) for image in record.images])
         # nothing comes before the first token
         learned = [place for place, label in enumerate(labels) if place and label != IGNORE_ID]
         seen = len(ids) - ids[::-1].index(IMAGE_ID) if IMAGE_ID in ids else 0
@@ -132,14 +132,12 @@ class Processor:
             record: the chat; its last turn asks.
             seen: layouts of that turn's first pictures, whose pixels are not needed any more.
         """
-        self._check_system(record)
-        segments = self.chat.segments([m.as_dict() for m in record.messages], prompt=True)
-        read = max((number for number, s in enumerate(segments, 1) if s.is_answer), default=0)
+        segments = rendered_question(self.chat, record)
         images = sum(part["type"] == "image" for part in record.messages[-1].content)
         new = record.images[len(record.images) - images + len(seen) :]
         pictures = [self._picture(image) for image in new]
         layouts = [*seen, *(picture.layout for picture in pictures)]
-        ids, labels = self._tokens(segments[read:], record.id, layouts)
+        ids, labels = self._ids(segments, record, layouts)
         return Example(ids, labels, pictures, record)
 
     def collate(self, examples: list[Example], left: bool = False) -> Batch:
@@ -192,35 +190,11 @@ class Processor:
         batch.examples = len(examples)
         return batch
 
-    def _tokens(
-        self, segments: Sequence[Segment], record: str, layouts: Sequence[Layout]
+    def _ids(
+        self, segments: Sequence[Segment], record: Record, layouts: Sequence[Layout]
     ) -> tuple[list[int], list[int]]:
         """Token ids and labels of rendered chat that places pictures of these layouts."""
-        ids: list[int] = []
-        labels: list[int] = []
-        image_tokens, placed = map(self.num_image_tokens, layouts), 0
-        for segment in segments:
-            # pieces are encoded apart, so that no token spans the border of a turn or of a picture
-            for number, piece in enumerate(segment.text.split(IMAGE_TEXT)):
-                new = self.chat.encode(piece, "" if number else segment.before)
-                if number:
-                    new = [IMAGE_ID] * next(image_tokens, 0) + new
-                    placed += 1
-                ids += new
-                labels += new if segment.is_learned else [IGNORE_ID] * len(new)
-        if placed != len(layouts):
-            raise ValueError(
-                f"record {record!r} has {len(layouts)} pictures but its text places {placed}: remove "
-                f"{IMAGE_TEXT!r} from the text"
-            )
-        return ids, labels
-
-    def _check_system(self, record: Record) -> None:
-        if record.messages[0].role == "system" and not self.chat.has_system:
-            raise ValueError(
-                f"record {record.id!r} has a system turn, for which the chat template has no place: drop the "
-                "turn, or set `template` to one that writes it"
-            )
+        return token_ids(self.chat, segments, record.id, [self.num_image_tokens(x) for x in layouts])
 
     def _check_room(self, example: Example, room: int) -> None:
         made = sum([self.num_image_tokens(picture.layout) for picture in example.pictures])

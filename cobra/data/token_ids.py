@@ -4,10 +4,9 @@ import json
 import re
 from typing import NamedTuple
 
-import cobra.torchvision_shim  # noqa: F401  (before transformers)
+from tokenizers import Tokenizer
 
-from tokenizers import Tokenizer  # isort: skip
-from transformers import PreTrainedTokenizerBase
+from cobra.data.plain_tokenizer import ChatTokenizer
 
 # What a chat template writes where a picture goes.
 IMAGE_TEXT = "<image>"
@@ -45,7 +44,7 @@ class TokenIds:
         tokenizer: of the tokenizers library, as all of ours are.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: ChatTokenizer) -> None:
         added = tokenizer.added_tokens_decoder.items()
         self._ids = {token.content: number for number, token in added if token.special and token.content}
         self._text, prefix, spaces_all = _without_prefix(tokenizer.backend_tokenizer)

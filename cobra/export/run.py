@@ -9,19 +9,16 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import torch
-from PIL import Image
 
 from cobra.config.shown_text import harmless
-from cobra.data.chat import Chat
-from cobra.data.processor import Processor
-from cobra.data.record import Message, Record, assistant, user
+from cobra.data.plain_chat import PlainChat
+from cobra.data.record import ImageSource, Message, Record, assistant, user
+from cobra.data.turn_ids import rendered_question, token_ids
 from cobra.export.engine import Engine, Floats
 from cobra.export.manifest import read_manifest
 from cobra.export.targets import TARGETS, open_engine
 from cobra.inference.text_stream import TextStream
-from cobra.models.vision.pictures import Picture
-from cobra.models.vlm import IMAGE_ID
+from cobra.models.special_ids import IMAGE_ID
 
 # macOS counts bytes
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -70,13 +67,13 @@ class Talk:
     """
 
     engine: Engine
-    chat: Chat
+    chat: PlainChat
     max_new_tokens: int = 256
     spent: Spent = field(default_factory=Spent)
     _messages: list[Message] = field(default_factory=list)
     # said, but not read by the engine yet
     _unread: list[int] = field(default_factory=list)
-    _shown: int = 0
+    _images: list[ImageSource] = field(default_factory=list)
 
     def ask(self, question: str, images: Sequence[Path] = ()) -> Iterator[str]:
         """The answer in pieces of text, greedily.
@@ -90,7 +87,10 @@ class Talk:
         seen = self.engine.read_pictures(images) if images else []
         self.spent.seeing += perf_counter() - start
         self._messages.append(user(question, len(images)))
-        ids = self._unread + self._encoded(seen)
+        self._images += images
+        asked = rendered_question(self.chat, Record("chat", self._messages, self._images))
+        new_ids, _ = token_ids(self.chat, asked, "chat", [len(tokens) for tokens in seen])
+        ids = self._unread + new_ids
         start = perf_counter()
         logits = self._read(ids, seen)
         self.spent.reading += perf_counter() - start
@@ -102,17 +102,6 @@ class Talk:
         yield from filter(None, [text.end()])
         self._unread = [new[-1]] if new[-1] == self.chat.eos_id else [new[-1], self.chat.eos_id]
         self._messages.append(assistant(self.chat.decode(new)))
-
-    def _encoded(self, seen: Sequence[Floats]) -> list[int]:
-        """Token ids of the new turn, with a place for each image token."""
-        counts = {len(tokens) for tokens in seen}
-        if len(counts) > 1:
-            raise ValueError(f"pictures of {sorted(counts)} tokens cannot be shown together: ask about each")
-        # what has been read is not needed any more, only how many tokens it has
-        blank = np.zeros((1, 1, 3), np.uint8)
-        processor = Processor(self.chat, _unseen, lambda layout: max(counts, default=0))
-        self._shown += len(seen)
-        return processor.encode_question(Record("chat", self._messages, [blank] * self._shown)).ids
 
     def _read(self, ids: list[int], seen: Sequence[Floats]) -> Floats:
         """Logits behind ids in which pictures have their places."""
@@ -128,7 +117,7 @@ class Talk:
         return logits
 
     def _tokens(self, logits: Floats) -> Iterator[int]:
-        unknown = self.chat.unknown_ids(len(logits)).numpy()
+        unknown = self.chat.unknown(len(logits))
         for number in range(1, self.max_new_tokens + 1):
             start = perf_counter()
             logits[unknown] = -np.inf
@@ -141,10 +130,6 @@ class Talk:
             yield token
             if is_last:
                 return
-
-
-def _unseen(image: Image.Image) -> Picture:
-    return Picture([torch.empty(0)])
 
 
 def run_export(folder: Path, images: Sequence[Path], prompts: Sequence[str], max_new_tokens: int) -> None:
@@ -160,7 +145,7 @@ def run_export(folder: Path, images: Sequence[Path], prompts: Sequence[str], max
         raise ValueError(f"{folder} is of target {manifest.target!r}, which nothing here runs")
     engine = open_engine(target.engine, folder)
     try:
-        talk = Talk(engine, Chat(str(folder)), max_new_tokens)
+        talk = Talk(engine, PlainChat.read(folder), max_new_tokens)
         for number, prompt in enumerate(prompts):
             for text in talk.ask(prompt, () if number else images):
                 print(harmless(text, sys.stdout), end="", flush=True)

@@ -17,13 +17,10 @@ from cobra.models.lm.state import State
 from cobra.models.projectors.base import Projector
 from cobra.models.quantize import building_lm
 from cobra.models.sampling import Sampler
+from cobra.models.special_ids import IGNORE_ID, IMAGE_ID
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.pictures import ONE_TILE, Pictures, Pixels, check_room
 
-# Stands in token ids where an image token goes; a picture takes `num_image_tokens` of its layout.
-IMAGE_ID = -200
-# Marks positions that carry no loss.
-IGNORE_ID = -100
 # logits that exist at a time in training: half a gigabyte in fp32, beside as much of their gradient
 _LOGITS = 2**27
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cobra.data.chat import Chat
+from cobra.data.plain_chat import PlainChat
 from cobra.export.engine import Engine, Floats, Ids
 from cobra.export.executorch.runner import Runner, Settings
 from cobra.export.executorch.write import PROGRAMS
@@ -44,7 +44,7 @@ class ExecuTorchEngine(Engine):
         self._planes = planes_in(manifest)
         self.rounding = _ROUNDING[manifest.quant]
         self.version = f"executorch {version('executorch')}"
-        self.vocab_size, self.eos_id = said["vocab_size"], Chat(str(folder)).eos_id
+        self.vocab_size, self.eos_id = said["vocab_size"], PlainChat.read(folder).eos_id
 
     def reset(self) -> None:
         """See `Engine.reset`."""

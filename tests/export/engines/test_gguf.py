@@ -1,5 +1,7 @@
 """GGUF exports in llama.cpp against PyTorch on the same weights."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from cobra.data.chat import Chat
+from cobra.data.processor import Processor
 from cobra.export.laws import LAWS
 from cobra.export.laws.check import check_laws, drawn_pictures
 from cobra.export.laws.law import NONE, RED
 from cobra.export.manifest import read_manifest
+from cobra.inference.conversation import Conversation
 from cobra.models.vision.pictures import Pictures
-from tests.export.gguf.exported import NO_LLAMA, engine, export, model
+from tests.export.gguf.exported import NO_LLAMA, TOKENIZER, engine, export, model
 from tests.models.builders import VOCAB
 
 pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_LLAMA)]
@@ -109,3 +114,26 @@ def test_the_laws_are_kept(quant: str, tmp_path: Path) -> None:
     nothing = {"f32": {"dequantised"}}.get(quant, {"oracle", "pictures-oracle"})
     padding = {"padding-left", "padding-right", "padding-middle"}
     assert {f.law for f in found if f.status == NONE} == nothing | padding
+
+
+def test_a_run_answers_as_the_model_and_imports_no_torch(tmp_path: Path) -> None:
+    made = model()
+    noise = np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "picture.png")
+    out = export(made, tmp_path)
+    processor = Processor.of(made, Chat(TOKENIZER))
+    conversation = Conversation(made, processor, max_new_tokens=8)
+    questions = ["how many circles?", "and <|endoftext|> squares?"]
+    expected = [
+        "".join(conversation.ask(question, [] if number else [tmp_path / "picture.png"]))
+        for number, question in enumerate(questions)
+    ]
+    code = "import sys; from cobra.cli import main; main()\n"
+    code += "assert not {'torch', 'transformers'} & sys.modules.keys(), 'imported'"
+    command = ["export", "run", out, "--image", tmp_path / "picture.png", "--prompt", *questions]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *command, "--max-new-tokens", "8"], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "".join(f"{answer}\n" for answer in expected)
+    assert "peak RSS" in ended.stderr
