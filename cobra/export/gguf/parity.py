@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cobra.data.image import load_rgb
 from cobra.export.engine import Floats
 from cobra.export.engines.exact import oracle_of
+from cobra.export.engines.gguf import PICTURES
+from cobra.export.gguf import mtmd
 from cobra.export.gguf.context import Context, open_weights
 from cobra.export.gguf.language_model import Opened
 from cobra.export.gguf.llama import bindings
+from cobra.export.gguf.mmproj import MMPROJ
 from cobra.export.gguf.picture import PictureProgram
-from cobra.export.oracle import Exact, Oracle
+from cobra.export.oracle import Exact, Oracle, SeenPicture
 from cobra.export.pixels import read_pixels
 from cobra.models.vision.square import Plane
 from cobra.models.vlm import CobraVLM
@@ -32,26 +37,32 @@ def oracle(opened: Opened, path: Path) -> Oracle | None:
     return oracle_of(model.lm, model if is_one_tile else None, processor if is_one_tile else None)
 
 
-def parity(
-    exact: Oracle, language_model: Path, pictures: Path, planes: Sequence[Plane], full: bool
-) -> dict[str, float]:
+def parity(exact: Oracle, language_model: Path, planes: Sequence[Plane], full: bool) -> dict[str, float]:
     """Relative RMS of logits behind each token of a text, and of a picture's tokens where it is read.
+
+    Those of llama.cpp's own programs are measured where libmtmd is here, of the picture as it is, and of the
+    square that the model's transform makes of it.
 
     Args:
         exact: of the model.
-        language_model: file.
-        pictures: file, which need not be there.
-        planes: how its pixels are made.
+        language_model: file, beside which are those for pictures, if any.
+        planes: how their pixels are made.
         full: whether a transformer's keys and values are in fp32.
     """
     weights = open_weights(language_model)
     context = Context(weights, 512, 1, 1, full)
     logits = np.stack([context.read(np.array([token])) for token in exact.ids])
     context.close()
-    bindings().llama_model_free(weights)
     found = {"logits": _rms(logits, exact.logits)}
-    if exact.picture is not None and pictures.is_file():
+    if exact.picture is not None and (pictures := language_model.with_name(PICTURES)).is_file():
         found["image_tokens"] = _seen(exact, pictures, planes)
+    if (
+        exact.picture is not None
+        and (stock := language_model.with_name(MMPROJ)).is_file()
+        and mtmd.is_there()
+    ):
+        found |= _seen_by_stock(exact.picture, stock, planes, weights)
+    bindings().llama_model_free(weights)
     return found
 
 
@@ -61,6 +72,18 @@ def _seen(exact: Oracle, pictures: Path, planes: Sequence[Plane]) -> float:
         pixels = read_pixels(planes, path)
     program = PictureProgram(pictures)
     found = _rms(program(*pixels), exact.picture.tokens)
+    program.close()
+    return found
+
+
+def _seen_by_stock(
+    picture: SeenPicture, stock: Path, planes: Sequence[Plane], weights: Any
+) -> dict[str, float]:
+    program, (plane,) = mtmd.StockPictures(stock, weights), planes
+    with picture.file() as path:
+        found = {"mmproj_image_tokens": _rms(program(path), picture.tokens)}
+        plane.square(load_rgb(path)).save(path)
+        found["mmproj_image_tokens_of_the_square"] = _rms(program(path), picture.tokens)
     program.close()
     return found
 

@@ -16,11 +16,13 @@ from cobra.export.engines.gguf import LANGUAGE_MODEL, PICTURES, UNQUANTISED
 from cobra.export.gguf.file import Value, Weight, write_gguf
 from cobra.export.gguf.language_model import Opened, open_language_model, write_language_model
 from cobra.export.gguf.llama import VERSION
+from cobra.export.gguf.mmproj import MMPROJ, write_mmproj
 from cobra.export.gguf.native_library import library
 from cobra.export.gguf.parity import oracle, parity
 from cobra.export.gguf.picture import PROGRAM
 from cobra.export.gguf.program import CannotExpress as NoProgram
 from cobra.export.gguf.program import traced
+from cobra.export.gguf.seen import CannotExpress as NoStock
 from cobra.export.gguf.tokenizer import CannotExpress, check_tokens, tokenizer_metadata, without_tokenizer
 from cobra.export.manifest import Contents
 from cobra.export.oracle import ORACLE
@@ -32,7 +34,7 @@ from cobra.weights.tensors import in_memory
 
 
 def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
-    """Fill a folder with `lm.gguf`, `pictures.gguf` and the tokenizer's files.
+    """Fill a folder with `lm.gguf`, `pictures.gguf`, `mmproj.gguf` and the tokenizer's files.
 
     What llama.cpp cannot be told is left out, and said: a tokenizer that it does not have, an encoder or a
     projector whose operations ggml lacks. A language model that it does not have is refused.
@@ -72,12 +74,13 @@ def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
         settings[PIXELS] = pixel_settings(planes)
     except NoProgram as error:
         missing.append(f"the way of pictures: {error}")
+    missing += _write_mmproj(opened, quant, folder / MMPROJ)
     exact = oracle(opened, model)
     measured: dict[str, float] = {}
     if exact is None:
         missing.append("parity with the model: its weights are too many to be read as a whole")
     else:
-        measured = parity(exact, folder / LANGUAGE_MODEL, folder / PICTURES, planes, quant == "f32")
+        measured = parity(exact, folder / LANGUAGE_MODEL, planes, quant == "f32")
         if quant in UNQUANTISED:
             exact.write(folder / ORACLE)
     return Contents(measured, versions={"llama-cpp-python": VERSION}, missing=missing, settings=settings)
@@ -139,3 +142,14 @@ def _write_pictures(opened: Opened, quant: str, path: Path) -> list[Plane]:
     said = json.dumps({**program.as_dict(), "weights": places})
     write_gguf(path, {"general.architecture": "cobra-pictures", PROGRAM: said}, weights)
     return planes
+
+
+def _write_mmproj(opened: Opened, quant: str, path: Path) -> list[str]:
+    """The same for llama.cpp's own programs, where they have it; what they do otherwise."""
+    if not isinstance(opened.model, CobraVLM):
+        return []
+    try:
+        differs = write_mmproj(opened.model, opened.files.weights, quant, path)
+    except NoStock as error:
+        return [f"{path.name}, pictures in llama.cpp's own programs: {error}"]
+    return [f"in {path.name}, {sentence}" for sentence in differs]

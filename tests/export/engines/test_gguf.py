@@ -76,9 +76,12 @@ def test_pictures_are_read_as_pytorch_reads_them(encoder: str, projector: str, t
 
 def test_a_projector_that_ggml_cannot_run_is_left_out_and_said(tmp_path: Path) -> None:
     out = export(model(projector="mamba_scan"), tmp_path)
-    (missing,) = read_manifest(out).contents.missing
-    assert missing.startswith("the way of pictures: ggml's operations here have no aten.")
-    assert not (out / "pictures.gguf").exists()
+    pictures, stock = read_manifest(out).contents.missing
+    assert pictures.startswith("the way of pictures: ggml's operations here have no aten.")
+    assert stock.startswith(
+        "mmproj.gguf, pictures in llama.cpp's own programs: it has no encoder like SmallViT"
+    )
+    assert not any((out / name).exists() for name in ("pictures.gguf", "mmproj.gguf"))
 
 
 @pytest.mark.parametrize(("lm", "part"), [("hybrid", "StackedLM"), ("phi3_longrope", "rope_type 'longrope'")])
