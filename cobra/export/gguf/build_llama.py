@@ -18,7 +18,10 @@ _OPTIONS = (
     "CMAKE_BUILD_TYPE=Release", "BUILD_SHARED_LIBS=ON", "GGML_NATIVE=OFF", "GGML_OPENMP=OFF",
     "CMAKE_BUILD_WITH_INSTALL_RPATH=ON", "CMAKE_INSTALL_RPATH=$ORIGIN", "LLAMA_CURL=OFF",
     *(f"LLAMA_BUILD_{part}=OFF" for part in ("COMMON", "TESTS", "TOOLS", "EXAMPLES", "SERVER")),
+    # how llama.cpp's own programs see
+    "LLAMA_BUILD_MTMD=ON", "MTMD_VIDEO=OFF",
 )  # fmt: skip
+_TARGETS = ("llama", "mtmd")
 _OPTIONS_OF = {"cpu": (), "vulkan": ("GGML_VULKAN=ON",)}
 _AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx512vbmi", "avx512_vnni"}
 _AVX512_OPTIONS = ("GGML_AVX512=ON", "GGML_AVX512_VBMI=ON", "GGML_AVX512_VNNI=ON")
@@ -136,7 +139,7 @@ def guard_layer_settings(file: Path) -> None:
 def _compile(sources: Path, build: Path, variant: str, jobs: int) -> None:
     options = [f"-D{option}" for option in (*_OPTIONS, *_instructions(), *_OPTIONS_OF[variant])]
     subprocess.run(["cmake", "-S", sources, "-B", build, *options], check=True)
-    subprocess.run(["cmake", "--build", build, "--target", "llama", "--parallel", str(jobs)], check=True)
+    subprocess.run(["cmake", "--build", build, "--target", *_TARGETS, "--parallel", str(jobs)], check=True)
 
 
 def _instructions() -> tuple[str, ...]:
@@ -156,10 +159,10 @@ def _collect_headers(source: Path, folder: Path) -> None:
 
 
 def _collect(source: Path, build: Path, folder: Path) -> None:
-    """The libraries and the two files of bindings that they need."""
+    """The libraries and the files of bindings that they need."""
     (folder / "lib").mkdir()
     (folder / "llama_cpp").mkdir()
     for file in build.glob("bin/lib*"):
         shutil.copy(file, folder / "lib" / file.name, follow_symlinks=False)
-    for name in ("llama_cpp.py", "_ctypes_extensions.py"):
+    for name in ("llama_cpp.py", "mtmd_cpp.py", "_ctypes_extensions.py"):
         shutil.copy(source / "llama_cpp" / name, folder / "llama_cpp" / name)
