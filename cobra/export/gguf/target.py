@@ -23,7 +23,8 @@ from cobra.export.gguf.picture import PROGRAM
 from cobra.export.gguf.program import CannotExpress as NoProgram
 from cobra.export.gguf.program import traced
 from cobra.export.gguf.seen import CannotExpress as NoStock
-from cobra.export.gguf.tokenizer import CannotExpress, check_tokens, tokenizer_metadata, without_tokenizer
+from cobra.export.gguf.sentencepiece import CannotExpress
+from cobra.export.gguf.tokenizer import check_tokens, tokenizer_metadata, without_tokenizer
 from cobra.export.manifest import Contents
 from cobra.export.oracle import ORACLE
 from cobra.export.pixels import PIXELS, pixel_settings
@@ -60,7 +61,8 @@ def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
     else:
         settings["eos_id"] = chat.eos_id
         try:
-            metadata = _checked(chat, opened.lm.vocab_size, folder)
+            metadata, seams = _checked(chat, opened.lm.vocab_size, folder)
+            missing += seams
         except CannotExpress as error:
             missing.append(
                 f"a tokenizer that llama.cpp's own programs could use: {error}; its files are here"
@@ -96,16 +98,17 @@ def _chat(opened: Opened, folder: Path) -> Chat | None:
     return chat
 
 
-def _checked(chat: Chat, vocab_size: int, folder: Path) -> Mapping[str, Value]:
-    """The tokenizer's metadata, with which llama.cpp cuts texts as the tokenizer does."""
+def _checked(chat: Chat, vocab_size: int, folder: Path) -> tuple[Mapping[str, Value], list[str]]:
+    """The tokenizer's metadata, with which llama.cpp cuts texts as the tokenizer does; where it does not."""
     metadata = tokenizer_metadata(chat, vocab_size)
     probe = folder / "tokenizer.gguf"
     write_gguf(probe, {**NO_MODEL, **metadata}, {})
     try:
-        check_tokens(probe, chat.tokenizer.backend_tokenizer, list(chat.tokenizer.all_special_tokens))
+        seams = check_tokens(probe, chat.encode, list(chat.tokenizer.all_special_tokens))
     finally:
         probe.unlink()
-    return metadata
+    after = f"in {LANGUAGE_MODEL}, text behind {' or '.join(seams)} without a space: llama.cpp puts one"
+    return metadata, [after] if seams else []
 
 
 # what llama.cpp reads of any model before its tokens

@@ -3,20 +3,25 @@
 import ctypes
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import cobra.torchvision_shim  # noqa: F401  (before transformers)
-
-from tokenizers import Tokenizer  # isort: skip
 
 from cobra.data.chat import Chat
 from cobra.export.gguf.file import Value
 from cobra.export.gguf.llama import bindings
+from cobra.export.gguf.sentencepiece import (
+    CONTROL,
+    NORMAL,
+    UNUSED,
+    USER_DEFINED,
+    CannotExpress,
+    is_sentencepiece,
+    sentencepiece_metadata,
+)
 
-# llama.cpp's types of tokens
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 3, 4, 5, 6
 # llama.cpp's names of ways to cut a text into words, by the pattern in tokenizer.json; "" is GPT-2's own
 _SUFFIXES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -31,10 +36,6 @@ _PROBES = (
 )  # fmt: skip
 
 
-class CannotExpress(ValueError):
-    """A tokenizer that llama.cpp does not have."""
-
-
 def tokenizer_metadata(chat: Chat, vocab_size: int) -> dict[str, Value]:
     """Tokens, merges, special tokens and chat template, padded to `vocab_size` tokens.
 
@@ -43,23 +44,20 @@ def tokenizer_metadata(chat: Chat, vocab_size: int) -> dict[str, Value]:
     """
     said = json.loads(chat.tokenizer.backend_tokenizer.to_str())
     model = said["model"]
-    if model["type"] != "BPE" or model.get("byte_fallback"):
-        raise CannotExpress(f"it is {model['type']} on characters, not BPE on bytes")
+    if model["type"] != "BPE":
+        raise CannotExpress(f"it is {model['type']}, not BPE")
     texts = [f"[UNUSED{number}]" for number in range(vocab_size)]
-    types = [_UNUSED] * vocab_size
+    types = [UNUSED] * vocab_size
     for text, number in model["vocab"].items():
-        texts[number], types[number] = text, _NORMAL
+        texts[number], types[number] = text, NORMAL
     for token in said["added_tokens"]:
         texts[token["id"]] = token["content"]
-        types[token["id"]] = _CONTROL if token["special"] else _USER_DEFINED
-    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+        types[token["id"]] = CONTROL if token["special"] else USER_DEFINED
+    own = sentencepiece_metadata(said, types) if is_sentencepiece(said) else _byte_level(said)
     metadata: dict[str, Value] = {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": _cut(said),
+        **own,
         "tokenizer.ggml.tokens": texts,
         "tokenizer.ggml.token_type": types,
-        # a list of nothing has no type: a merge that never applies
-        "tokenizer.ggml.merges": merges or ["\u0000 \u0000"],
         "tokenizer.ggml.eos_token_id": chat.eos_id,
         "tokenizer.ggml.padding_token_id": chat.pad_id,
         # templates write what a text begins with
@@ -73,6 +71,16 @@ def tokenizer_metadata(chat: Chat, vocab_size: int) -> dict[str, Value]:
     if (bos := chat.tokenizer.bos_token_id) is not None:
         metadata["tokenizer.ggml.bos_token_id"] = bos
     return metadata
+
+
+def _byte_level(said: dict[str, Any]) -> dict[str, Value]:
+    merges = [m if isinstance(m, str) else " ".join(m) for m in said["model"]["merges"]]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": _cut(said),
+        # a list of nothing has no type: a merge that never applies
+        "tokenizer.ggml.merges": merges or ["\u0000 \u0000"],
+    }
 
 
 def without_tokenizer() -> dict[str, Value]:
@@ -103,17 +111,30 @@ def _cut(said: dict[str, Any]) -> str:
     return _CUTS[pattern]
 
 
-def check_tokens(path: Path, tokenizer: Tokenizer, extra: Sequence[str] = ()) -> None:
-    """Compare how llama.cpp and the tokenizer cut texts, by the metadata of a file.
+def check_tokens(path: Path, encode: Callable[[str], list[int]], special: Sequence[str] = ()) -> list[str]:
+    """Compare how llama.cpp and a tokenizer cut texts, by the metadata of a file.
 
     Args:
         path: a GGUF file.
-        tokenizer: what was written into it.
-        extra: texts besides those that tokenizers are known to differ in; special tokens in them are such.
+        encode: the tokenizer that was written into it.
+        special: texts besides those that tokenizers are known to differ in; special tokens in them are such.
+
+    Returns:
+        Those of the special texts after which llama.cpp cuts what follows otherwise, e.g. puts a space.
 
     Raises:
         CannotExpress: naming the first text that they cut in two ways.
     """
+    with _vocabulary(path) as cut:
+        for text in (*_PROBES, *special):
+            if (ours := encode(text)) != (theirs := cut(text)):
+                raise CannotExpress(f"llama.cpp cuts {text!r} into {theirs}, not {ours}")
+        return [text for text in special if encode(f"{text}A") != cut(f"{text}A")]
+
+
+@contextmanager
+def _vocabulary(path: Path) -> Iterator[Callable[[str], list[int]]]:
+    """What cuts texts by a file's metadata."""
     llama = bindings()
     options = llama.llama_model_default_params()
     options.vocab_only = True
@@ -121,14 +142,7 @@ def check_tokens(path: Path, tokenizer: Tokenizer, extra: Sequence[str] = ()) ->
     if not model:
         raise CannotExpress("llama.cpp cannot read it")
     try:
-        vocabulary = llama.llama_model_get_vocab(model)
-        for text in (*_PROBES, *extra):
-            ours, theirs = (
-                tokenizer.encode(text, add_special_tokens=False).ids,
-                _cut_by(llama, vocabulary, text),
-            )
-            if ours != theirs:
-                raise CannotExpress(f"llama.cpp cuts {text!r} into {theirs}, not {ours}")
+        yield partial(_cut_by, llama, llama.llama_model_get_vocab(model))
     finally:
         llama.llama_model_free(model)
 

@@ -1,14 +1,18 @@
 """Tokenizers in GGUF metadata, cut by llama.cpp."""
 
+import json
+import random
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, normalizers
 
 from cobra.data.chat import Chat
 from cobra.export.gguf.file import write_gguf
+from cobra.export.gguf.sentencepiece import CannotExpress
 from cobra.export.gguf.target import NO_MODEL
-from cobra.export.gguf.tokenizer import CannotExpress, check_tokens, tokenizer_metadata
+from cobra.export.gguf.tokenizer import check_tokens, tokenizer_metadata
+from tests.data.sentencepiece_model import write_model
 from tests.export.gguf.exported import NO_LLAMA, TOKENIZER
 
 pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_LLAMA)]
@@ -19,10 +23,23 @@ def written(path: Path, chat: Chat) -> Path:
     return path
 
 
+def llama_chat(folder: Path, template: str = "vicuna_v1", legacy: bool | None = None) -> Chat:
+    """A chat on a SentencePiece model as LLaMA's repositories have it."""
+    settings = {} if legacy is None else {"legacy": legacy}
+    return Chat(str(write_model(folder, **settings)), f"cobra:data/templates/{template}.jinja")
+
+
+def drawn_texts(chat: Chat) -> list[str]:
+    """Texts of the tokenizer's own words in any order, so that merges meet that are in no sentence."""
+    chance = random.Random(0)
+    pieces = [p.replace("▁", " ") for p in chat.tokenizer.get_vocab() if not p.startswith("<")]
+    return ["".join(chance.choices(pieces, k=40)) for _ in range(50)]
+
+
 def test_llama_cpp_cuts_texts_as_the_tokenizer_does(tmp_path: Path) -> None:
     chat = Chat(TOKENIZER)
     texts = ["<|user|> Which shape is it?<|assistant|> a circle<|endoftext|>", "<|user|><image> a"]
-    check_tokens(written(tmp_path / "t.gguf", chat), chat.tokenizer.backend_tokenizer, texts)
+    assert check_tokens(written(tmp_path / "t.gguf", chat), chat.encode, texts) == []
 
 
 def test_a_text_that_is_cut_in_two_ways_is_named(tmp_path: Path) -> None:
@@ -30,4 +47,39 @@ def test_a_text_that_is_cut_in_two_ways_is_named(tmp_path: Path) -> None:
     other = Tokenizer.from_str(chat.tokenizer.backend_tokenizer.to_str())
     other.add_tokens(["circle"])
     with pytest.raises(CannotExpress, match="What is the colour of the circle"):
-        check_tokens(written(tmp_path / "t.gguf", chat), other)
+        check_tokens(written(tmp_path / "t.gguf", chat), lambda text: other.encode(text).ids)
+
+
+@pytest.mark.parametrize("legacy", [None, True, False])
+def test_llama_cpp_cuts_texts_as_sentencepiece_does(legacy: bool | None, tmp_path: Path) -> None:
+    chat = llama_chat(tmp_path / "llama", legacy=legacy)
+    path = written(tmp_path / "t.gguf", chat)
+    assert check_tokens(path, chat.encode, drawn_texts(chat)) == []
+    # llama.cpp is legacy: a space stands behind every special token; first ones have it in any case
+    assert check_tokens(path, chat.encode, ["<s>", "</s>"]) == ([] if legacy is not False else ["</s>"])
+
+
+def test_phi_3_s_tokens_swallow_spaces_in_llama_cpp_too(tmp_path: Path) -> None:
+    write_model(folder := tmp_path / "phi3")
+    chat = Chat(str(folder), "cobra:data/templates/imp_phi3.jinja")
+    special = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    added = [AddedToken(token, rstrip=True, normalized=False) for token in special]
+    end = AddedToken("<|endoftext|>", normalized=False)
+    chat.tokenizer.add_special_tokens({"additional_special_tokens": [*added, end]})
+    chat.save(folder)
+    chat = Chat(str(folder))
+    texts = ["<s><|user|>\nWhat is it?<|end|>\n<|assistant|>\n A red cat.<|end|>", "<|end|>  a", *special]
+    assert check_tokens(written(tmp_path / "t.gguf", chat), chat.encode, texts) == []
+
+
+def test_spaces_that_llama_cpp_does_not_put_are_refused(tmp_path: Path) -> None:
+    chat = llama_chat(tmp_path / "llama")
+    backend = chat.tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(" ", "▁")])
+    with pytest.raises(CannotExpress, match="no way like its own to put spaces"):
+        tokenizer_metadata(chat, 512)
+    said = json.loads(llama_chat(tmp_path / "bytes").tokenizer.backend_tokenizer.to_str())
+    del said["model"]["vocab"]["<0x41>"]
+    chat.tokenizer._tokenizer = Tokenizer.from_str(json.dumps(said))
+    with pytest.raises(CannotExpress, match="no token for the byte <0x41>"):
+        tokenizer_metadata(chat, 512)
