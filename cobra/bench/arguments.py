@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cobra.bench.runtimes import QUANTS
 from cobra.config.argument_types import path, whole
 from cobra.config.limits import MAX_THREADS
 
@@ -60,6 +61,7 @@ def add_benches(subjects: Any) -> None:
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
+    known = "; ".join(f"{runtime}: {', '.join(quants)}" for runtime, quants in QUANTS.items())
     parser.add_argument(
         "--models",
         nargs="+",
@@ -71,9 +73,9 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quant",
         nargs="+",
-        choices=("none", "bf16", "int8", "int4"),
-        default=["none"],
-        help="language model's weights in our engine (default: none)",
+        default=[],
+        metavar="QUANT",
+        help=f"language model's weights; a runtime takes those that it knows (default: the first of {known})",
     )
     parser.add_argument(
         "--state-dtype",
@@ -85,9 +87,10 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime",
         nargs="+",
-        choices=("torch", "transformers", "llama.cpp"),
+        choices=tuple(QUANTS),
         default=["torch"],
-        help="torch is our engine (default: torch)",
+        help="torch is our engine; gguf (llama.cpp) and executorch run mobile builds, with random weights, "
+        "kept in $COBRA_CACHE/exports (default: torch)",
     )
     parser.add_argument(
         "--dtype",
@@ -96,10 +99,6 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         help="of activations, and of weights that are not quantized (default: bfloat16)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--llama-bench", help="path of llama.cpp's llama-bench (default: the one on PATH)")
-    parser.add_argument(
-        "--gguf", nargs="+", type=_named_file, default=[], metavar="NAME=FILE", help="models for llama.cpp"
-    )
     parser.add_argument(
         "--configs", type=path, default=Path("configs"), help="folder of the yamls (default: configs)"
     )
@@ -126,13 +125,6 @@ def _add_lengths(
     parser.add_argument(
         name, nargs="+", type=whole(least), default=list(default), help=f"{what} (default: {text})"
     )
-
-
-def _named_file(text: str) -> tuple[str, Path]:
-    name, _, file = text.partition("=")
-    if not file or not path(file).is_file():
-        raise argparse.ArgumentTypeError(f"{text!r} names no file: expected NAME=FILE")
-    return name, path(file)
 
 
 def _e2e(options: argparse.Namespace) -> None:
@@ -165,8 +157,6 @@ def _run(
         options.device,
         list(dict.fromkeys(options.runtime)),
         options.threads,
-        options.llama_bench,
-        dict(options.gguf),
         options.read_mebibytes,
         list(dict.fromkeys(options.state_dtype)),
     )

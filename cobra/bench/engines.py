@@ -1,28 +1,27 @@
 """Models in the engines and settings that were asked for."""
 
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
+from cobra.bench.exports import exported
+from cobra.bench.runtimes import BUILDS, EXECUTORCH, GGUF, OURS, TRANSFORMERS, chosen_quants
 from cobra.bench.subjects import Subject
 from cobra.bench.timing.sample import Measurement, Runner
 from cobra.config.build import build_on_meta
 
-OURS, TRANSFORMERS, LLAMA = "torch", "transformers", "llama.cpp"
-RUNTIMES = (OURS, TRANSFORMERS, LLAMA)
 # cases of whole models, which see a picture
 SEEING = ("e2e", "train")
 _CASES = {
     OURS: "cobra.bench.torch_cases",
     TRANSFORMERS: "cobra.bench.transformers_cases",
-    LLAMA: "cobra.bench.llama_cases",
+    GGUF: "cobra.bench.gguf_cases",
+    EXECUTORCH: "cobra.bench.executorch_cases",
 }
-# transformers and llama.cpp run twice: the faster one is the honest baseline
+# transformers, and transformers' architectures in llama.cpp, run twice: the faster one is the honest baseline
 _MODES: dict[str, dict[str, dict[str, Any]]] = {
     TRANSFORMERS: {"eager": {"mode": "eager"}, "compiled": {"mode": "compiled"}},
-    LLAMA: {"": {"flash": False}, "flash attention": {"flash": True}},
+    GGUF: {"": {"flash": False}, "flash attention": {"flash": True}},
 }
 
 
@@ -31,24 +30,21 @@ class Settings:
     """How models run.
 
     Attributes:
-        quantizations: of the language model's weights in our engine; each is measured.
+        quantizations: of the language model's weights; each is measured in the runtimes that know it. Where
+            none is named, a runtime takes the first that it knows.
         dtype: of activations, and of all weights that are not quantized.
         device: cpu or cuda.
         runtimes: engines.
         threads: of each process.
-        llama_bench: its path; None looks on PATH.
-        gguf: file of a model for llama.cpp, by the model's name.
         read_mebibytes: how much is read to measure the bandwidth.
         state_dtypes: fp32, bf16: of a recurrent state in our engine; each is measured.
     """
 
-    quantizations: Sequence[str] = ("none",)
+    quantizations: Sequence[str] = ()
     dtype: str = "bfloat16"
     device: str = "cpu"
     runtimes: Sequence[str] = (OURS,)
     threads: int = 1
-    llama_bench: str | None = None
-    gguf: dict[str, Path] = field(default_factory=dict)
     read_mebibytes: int = 1280
     state_dtypes: Sequence[str] = ("fp32",)
 
@@ -74,7 +70,7 @@ class Engine:
 
     Attributes:
         subject: the model.
-        runtime: torch, transformers or llama.cpp.
+        runtime: torch, transformers, gguf or executorch.
         precision: of its language model's weights, for the report.
         mode: of the runtime, and of the state where it is narrowed, for the report.
         arguments: of every case on it.
@@ -111,23 +107,39 @@ class Engine:
         tree: dict[str, Any] = {"lm": self.subject.lm}
         if point.case in SEEING:
             tree = {"vlm": self.subject.vlm}
-        if self.runtime == LLAMA:
+        if self.runtime in BUILDS:
             tree = {}
         entry = {**self.entry, "length": point.length, "batch": batch}
         return Measurement(self.runner, point.case, {**tree, **self.arguments, **point.arguments}, entry)
 
 
 def engines(subjects: Sequence[Subject], settings: Settings) -> list[Engine]:
-    """Every model in every engine that was asked for."""
+    """Every model in every engine that was asked for; mobile builds are not made yet.
+
+    Raises:
+        ValueError: as `chosen_quants`.
+    """
+    quants = chosen_quants(settings.runtimes, settings.quantizations)
     return [
         engine
         for subject in subjects
         for runtime in settings.runtimes
-        for engine in _ways(subject, runtime, settings)
+        for engine in _ways(subject, runtime, quants[runtime], settings)
     ]
 
 
-def _ways(subject: Subject, runtime: str, settings: Settings) -> list[Engine]:
+def with_build(engine: Engine) -> Engine:
+    """An engine that runs a mobile build, with its folder, or why there is none; another engine as it is."""
+    if engine.runtime not in BUILDS:
+        return engine
+    try:
+        folder = exported(engine.subject, engine.runtime, engine.precision)
+    except (ValueError, ModuleNotFoundError) as reason:
+        return replace(engine, missing=str(reason))
+    return replace(engine, arguments={**engine.arguments, "folder": str(folder)})
+
+
+def _ways(subject: Subject, runtime: str, quants: Sequence[str], settings: Settings) -> list[Engine]:
     common = {"dtype": settings.dtype, "device": settings.device}
     plain = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[settings.dtype]
     if runtime == OURS:
@@ -141,24 +153,20 @@ def _ways(subject: Subject, runtime: str, settings: Settings) -> list[Engine]:
                 "" if state == "fp32" else f"{state} state",
                 {**common, "quantization": name, "state_dtype": state},
             )
-            for name in settings.quantizations
+            for name in quants
             for state in _state_dtypes(subject, settings)
         ]
     if runtime == TRANSFORMERS:
         modes = _MODES[TRANSFORMERS].items()
         return [Engine(subject, TRANSFORMERS, plain, mode, {**common, **more}) for mode, more in modes]
-    binary = settings.llama_bench or shutil.which("llama-bench")
-    gguf = settings.gguf.get(subject.name)
-    missing = ""
-    if binary is None:
-        missing = "no llama-bench on PATH: build llama.cpp and name it with --llama-bench"
-    elif gguf is None:
-        missing = f"no GGUF file of it: name one with --gguf {subject.name}=FILE"
-    where: dict[str, Any] = {"binary": binary, "gguf": str(gguf), "threads": settings.threads}
-    precision = gguf.stem.rpartition("-")[2] if gguf else ""
+    described: Any = build_on_meta(subject.lm)
+    ways = list(_MODES.get(runtime, {"": {}}).items())
+    # without keys and values attention is nobody's setting
+    ways = ways[:1] if described.recurrent else ways
     return [
-        Engine(subject, LLAMA, precision, mode, {**where, **more}, missing)
-        for mode, more in _MODES[LLAMA].items()
+        Engine(subject, runtime, quant, mode, {"threads": settings.threads, **more})
+        for quant in quants
+        for mode, more in ways
     ]
 
 

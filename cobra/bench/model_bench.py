@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cobra.bench.ceilings import bandwidth, product_rate
-from cobra.bench.engines import LLAMA, OURS, SEEING, Engine, Point, Settings, engines
+from cobra.bench.engines import SEEING, Engine, Point, Settings, engines, with_build
 from cobra.bench.room import available, batches, needed
 from cobra.bench.run import Plan, run
+from cobra.bench.runtimes import BUILDS, OURS
 from cobra.bench.subjects import Subject
 from cobra.bench.timing.case import dtype_of
 from cobra.bench.timing.interleave import Group
@@ -26,7 +27,8 @@ def bench_models(
         )
     if case not in SEEING:
         subjects = [replace(subject, vlm=None) for subject in subjects]
-    groups, missing = _groups(engines(subjects, settings), points, settings)
+    chosen = [_ready(engine, case, settings) for engine in engines(subjects, settings)]
+    groups, missing = _groups(chosen, points, settings)
     about = {
         "dtype": settings.dtype,
         "device": settings.device,
@@ -47,9 +49,7 @@ def _groups(
     fitting: list[tuple[Engine, list[Point], float]] = []
     for engine in chosen:
         sizes = {point.length: _size(engine, point, settings) for point in points}
-        reasons = {
-            p.length: engine.missing or _refusal(engine, p.case, sizes[p.length], room) for p in points
-        }
+        reasons = {p.length: engine.missing or _refusal(sizes[p.length], room) for p in points}
         missing += [
             {**engine.entry, "length": length, "missing": why} for length, why in reasons.items() if why
         ]
@@ -85,11 +85,17 @@ def _size(engine: Engine, point: Point, settings: Settings) -> float:
     return size * 16 / dtype_of(settings.dtype).itemsize if point.case == "train" else size
 
 
-def _refusal(engine: Engine, case: str, size: float, room: float) -> str:
-    if engine.runtime == LLAMA and case == "e2e":
-        return "llama-bench measures language models alone: use `decode` and `prefill`"
+def _ready(engine: Engine, case: str, settings: Settings) -> Engine:
+    """An engine with the build that it runs, or the reason why it cannot run here."""
+    reason = ""
     if engine.runtime != OURS and case == "train":
-        return "only our own models are trained here: leave --runtime at torch"
+        reason = "only our own models are trained here: leave --runtime at torch"
+    elif engine.runtime in BUILDS and settings.device != "cpu":
+        reason = f"{engine.runtime} is measured on the CPU: leave --device at cpu"
+    return replace(engine, missing=reason) if reason else with_build(engine)
+
+
+def _refusal(size: float, room: float) -> str:
     if size > room:
         return f"needs {size / 1e9:.1f} GB of memory, {max(room, 0) / 1e9:.1f} GB are free"
     return ""

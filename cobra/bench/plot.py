@@ -82,7 +82,8 @@ def _draw_stages(report: Report, axes: Axes) -> None:
     for row, entry in enumerate(entries):
         left = 0.0
         for stage, color in zip(STAGES, _STAGE_COLORS, strict=True):
-            width = statistics.median(seconds(entry, report["basis"], stage))
+            # what reads a picture's file by itself does not tell the image from vision
+            width = statistics.median(seconds(entry, report["basis"], stage) or [0.0])
             axes.barh(row, width, left=left, color=color, height=0.6, label=stage if row == 0 else None)
             left += width
         _say(axes, f"{left:.3g} s, {short(rate(entry, report['basis']).median)} tok/s", left, row)

@@ -40,7 +40,7 @@ class Question:
         device: str,
     ) -> None:
         self.transform, self.device = transform, device
-        self.picture = _picture_bytes()
+        self.picture = picture_bytes()
         self.image_tokens = num_image_tokens(transform(load_rgb(self.picture)).layout)
         generator = torch.Generator().manual_seed(0)
         text, self.more = (
@@ -56,7 +56,7 @@ class Question:
         return Pictures.stack([picture] * count, checked=True).map(lambda pixels: pixels.to(self.device))
 
 
-def _picture_bytes() -> bytes:
+def picture_bytes() -> bytes:
     """A JPEG of 640 × 480 pixels, smooth as a photograph."""
     coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)

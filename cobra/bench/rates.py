@@ -46,7 +46,7 @@ def seconds(entry: Entry, basis: str, stage: str = "") -> list[float]:
 
 def first_token(entry: Entry, basis: str) -> list[float]:
     """Seconds from the picture's bytes to the first token, of each repeat."""
-    parts = [seconds(entry, basis, stage) for stage in STAGES[:-1]]
+    parts = [part for stage in STAGES[:-1] if (part := seconds(entry, basis, stage))]
     return [sum(repeat) for repeat in zip(*parts, strict=True)]
 
 

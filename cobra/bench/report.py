@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cobra.bench.engines import OURS
 from cobra.bench.published import published_table
-from cobra.bench.rates import labels, lengths, measured, rate, spread
+from cobra.bench.rates import measured, rate, spread
 from cobra.bench.tables import e2e_table, length_table, memory_table, operator_table
 
 Report = Mapping[str, Any]
@@ -96,7 +95,9 @@ def _what(report: Report) -> list[str]:
     true = "**Random weights of true size**: they show speed, not answers"
     if report["kind"] == "train":
         return [true, f"autocast {settings['dtype']} over fp32 weights, AdamW, batch {settings['batch']}"]
-    return [true, f"activations {settings['dtype']}, batch 1, greedy"]
+    builds = sorted({entry["build"] for entry in measured(report) if "build" in entry})
+    ours = f"activations {settings['dtype']}{' (torch, transformers)' if builds else ''}"
+    return [true, *builds, f"{ours}, batch 1, greedy"]
 
 
 def _turn(report: Report) -> str:
@@ -110,30 +111,44 @@ def _turn(report: Report) -> str:
 def crossings(report: Report) -> str:
     """Where a state of constant size beats a cache that grows: from which length on, and by how much.
 
-    A line for each pair of our engine's models at one precision; empty where there is none.
+    A line for each pair of models in one runtime and precision; empty where there is none. Of a model with a
+    cache the fastest setting counts, at each length.
     """
     basis = report["basis"]
-    rates: dict[str, dict[int, float]] = {label: {} for label in labels(report)}
-    constant: dict[str, bool] = {}
-    precision: dict[str, str] = {}
+    constant: dict[tuple[str, str, str], dict[int, float]] = {}
+    growing: dict[tuple[str, str, str], dict[int, float]] = {}
+    names: dict[tuple[str, str, str], str] = {}
     for entry in measured(report):
-        if entry["runtime"] == OURS:
-            rates[entry["label"]][entry["length"]] = rate(entry, basis).median
-            constant[entry["label"]] = entry["constant_state"]
-            precision[entry["label"]] = entry["precision"]
-    pairs = [
-        (a, b)
-        for a in constant
-        for b in constant
-        if constant[a] and not constant[b] and precision[a] == precision[b]
-    ]
-    return "\n".join(f"- {a} over {b}: {_ratios(rates[a], rates[b], lengths(report))}" for a, b in pairs)
+        if "constant_state" not in entry:
+            continue
+        is_constant = entry["constant_state"]
+        key = entry["runtime"], entry["precision"], entry["label" if is_constant else "model"]
+        names.setdefault(key, entry["label"])
+        rates = (constant if is_constant else growing).setdefault(key, {})
+        length, found = entry["length"], rate(entry, basis).median
+        rates[length] = max(found, rates.get(length, 0.0))
+    return "\n".join(
+        f"- {names[a]} over {names[b]}: {_ratios(ours, theirs)}"
+        for a, ours in constant.items()
+        for b, theirs in growing.items()
+        if a[:2] == b[:2]
+    )
 
 
-def _ratios(ours: Mapping[int, float], theirs: Mapping[int, float], at: list[int]) -> str:
-    both = [length for length in at if length in ours and length in theirs]
+def _ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+    both = sorted(set(ours) & set(theirs))
     ratios = {length: ours[length] / theirs[length] for length in both}
     # a win counts if nothing longer is lost again
     won = [length for length in both if all(ratios[longer] > 1 for longer in both if longer >= length)]
     text = ", ".join(f"{ratio:.2f}× at {length:,}" for length, ratio in ratios.items())
-    return f"{text}; " + (f"faster from {won[0]:,} on" if won else "not faster at the longest")
+    if not won:
+        return f"{text}; not faster at the longest"
+    before = [length for length in both if length < won[0]]
+    level = f", level at about {_level(ours, theirs, before[-1], won[0]):,.0f}" if before else ""
+    return f"{text}; faster from {won[0]:,} on{level}"
+
+
+def _level(ours: Mapping[int, float], theirs: Mapping[int, float], low: int, high: int) -> float:
+    """The length at which both need as long a token, on straight lines from one length to another."""
+    lead, lag = (1 / theirs[length] - 1 / ours[length] for length in (high, low))
+    return low + (high - low) * lag / (lag - lead)

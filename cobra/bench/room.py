@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cobra.bench.engines import LLAMA, TRANSFORMERS, Engine
+from cobra.bench.engines import Engine
+from cobra.bench.exports import size_of
+from cobra.bench.runtimes import BUILDS, TRANSFORMERS
 from cobra.bench.systems.contexts import state_bytes_of_step
 from cobra.bench.timing.case import dtype_of
 from cobra.config.build import build_on_meta
@@ -23,8 +25,12 @@ _PROCESS = 1.2e9
 
 def needed(engine: Engine, length: int) -> float:
     """Bytes of the process that measures an engine at this length."""
-    if engine.runtime == LLAMA:
-        return Path(engine.arguments["gguf"]).stat().st_size + _PROCESS if not engine.missing else 0.0
+    if engine.missing:
+        return 0.0
+    if engine.runtime in BUILDS:
+        lm: Any = _described(json.dumps(engine.subject.lm))
+        state = state_bytes_of_step(lm, length, torch.float16)
+        return size_of(Path(engine.arguments["folder"])) + state + _PROCESS
     dtype = dtype_of(engine.arguments["dtype"])
     whole: Any = _described(json.dumps(engine.subject.vlm or engine.subject.lm))
     lm = whole if engine.subject.vlm is None else whole.lm

@@ -20,6 +20,7 @@ from cobra.bench.rates import (
     share,
     spread,
 )
+from cobra.bench.runtimes import GGUF
 
 Report = Mapping[str, Any]
 
@@ -39,7 +40,9 @@ _E2E: dict[str, Callable[[Entry, str], str]] = {
     "first token s": lambda e, basis: _seconds(first_token(e, basis)),
     "second question s": lambda e, basis: _seconds(seconds(e, basis, "second")),
     "peak GB": lambda e, basis: f"{e['peak_bytes'] / 1e9:.2f}",
+    "engine GB": lambda e, basis: _told(e, _engine),
     "model GB": lambda e, basis: f"{e['model_bytes'] / 1e9:.2f}",
+    "bytes a weight": lambda e, basis: _told(e, _bytes_a_weight),
     "step GB": lambda e, basis: f"{e['step_bytes'] / 1e9:.3f}" if "step_bytes" in e else "–",
 }
 _E2E_SUMMARY = ("model", "total s", "tok/s", "decode tok/s", "of bound", "first token s")
@@ -47,7 +50,10 @@ _E2E_LEGEND = """\
 *image*: JPEG to pixels; *vision*: encoder and projector; *prefill*: picture and 21 tokens of text, to the
 first new token; *tok/s*: new tokens over the total, as the papers count; *of bound*: decode tok/s times the
 bytes of a step (weights and state) over the read bandwidth measured in between; *second question*: to its
-first token, picture and first answer already read; *peak*: of the whole process."""
+first token, picture and first answer already read; *peak*: of the whole process; *engine*: of that, what it
+takes more than before it opened a mobile build; *model*: on disk, where it is one; *bytes a weight*: of its
+language model. *vision s*, *prefill tok/s*, *decode tok/s* and *total s* are called T_VE, S_prompt, S_gen and
+T_total elsewhere; a gguf build's *vision* holds *image*."""
 _PREFILL_LEGEND = "Columns: tokens of the prompt."
 _TRAIN_LEGEND = """\
 Columns: tokens of text a picture; those of the picture count, too. %: operations of the model (those that are
@@ -88,6 +94,8 @@ def length_table(report: Report) -> str:
     basis = report["basis"]
     found = {(entry["label"], entry["length"]): entry for entry in measured(report)}
     heads = ["tok/s", *(f"{length:,}" for length in lengths(report)), "last over first", "model GB"]
+    told = any("lm_bytes" in entry for entry in found.values())
+    heads += ["bytes a weight"] if told else []
     rows = []
     for label in labels(report):
         entries = [found.get((label, length)) for length in lengths(report)]
@@ -98,6 +106,7 @@ def length_table(report: Report) -> str:
             *(_cell(entry, basis) for entry in entries),
             f"{rates[-1] / rates[0]:.2f}",
             f"{present[0]['model_bytes'] / 1e9:.2f}",
+            *([_told(present[0], _bytes_a_weight)] if told else []),
         ])  # fmt: skip
     return f"{table(heads, rows)}\n\n{_length_legend(report)}"
 
@@ -107,7 +116,27 @@ def _length_legend(report: Report) -> str:
         return _LEGENDS[report["kind"]]
     real = report["settings"]["real_prefill"]
     context = "read for real" if real else "random keys, values and states in its place"
+    if not real and any(entry["runtime"] == GGUF for entry in measured(report)):
+        context += (
+            " (gguf: keys and values of 256 tokens, repeated, or the state after these, of the one size)"
+        )
     return _DECODE_LEGEND.format(context=context)
+
+
+def _told(entry: Entry, number: Callable[[Entry], float]) -> str:
+    """A number with three digits, where the entry tells what it is made of."""
+    try:
+        return f"{number(entry):.3f}"
+    except KeyError:
+        return "–"
+
+
+def _engine(entry: Entry) -> float:
+    return (entry["peak_bytes"] - entry["before_bytes"]) / 1e9
+
+
+def _bytes_a_weight(entry: Entry) -> float:
+    return entry["lm_bytes"] / entry["lm_weights"]
 
 
 def _cell(entry: Entry | None, basis: str) -> str:

@@ -1,16 +1,13 @@
 """What is timed: stages, steps after a context, and the bytes that bound them."""
 
 import copy
-import json
-import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cobra.bench import llama_cases, op_cases, torch_cases
+from cobra.bench import op_cases, torch_cases
 from cobra.bench.op_bench import OURS, gpu_plan, plan
 from cobra.bench.question import Question
 from cobra.bench.subjects import Subject
@@ -111,19 +108,6 @@ def test_a_state_in_bf16_halves_what_a_step_moves_of_it(real: bool) -> None:
     assert wide.about["step_bytes"] - narrow.about["step_bytes"] == 2 * 2 * 2 * 8 * 8 * 16
     sample: Any = narrow.run()
     assert sample.wall > 0
-
-
-def test_llama_bench_is_asked_for_the_same_steps(tmp_path: Path) -> None:
-    answer = {"avg_ns": 2_500_000_000, "model_size": 7, "build_commit": "abc", "model_type": "mamba2"}
-    program = tmp_path / "llama-bench"
-    program.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/asked\necho '{json.dumps([answer])}'\n")
-    program.chmod(0o755)
-    sample: Any = llama_cases.decode(str(program), "m.gguf", 2, 8192, 16, True).run()
-    assert (sample.wall, math.isnan(sample.cpu)) == (2.5, True)
-    assert (tmp_path / "asked").read_text().strip() == "-m m.gguf -t 2 -fa 1 -r 1 -o json -p 0 -n 16 -d 8192"
-    program.write_text("#!/bin/sh\necho 'failed to load' >&2\nexit 1\n")
-    with pytest.raises(RuntimeError, match="ended with 1: failed to load"):
-        llama_cases.prefill(str(program), "m.gguf", 2, 512, False)
 
 
 @pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cobra.bench.build import random_lm, random_vlm, weight_bytes
-from cobra.bench.engines import Settings, engines
+from cobra.bench.engines import Settings, engines, with_build
 from cobra.bench.room import batches, needed
 from cobra.bench.subjects import Subject, read_subjects
 from cobra.bench.systems.contexts import state_bytes_of_step
@@ -82,20 +82,44 @@ def test_only_a_recurrent_state_is_measured_in_two_precisions() -> None:
     assert wide - narrow == 2 * 2 * 24 * 24 * 64 * 128
 
 
-def test_llama_cpp_is_missing_with_the_reason_until_it_is_named(
+def test_each_runtime_takes_the_quantizations_that_it_knows() -> None:
+    subjects = [TINY, *read_subjects(["mamba2-130m"], CONFIGS)]
+    chosen = engines(subjects, Settings(("int4", "q8_0"), runtimes=("torch", "gguf")))
+    # attention runs in two ways, of which the faster is the baseline
+    assert [engine.label for engine in chosen] == [
+        "tiny-llama, int4", "tiny-llama, q8_0, gguf", "tiny-llama, q8_0, gguf flash attention",
+        "mamba2-130m, int4", "mamba2-130m, q8_0, gguf",
+    ]  # fmt: skip
+    defaults = engines([TINY], Settings(runtimes=("torch", "executorch")))
+    assert [engine.label for engine in defaults] == ["tiny-llama, bf16", "tiny-llama, fp32, executorch"]
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "quants", "message"),
+    [
+        (["torch", "gguf"], ["q4_k_m"], "--runtime torch knows no --quant q4_k_m: name one of none, bf16"),
+        (
+            ["gguf"],
+            ["q4_0", "8da4w"],
+            "--quant 8da4w is known to none of the runtimes: gguf knows q4_k_m, q4_0",
+        ),
+        (["executorch"], ["q4_0"], "--quant q4_0 is known to none"),
+    ],
+)
+def test_a_quantization_that_a_runtime_does_not_know_is_refused(
+    runtimes: list[str], quants: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        engines([TINY], Settings(quants, runtimes=runtimes))
+
+
+def test_what_a_mobile_build_lacks_is_the_reason_why_it_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", "")
-    absent = engines([TINY], Settings(runtimes=["llama.cpp"]))
-    assert {engine.missing for engine in absent} == {
-        "no llama-bench on PATH: build llama.cpp and name it with --llama-bench"
-    }
-    file = tmp_path / "tiny-Q4_K_M.gguf"
-    found = engines([TINY], Settings(runtimes=["llama.cpp"], llama_bench="x", gguf={"tiny-llama": file}))
-    assert [engine.label for engine in found] == [
-        "tiny-llama, Q4_K_M, llama.cpp",
-        "tiny-llama, Q4_K_M, llama.cpp flash attention",
-    ]
+    monkeypatch.setenv("COBRA_CACHE", str(tmp_path))
+    (engine,) = engines([Subject("hybrid", HYBRID)], Settings(runtimes=["gguf"]))
+    assert "no architecture for a StackedLM" in with_build(engine).missing
+    assert list((tmp_path / "exports").iterdir()) == []
 
 
 def test_a_cobra_in_four_bits_needs_what_its_parts_take() -> None:

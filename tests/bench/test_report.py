@@ -16,7 +16,14 @@ from cobra.bench.tables import memory_table, operator_table, summary
 
 def entry(label: str, length: int, wall: float, **more: Any) -> dict[str, Any]:
     sample = {"cpu": wall / 2, "wall": wall, "stages": {}}
-    named = {"label": label, "length": length, "runtime": "torch", "precision": "int4", "tokens": 10}
+    named = {
+        "label": label,
+        "model": label,
+        "length": length,
+        "runtime": "torch",
+        "precision": "int4",
+        "tokens": 10,
+    }
     read = {"cpu": [2e9], "wall": [1e9]}
     return {**named, "seconds": [sample] * 5, "step_bytes": 1e8, "bandwidth": read, **more}
 
@@ -52,9 +59,20 @@ def report(
 
 
 def test_the_crossing_is_where_nothing_longer_is_lost_again() -> None:
+    # a token of the second takes 1 s and one more every 2,048, one of the first always 2 s
     expected = "- mamba over llama: 0.50× at 0, 1.00× at 2,048, 2.50× at 8,192; faster from 8,192 on"
-    assert crossings(report()) == expected
+    assert crossings(report()) == f"{expected}, level at about 2,048"
+    assert crossings(report(lengths=(0, 8192))).endswith("faster from 8,192 on, level at about 2,048")
     assert crossings(report(factor=9.0)).endswith("not faster at the longest")
+
+
+def test_of_a_model_with_a_cache_the_fastest_setting_counts() -> None:
+    made = report()
+    flash = entry("llama flash", 8192, 4.0, model="llama", constant_state=False)
+    other = entry("llama 8", 0, 1.0, precision="int8", constant_state=False)
+    made["measurements"] += [flash, other]
+    assert "0.50× at 0, 1.00× at 2,048, 2.00× at 8,192" in crossings(made)
+    assert len(crossings(made).splitlines()) == 1
 
 
 def test_a_comparison_tells_a_difference_from_none() -> None:

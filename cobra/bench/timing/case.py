@@ -19,11 +19,13 @@ class Case:
             seconds that another program measured.
         rehearsal: a shorter call that warms up all the same and takes as much memory; None: `run`.
         about: what the report should know of it, plain JSON.
+        end: lets go of what garbage collection does not; called when the case is not needed any more.
     """
 
     run: Callable[[], object]
     rehearsal: Callable[[], object] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    end: Callable[[], object] | None = None
 
 
 def dtype_of(name: str) -> torch.dtype:

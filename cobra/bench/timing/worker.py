@@ -23,7 +23,10 @@ from cobra.bench.timing.sample import Prepared, Sample
 _SHORTEST = 0.1
 _MODULES = tuple(
     f"cobra.bench.{name}"
-    for name in ("ceilings", "torch_cases", "transformers_cases", "llama_cases", "op_cases")
+    for name in (
+        "ceilings",
+        *(f"{kind}_cases" for kind in ("torch", "transformers", "gguf", "executorch", "op")),
+    )
 )
 
 
@@ -47,7 +50,7 @@ class Worker:
                 return asdict(self.prepare(request["key"], request["case"], request["arguments"]))
             if request["do"] == "time":
                 return asdict(self.time(request["key"]))
-            self.prepared.pop(request["key"], None)
+            self.forget(request["key"])
             return {}
         except Exception as error:
             # the process must outlive one broken case, and the report says what broke
@@ -67,6 +70,12 @@ class Worker:
         found = Prepared(*memory, case.about)
         self.prepared[key] = case, max(1, int(_SHORTEST / max(seconds, 1e-7))), found
         return found
+
+    def forget(self, key: str) -> None:
+        """Free a case that was prepared."""
+        case, *_ = self.prepared.pop(key, (None,))
+        if case is not None and case.end is not None:
+            case.end()
 
     def time(self, key: str) -> Sample:
         """Seconds of a call."""

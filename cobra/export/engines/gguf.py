@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +35,13 @@ class GGUFEngine(Engine):
         folder: what `cobra export --target gguf` wrote.
         context: tokens that a transformer has room for; a state-space model needs none.
         threads: of a product; None takes OMP_NUM_THREADS, or as many as there are CPUs.
+        more: see `Context`.
     """
 
     version = f"llama-cpp-python {VERSION}"
 
-    def __init__(self, folder: Path, context: int = 4096, threads: int | None = None) -> None:
-        self.folder, self._length = folder, context
+    def __init__(self, folder: Path, context: int = 4096, threads: int | None = None, **more: Any) -> None:
+        self.folder, self._length, self._more = folder, context, more
         manifest = read_manifest(folder)
         # a language model alone may have no tokenizer, and then ends nowhere
         self.eos_id = int(manifest.contents.settings.get("eos_id", -1))
@@ -59,7 +61,7 @@ class GGUFEngine(Engine):
     def _open(self, path: Path, exact: bool) -> None:
         self._path, self._exact = path, exact
         self._weights = open_weights(path)
-        self._one = Context(self._weights, self._length, 1, self._threads, exact)
+        self._one = Context(self._weights, self._length, 1, self._threads, exact, **self._more)
         self._many: Context | None = None
         self.vocab_size, self.d_model = self._one.vocab_size, self._one.d_model
 
@@ -126,7 +128,8 @@ class GGUFEngine(Engine):
         if count > _ROWS:
             raise ValueError(f"{count} rows are more than the {_ROWS} that this engine has room for")
         if self._many is None:
-            self._many = Context(self._weights, _ROWS * self._length, _ROWS, self._threads, self._exact)
+            length = _ROWS * self._length
+            self._many = Context(self._weights, length, _ROWS, self._threads, self._exact, **self._more)
         self._many.reset()
         return self._many
 
@@ -142,6 +145,7 @@ class _Dequantised(GGUFEngine):
         dequantize(packed._path, path)
         self.folder, self.eos_id, self.rounding = path.parent, packed.eos_id, UNQUANTISED["f32"]
         self._length, self._threads, self._pictures = packed._length, packed._threads, None
+        self._more = packed._more
         self.lacks = {**packed.lacks, "pictures": "not read", "dequantised": "its weights are not quantised"}
         self._open(path, exact=True)
 

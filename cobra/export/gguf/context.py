@@ -40,13 +40,15 @@ class Context:
         rows: sequences.
         threads: of a product.
         exact: keep a transformer's keys and values in fp32 instead of fp16.
+        more: settings of llama.cpp besides, by its names.
 
     Attributes:
         vocab_size: logits V.
         d_model: width D of embeddings.
+        recurrent: whether its state has one size, however much is read.
     """
 
-    def __init__(self, weights: Any, length: int, rows: int, threads: int, exact: bool) -> None:
+    def __init__(self, weights: Any, length: int, rows: int, threads: int, exact: bool, **more: Any) -> None:
         self._llama = llama = bindings()
         settings = llama.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max, settings.n_batch, settings.n_ubatch = length, rows, _PIECE, _PIECE
@@ -56,10 +58,13 @@ class Context:
         settings.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if exact:
             settings.type_k = settings.type_v = llama.GGML_TYPE_F32
+        for name, value in more.items():
+            setattr(settings, name, value)
         self._context = llama.llama_init_from_model(weights, settings)
         if not self._context:
             raise OSError(f"llama.cpp has no memory for {length} tokens: take fewer")
         self._memory = llama.llama_get_memory(self._context)
+        self.recurrent = bool(llama.llama_model_is_recurrent(weights))
         self.vocab_size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(weights))
         self.d_model = llama.llama_model_n_embd(weights)
 
@@ -123,6 +128,30 @@ class Context:
         )
         if not taken:
             raise ValueError("llama.cpp does not take this state: it is another model's, or too long")
+
+    def repeat(self, length: int) -> None:
+        """As if what the first sequence has read had been read again and again, up to `length` tokens.
+
+        Steps then cost what they cost after so long a text. Keys and values are copied to cells of their own,
+        and turned to their positions when the next token is read; a recurrent state is left as it is. The
+        context needs two rows and `kv_unified`.
+        """
+        llama, memory = self._llama, self._memory
+        if self.recurrent:
+            return
+        piece, read = self.snapshot(), llama.llama_memory_seq_pos_max(memory, 0) + 1
+        for start in range(read, length, read):
+            if not llama.llama_state_seq_set_data(self._context, _bytes(piece), len(piece), 1):
+                raise ValueError(f"llama.cpp has no room for {length} tokens: open it with a longer context")
+            llama.llama_memory_seq_add(memory, 1, 0, -1, start)
+            llama.llama_memory_seq_cp(memory, 1, 0, -1, -1)
+            llama.llama_memory_seq_rm(memory, 1, -1, -1)
+        self.rewind(length)
+
+    def rewind(self, length: int) -> None:
+        """Forget what the first sequence read behind `length` tokens; a recurrent state forgets nothing."""
+        if not self.recurrent:
+            self._llama.llama_memory_seq_rm(self._memory, 0, length, -1)
 
     def close(self) -> None:
         """Free it."""

@@ -45,6 +45,11 @@ _FUNCTIONS: dict[str, tuple[object, ...]] = {
     "gguf_get_data_offset": (c_size_t, c_void_p),
     "gguf_get_tensor_offset": (c_size_t, c_void_p, c_int64),
     "gguf_get_tensor_type": (c_int, c_void_p, c_int64),
+    "gguf_get_n_tensors": (c_int64, c_void_p),
+    "gguf_get_tensor_name": (c_char_p, c_void_p, c_int64),
+    "gguf_get_tensor_size": (c_size_t, c_void_p, c_int64),
+    "gguf_get_tensor_ne": (POINTER(c_int64), c_void_p, c_int64),
+    "ggml_quantize_chunk": (c_size_t, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p),
     "ggml_row_size": (c_size_t, c_int, c_int64),
     "ggml_get_type_traits": (POINTER(TypeTraits), c_int),
 }

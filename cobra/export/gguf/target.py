@@ -52,7 +52,19 @@ def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
         OSError: where something is missing, or the disk is full.
     """
     library()
-    opened, missing = open_language_model(model), []
+    return write_opened(open_language_model(model), quant, folder, model)
+
+
+def write_opened(opened: Opened, quant: str, folder: Path, source: Path | None) -> Contents:
+    """As `write_gguf_target`, of a model whose weights may be made when they are read.
+
+    Args:
+        opened: the model.
+        quant: see `write_gguf_target`.
+        folder: to fill.
+        source: where it was opened, for the measured differences from it; None measures none.
+    """
+    missing: list[str] = []
     settings: dict[str, object] = {"vocab_size": opened.lm.vocab_size, "d_model": opened.lm.d_model}
     chat = _chat(opened, folder)
     metadata: Mapping[str, Value] = without_tokenizer()
@@ -77,7 +89,7 @@ def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
     except NoProgram as error:
         missing.append(f"the way of pictures: {error}")
     missing += _write_mmproj(opened, quant, folder / MMPROJ)
-    exact = oracle(opened, model)
+    exact = oracle(opened, source) if source else None
     measured: dict[str, float] = {}
     if exact is None:
         missing.append("parity with the model: its weights are too many to be read as a whole")

@@ -133,7 +133,7 @@ def test_a_run_answers_as_the_model_and_imports_no_torch(tmp_path: Path) -> None
     ]
     code = "import sys; from cobra.cli import main; main()\n"
     code += "assert not {'torch', 'transformers'} & sys.modules.keys(), 'imported'"
-    command = ["export", "run", out, "--image", tmp_path / "picture.png", "--prompt", *questions]
+    command = ["export", "run", str(out), "--image", str(tmp_path / "picture.png"), "--prompt", *questions]
     ended = subprocess.run(
         [sys.executable, "-c", code, *command, "--max-new-tokens", "8"], capture_output=True, text=True
     )
