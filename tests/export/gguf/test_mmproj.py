@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cobra.data.chat import Chat
+from cobra.data.image import load_rgb
 from cobra.data.processor import Processor
 from cobra.export.gguf import mtmd
 from cobra.export.gguf.context import Context, open_weights
@@ -29,6 +30,7 @@ from cobra.models.projectors.linear import LinearProjector
 from cobra.models.projectors.mlp import MLPProjector
 from cobra.models.projectors.pixel_unshuffle import PixelUnshuffleProjector
 from cobra.models.vision.base import VisionEncoder
+from cobra.models.vision.fused import planes_of
 from cobra.models.vision.pictures import Pictures
 from cobra.models.vision.timm_encoder import TimmEncoder
 from cobra.models.vlm import CobraVLM
@@ -88,7 +90,8 @@ def picture(tmp_path: Path) -> Path:
 
 def square(made: CobraVLM, picture: Path, path: Path) -> Path:
     """The square that a model sees of a picture."""
-    made.vision.transform.square(Image.open(picture)).save(path)  # type: ignore[attr-defined]
+    (plane,) = planes_of(made.vision.transform)
+    plane.square(load_rgb(picture)).save(path)
     return path
 
 
