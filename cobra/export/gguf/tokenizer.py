@@ -2,7 +2,6 @@
 
 import ctypes
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +20,7 @@ from cobra.export.gguf.sentencepiece import (
     is_sentencepiece,
     sentencepiece_metadata,
 )
+from cobra.export.gguf.stock_template import stock_template
 
 # llama.cpp's names of ways to cut a text into words, by the pattern in tokenizer.json; "" is GPT-2's own
 _SUFFIXES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -63,11 +63,11 @@ def tokenizer_metadata(chat: Chat, vocab_size: int) -> dict[str, Value]:
         # templates write what a text begins with
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.ggml.add_eos_token": False,
-        # a mark of transformers' for training, which others do not know
-        "tokenizer.chat_template": re.sub(
-            r"{%-?\s*(end)?generation\s*-?%}", "", chat.tokenizer.chat_template
-        ),
+        "tokenizer.chat_template": stock_template(chat.tokenizer.chat_template),
     }
+    # rows that fill the vocabulary up are never said
+    if unknown := [number for number, kind in enumerate(types) if kind == UNUSED]:
+        metadata["tokenizer.ggml.suppress_tokens"] = unknown
     if (bos := chat.tokenizer.bos_token_id) is not None:
         metadata["tokenizer.ggml.bos_token_id"] = bos
     return metadata

@@ -40,6 +40,8 @@ def test_llama_cpp_cuts_texts_as_the_tokenizer_does(tmp_path: Path) -> None:
     chat = Chat(TOKENIZER)
     texts = ["<|user|> Which shape is it?<|assistant|> a circle<|endoftext|>", "<|user|><image> a"]
     assert check_tokens(written(tmp_path / "t.gguf", chat), chat.encode, texts) == []
+    never = tokenizer_metadata(chat, 512)["tokenizer.ggml.suppress_tokens"]
+    assert never == chat.unknown_ids(512).tolist()
 
 
 def test_a_text_that_is_cut_in_two_ways_is_named(tmp_path: Path) -> None:
