@@ -9,7 +9,7 @@ OUT ?= runs/$(if $(filter smoke,$(PRESET)),smoke,tiny)$(if $(filter-out 1,$(SEED
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo eval rehearsal test test-triton test-slow test-native test-gpu bench-gpu check format clean
+.PHONY: help demo eval mobile rehearsal test test-triton test-slow test-native test-gpu bench-gpu check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,16 @@ eval: .venv/installed  ## the model of make demo on all that ShapesVQA asks, by 
 ifneq ($(PHOTOS),)
 	$(evaluate) --benchmarks mmbench_samples,photos_vqa,photos_pope --data $(COBRA_FIXTURES)
 endif
+
+# Packages that only mobile builds need, and llama.cpp in ~/.cache/cobra, ten minutes on two CPUs the first time;
+# without either the page says what is left out. One thread: the tiny model's products are too small to share.
+.venv/mobile: .venv/installed
+	$(BIN)/python -m pip install --quiet -e '.[dev,export]'
+	$(BIN)/cobra export llama
+	@touch $@
+
+mobile: .venv/mobile  ## the model of make demo as every mobile build: verified, asked, evaluated (PRESET=smoke)
+	OMP_NUM_THREADS=1 $(BIN)/cobra eval mobile $(OUT)/model --out $(OUT)/mobile $(if $(filter smoke,$(PRESET)),--limit 300)
 
 rehearsal: .venv/installed  ## the tiny model on the road of the large recipes: files, full, packed, LoRA (PRESET=smoke, SEEDS=3)
 	$(BIN)/cobra rehearse --out runs/rehearsal$(if $(filter smoke,$(PRESET)),-smoke --smoke) \

@@ -8,6 +8,7 @@ from typing import Any
 from cobra.config.argument_types import path, whole
 from cobra.config.unsaid_word import with_word
 from cobra.config.weight_options import add_weight_options
+from cobra.export.targets import TARGETS
 
 # the subcommand of `cobra eval MODEL`, which need not be said
 _UNSAID = "run"
@@ -152,10 +153,17 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _add_compare(words: Any) -> None:
-    compare = words.add_parser("compare", help="two models on the same questions, with intervals")
+    compare = words.add_parser(
+        "compare",
+        help="two models on the same questions, with intervals; or more, in one table",
+        description="Compare two models on the same questions, by kinds of questions. Of more than two "
+        "folders print what each loses against the first, in one table: exports with size and parity.",
+    )
     compare.set_defaults(eval=_compare)
     compare.add_argument("a", type=path, metavar="A", help="file of predictions, or folder of `cobra eval`")
-    compare.add_argument("b", type=path, metavar="B", help="the other; differences are B less A")
+    compare.add_argument(
+        "b", type=path, nargs="+", metavar="B", help="the other, or others; differences are B less A"
+    )
     compare.add_argument(
         "--common", action="store_true", help="take the questions of both, where one has others too"
     )
@@ -164,9 +172,16 @@ def _add_compare(words: Any) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    if len(options.b) > 1:
+        if options.common:
+            raise ValueError("--common is for two: of more, all have to answer the same questions")
+        from cobra.eval.compare_several import compare_several
+
+        compare_several(options.a, options.b, options.benchmark, options.out)
+        return
     from cobra.eval.compare_answers import compare_answers
 
-    compare_answers(options.a, options.b, options.common, options.benchmark, options.out)
+    compare_answers(options.a, options.b[0], options.common, options.benchmark, options.out)
 
 
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:
@@ -267,6 +282,37 @@ def _data(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def _add_mobile(words: Any) -> None:
+    mobile = words.add_parser(
+        "mobile",
+        help="export a model to all mobile builds; verify, ask and evaluate each",
+        description="Export a model to all targets and quants of `cobra export`, verify each build, ask it "
+        "about a picture in its own runtime, evaluate it, and write a page with what it weighs and loses. "
+        "What this machine lacks is left out, and said. Status 1 where a build breaks a law or is silent.",
+    )
+    mobile.set_defaults(eval=_mobile)
+    mobile.add_argument("model", type=path, metavar="MODEL", help="model folder")
+    mobile.add_argument(
+        "--out", type=path, required=True, metavar="DIR", help="folder for builds and README.md"
+    )
+    mobile.add_argument("--benchmark", default="shapes", metavar="NAME", help="(default: shapes)")
+    mobile.add_argument(
+        "--data", type=path, default=Path("data"), help="folder of all benchmarks (default: data)"
+    )
+    mobile.add_argument("--limit", type=whole(1), help="questions (default: all)")
+    mobile.add_argument(
+        "--target", nargs="+", choices=sorted(TARGETS), default=list(TARGETS), help="(default: all)"
+    )
+
+
+def _mobile(options: argparse.Namespace) -> None:
+    from cobra.eval.mobile import Mobile
+
+    given = (options.model, options.out, options.benchmark, options.data, options.limit)
+    if not Mobile(*given).write(options.target):
+        sys.exit(1)
+
+
 # the subcommands: any other first word of `cobra eval` is a MODEL
 _WORDS = {
     _UNSAID: _add_run,
@@ -275,6 +321,7 @@ _WORDS = {
     "show": _add_show,
     "submit": _add_submit,
     "data": _add_data,
+    "mobile": _add_mobile,
     "lmms": _add_lmms,
     "lm": _add_lm,
 }

@@ -122,12 +122,25 @@ def _pairs(a: Path, b: Path) -> tuple[dict[str, tuple[Path, Path]], dict[Path, l
         return {b.stem if a.stem == b.stem else f"{a.stem}, {b.stem}": (a, b)}, {}
     if not (a.is_dir() and b.is_dir()):
         raise ValueError(f"{a} and {b}: compare two files or two folders")
-    of_a, of_b = ({path.stem for path in folder.glob("*.jsonl")} for folder in (a, b))
-    if not of_a & of_b:
-        raise ValueError(f"{a} and {b} have no file of predictions of one name")
-    pairs = {name: (a / f"{name}.jsonl", b / f"{name}.jsonl") for name in sorted(of_a & of_b)}
-    rest = {a: sorted(of_a - of_b), b: sorted(of_b - of_a)}
+    pairs = {name: (a / f"{name}.jsonl", b / f"{name}.jsonl") for name in shared_names(a, b)}
+    rest = {folder: sorted(_names(folder) - pairs.keys()) for folder in (a, b)}
     return pairs, {folder: names for folder, names in rest.items() if names}
+
+
+def shared_names(*folders: Path) -> list[str]:
+    """Of the files of predictions that all folders have.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    shared = set.intersection(*map(_names, folders))
+    if not shared:
+        raise ValueError(f"{' and '.join(map(str, folders))} have no file of predictions of one name")
+    return sorted(shared)
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.jsonl")}
 
 
 def _refuse_different(

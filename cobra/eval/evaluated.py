@@ -80,9 +80,16 @@ class EvaluatedExport(Evaluated):
         if target is None or target.engine is None:
             raise ValueError(f"{folder} is of target {manifest.target!r}, which nothing here runs")
         self._folder, self._engine = folder, target.engine
-        self.said = {"target": manifest.target, "quant": manifest.quant}
-        answering = {name: file["sha256"] for name, file in manifest.files.items() if name != ORACLE}
-        said = json.dumps({**self.said, "files": answering})
+        answering = {name: file for name, file in manifest.files.items() if name != ORACLE}
+        self.said = {
+            "target": manifest.target,
+            "quant": manifest.quant,
+            "bytes": sum(file["bytes"] for file in answering.values()),
+            "parity": manifest.contents.parity,
+            "runtime": manifest.contents.versions,
+        }
+        hashes = {name: file["sha256"] for name, file in answering.items()}
+        said = json.dumps([manifest.target, manifest.quant, hashes])
         self.fingerprint = hashlib.sha256(said.encode()).hexdigest()[:16]
 
     @contextmanager

@@ -54,7 +54,7 @@ def record_run(
     said = {
         "model": model,
         "fingerprint": fingerprint,
-        **{name: value and str(value) for name, value in how.items()},
+        **how,
         **more,
         "versions": package_versions(_PACKAGES),
         "threads": torch.get_num_threads(),
@@ -62,14 +62,20 @@ def record_run(
         "data": _joined(before.get("data", {}), hashes, out, "the file"),
     }
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(said, indent=2, ensure_ascii=False, default=str)
+    temporary.write_text(text + "\n", encoding="utf-8")
     os.replace(temporary, path)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What run.json says in the folder of an evaluation, or beside a file in one; nothing where it is not."""
+    run = (path if path.is_dir() else path.parent) / RUN
+    return json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
 
 
 def named(path: Path) -> str:
     """A folder of an evaluation, or a file in one, and behind it what was evaluated if that was an export."""
-    run = (path if path.is_dir() else path.parent) / RUN
-    said = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
+    said = read_run(path)
     return f"{path} ({said['target']} {said['quant']})" if "target" in said else str(path)
 
 

@@ -98,15 +98,21 @@ def rows(results: Sequence[Result]) -> list[Row]:
 
 def write_results(out: Path, results: Sequence[Result]) -> list[Result]:
     """Write scores.json and scores.md; all that are in them then, of other benchmarks too."""
-    path = out / SCORES
-    before = (
-        [Result(**said) for said in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
-    )
     new = {(result.benchmark, result.ask) for result in results}
-    both = [*(each for each in before if (each.benchmark, each.ask) not in new), *results]
-    _replace(path, json.dumps([asdict(result) for result in both], indent=2) + "\n")
+    both = [*(each for each in _read(out) if (each.benchmark, each.ask) not in new), *results]
+    _replace(out / SCORES, json.dumps([asdict(result) for result in both], indent=2) + "\n")
     _replace(out / TABLE, markdown(rows(both)))
     return both
+
+
+def read_rows(out: Path) -> list[Row]:
+    """The rows of what `write_results` wrote to a folder; none where it wrote nothing."""
+    return rows(_read(out))
+
+
+def _read(out: Path) -> list[Result]:
+    path = out / SCORES
+    return [Result(**said) for said in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
 
 
 def print_results(results: Sequence[Result]) -> None:

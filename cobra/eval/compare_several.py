@@ -1,0 +1,117 @@
+"""Several models, or exports of one, beside a first: what each loses, and what it weighs, in one table."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cobra.config.shown_text import harmless
+from cobra.eval.answer_file import question_key
+from cobra.eval.compare_answers import compare_files, shared_names
+from cobra.eval.evaluation_folder import named, read_run
+from cobra.eval.paired import Paired
+from cobra.eval.predictions import read_predictions
+from cobra.eval.results import Row, read_rows
+
+_HEAD = (
+    "| | MB | logits | image tokens | {metric} | lost | all questions | 95 % interval | other answers |\n"
+    "|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A folder of answers beside that of A.
+
+    Attributes:
+        folder: of `cobra eval`.
+        paired: its credits against A's.
+        differing: questions that it gave other words for.
+    """
+
+    folder: Path
+    paired: Paired
+    differing: int
+
+    @classmethod
+    def of(cls, a: Path, b: Path, name: str, benchmark: str | None) -> "Beside":
+        """B beside A by the files of predictions of that name."""
+        first, second = (folder / f"{name}.jsonl" for folder in (a, b))
+        paired = compare_files(first, second, benchmark=benchmark)["all"]
+        of_a, of_b = _texts(first), _texts(second)
+        return cls(b, paired, sum(of_b[key] != text for key, text in of_a.items()))
+
+
+def compare_several(
+    a: Path, others: Sequence[Path], benchmark: str | None = None, out: Path | None = None
+) -> str:
+    """A table for each ask that all have answered; printed, and returned.
+
+    Args:
+        a: folder of `cobra eval`.
+        others: others.
+        benchmark: name or Python file of the benchmark, where the predictions name none that is known.
+        out: folder for comparison.json and .md.
+
+    Raises:
+        ValueError: where they have no ask in common, or answered different questions.
+    """
+    names = shared_names(a, *others)
+    found = {name: [Beside.of(a, b, name, benchmark) for b in others] for name in names}
+    text = "\n".join([f"A: {named(a)}\n", *(_table(a, name, beside) for name, beside in found.items())])
+    print(harmless(text, sys.stdout))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        report = {name: [asdict(each) for each in beside] for name, beside in found.items()}
+        written = json.dumps({"a": str(a), "results": report}, indent=2, default=str)
+        (out / "comparison.json").write_text(written + "\n", encoding="utf-8")
+        (out / "comparison.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def _texts(file: Path) -> dict[tuple[str, str], str]:
+    return {question_key(p): p.prediction for p in read_predictions(file)}
+
+
+def _table(a: Path, name: str, beside: Sequence[Beside]) -> str:
+    score = _score(a, name)
+    first = f"| {_called(a)} | {_costs(a)} | {_number(score)} | | {beside[0].paired.a:.2f} | | |\n"
+    lines = [_line(name, score, each) for each in beside]
+    metric = score.metric if score else "score"
+    return "".join([f"**{name}**\n\n", _HEAD.format(metric=metric), first, *lines])
+
+
+def _line(name: str, of_a: Row | None, beside: Beside) -> str:
+    own, paired = _score(beside.folder, name), beside.paired
+    has_both = of_a and own and of_a.ours is not None and own.ours is not None
+    lost = f"{of_a.ours - own.ours:.2f}" if has_both else ""  # type: ignore[union-attr,operator]
+    return (
+        f"| {_called(beside.folder)} | {_costs(beside.folder)} | {_number(own)} | {lost} "
+        f"| {paired.difference:+.2f} | {paired.low:+.2f} … {paired.high:+.2f} "
+        f"| {beside.differing:,} of {paired.questions:,} |\n"
+    )
+
+
+def _score(folder: Path, name: str) -> Row | None:
+    """What papers print of an ask, or its first number; None where the folder has no scores."""
+    return next((row for row in read_rows(folder) if f"{row.benchmark}-{row.ask}" == name), None)
+
+
+def _number(row: Row | None) -> str:
+    return "" if row is None or row.ours is None else f"{row.ours:.2f}"
+
+
+def _called(folder: Path) -> str:
+    said = read_run(folder)
+    return f"{said['target']} {said['quant']}" if "target" in said else folder.name
+
+
+def _costs(folder: Path) -> str:
+    """Megabytes, relative RMS of logits and of image tokens: three cells, empty for what is no export."""
+    said = read_run(folder)
+    parity: dict[str, float] = said.get("parity", {})
+    logits = max((value for name, value in parity.items() if "logits" in name), default=None)
+    shown = [f"{said['bytes'] / 1e6:.2f}" if "bytes" in said else ""]
+    shown += ["" if value is None else f"{value:.1e}" for value in (logits, parity.get("image_tokens"))]
+    return " | ".join(shown)

@@ -1,0 +1,150 @@
+"""`cobra eval mobile`: every mobile build of a model, verified, asked, evaluated, and told of in one page."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cobra.data.image import load_rgb
+from cobra.eval.compare_several import compare_several
+from cobra.eval.evaluate import evaluate
+from cobra.eval.evaluation_folder import RUN
+from cobra.eval.opening import Settings
+from cobra.eval.protocols.protocol import read_protocol
+from cobra.eval.tasks import read_tasks
+from cobra.export.targets import TARGETS
+from cobra.export.verify import verify
+from cobra.export.write import export_model
+
+PAGE = "README.md"
+_KEPT, _BROKEN = "kept", "**broken**"
+_PROTOCOL = "llava"
+# longest answer about the picture
+_WORDS = 16
+# of the targets that run on more than a CPU
+_DEVICES = {"gguf": ("cpu", "vulkan")}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A line about a build on a device.
+
+    Attributes:
+        name: of both.
+        laws: what its engine made of the laws of state.
+        answer: to the question; empty where it was not asked.
+        spent: how long that took.
+        skipped: why it was left out.
+        failed: whether the build broke a law, or did not answer.
+    """
+
+    name: str
+    laws: str = ""
+    answer: str = ""
+    spent: str = ""
+    skipped: str = ""
+    failed: bool = False
+
+
+@dataclass
+class Mobile:
+    """All builds of a model.
+
+    Args:
+        model: folder.
+        out: for exports, their evaluations and the page.
+        benchmark: that they are evaluated on; its first picture is the one that each is asked about.
+        data: folder of all benchmarks.
+        limit: questions of the benchmark; None: all.
+    """
+
+    model: Path
+    out: Path
+    benchmark: str
+    data: Path
+    limit: int | None
+    picture: Path = field(init=False)
+    prompt: str = field(init=False)
+    truth: str = field(init=False)
+    # of evaluations, the model's first
+    evaluated: list[Path] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        (task,) = read_tasks([self.benchmark], [read_protocol(_PROTOCOL)], self.data, self.limit, False)
+        question = next(question for question in task.questions if question.images)
+        self.prompt, self.truth = task.asks[0].render(question.fields), " / ".join(question.answers)
+        self.picture = self.out / "picture.png"
+        self.out.mkdir(parents=True, exist_ok=True)
+        load_rgb(question.images[0]).save(self.picture)
+
+    def write(self, targets: Sequence[str]) -> bool:
+        """Whether all builds of targets that could be made keep the laws and answer; writes the page."""
+        self.evaluated.clear()
+        self._evaluate(self.model, "model")
+        runs = [run for t in targets for quant in TARGETS[t].quants for run in self.build(t, quant)]
+        first, *others = self.evaluated
+        lost = compare_several(first, others, self.benchmark) if others else ""
+        page = "".join(_page(self, runs, lost))
+        (self.out / PAGE).write_text(page, encoding="utf-8")
+        print(f"{self.out / PAGE}: {len(runs)} lines")
+        return not any(run.failed for run in runs)
+
+    def build(self, target: str, quant: str) -> Iterator[Run]:
+        """A build, on each device that its target has; it is evaluated last."""
+        name, folder = f"{target} {quant}", self.out / f"{target}-{quant}"
+        try:
+            export_model(self.model, target, quant, folder)
+        # what this machine, or this model, has not for it
+        except (ModuleNotFoundError, ValueError) as error:
+            yield Run(name, skipped=" ".join(str(error).split()))
+            return
+        if TARGETS[target].engine is None:
+            yield Run(name, skipped="written, and run by nothing that is here")
+            return
+        laws = _laws(folder, self.out / f"{folder.name}-laws.txt")
+        for device in _DEVICES.get(target, ("cpu",)):
+            yield self._ask(name, laws, folder, device)
+        self._evaluate(folder, folder.name)
+
+    def _evaluate(self, model: Path, name: str) -> None:
+        to = self.out / "eval" / name
+        # builds are written anew, and their answers are given anew
+        if (to / RUN).is_file():
+            shutil.rmtree(to)
+        what = (str(model), [self.benchmark], [_PROTOCOL], self.data, to)
+        evaluate(*what, settings=Settings(), limit=self.limit)
+        self.evaluated.append(to)
+
+    def _ask(self, name: str, laws: str, folder: Path, device: str) -> Run:
+        """What a build says of the picture, in a process of its own, whose memory is then the build's."""
+        words = ["export", "run", str(folder), "--image", str(self.picture), "--prompt", self.prompt]
+        words += ["--max-new-tokens", str(_WORDS), *(["--device", device] if device != "cpu" else [])]
+        done = subprocess.run([sys.executable, "-m", "cobra", *words], capture_output=True, text=True)
+        said = done.stderr.strip().splitlines() or [""]
+        if done.returncode > 0 and device != "cpu":
+            return Run(f"{name}, {device}", skipped=said[-1])
+        if done.returncode:
+            return Run(f"{name}, {device}", laws, failed=True, spent=said[-1] or f"status {done.returncode}")
+        spent = next((line for line in reversed(said) if line.startswith("T_VE")), "")
+        return Run(f"{name}, {device}", laws, done.stdout.strip(), spent, failed=laws != _KEPT)
+
+
+def _laws(folder: Path, report: Path) -> str:
+    with report.open("w", encoding="utf-8") as file, redirect_stdout(file):
+        return _KEPT if verify(folder) else _BROKEN
+
+
+def _page(mobile: Mobile, runs: Sequence[Run], lost: str) -> Iterator[str]:
+    yield f"# Mobile builds of {mobile.model}\n\nWhat each build says of `picture.png`, and what it loses of "
+    yield "the model's accuracy. `-laws.txt` beside a build is what `cobra export verify` printed of it.\n\n"
+    yield f"{mobile.prompt} (true: {mobile.truth})\n\n"
+    yield "| build | laws of state | answer | spent |\n|---|---|---|---|\n"
+    yield from (f"| {r.name} | {r.laws} | {r.answer} | {r.spent} |\n" for r in runs if not r.skipped)
+    if skipped := [f"- {run.name}: {run.skipped}\n" for run in runs if run.skipped]:
+        yield "\nLeft out:\n\n"
+        yield from skipped
+    yield "\nSizes are of all files; logits and image tokens are relative RMS, of the manifest's parity.\n\n"
+    yield lost
