@@ -151,6 +151,17 @@ def test_y_needs_no_final_state(make: Callable[..., Inputs], length: int, backen
         assert torch.equal(actual, expected)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("length", [0, 1, 3, 5, 16, 65, 129])
+def test_sequences_go_on_from_rows_of_a_state(length: int, level: str) -> None:
+    inputs, rows = ssd(length), torch.tensor([2, 2])
+    states = normal(3, HEADS, HEAD_DIM, STATE, seed=5)
+    expected = ops.ssd_chunk_scan(**inputs, initial_state=states[rows])
+    with library.use_level(level):
+        actual = ops.ssd_chunk_scan(**inputs, initial_state=states, initial_rows=rows)
+    torch.testing.assert_close(actual, expected, rtol=2e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize("given", ["nothing", "zeros", "a constant"])
 @pytest.mark.parametrize("used", ["y", "state"])
 @pytest.mark.parametrize("length", [1, 128, 129, 200])

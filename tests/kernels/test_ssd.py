@@ -120,6 +120,23 @@ def test_a_scan_in_two_parts_equals_one(first: int) -> None:
     torch.testing.assert_close(state, last)
 
 
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
+def test_sequences_may_go_on_from_one_row_of_a_state(backend: str) -> None:
+    inputs, states = make_inputs(9, groups=2, dtype=torch.float32), torch.randn(5, HEADS, HEAD_DIM, STATE)
+    rows = torch.tensor([3, 0, 3, 4])[:BATCH]
+    with use_backend(backend):
+        expected = ssd_chunk_scan(**inputs, initial_state=states[rows])
+        actual = ssd_chunk_scan(**inputs, initial_state=states, initial_rows=rows)
+        torch.testing.assert_close(actual, expected)
+        for wrong in (-1, 5):
+            with pytest.raises(IndexError):
+                ssd_chunk_scan(**inputs, initial_state=states, initial_rows=torch.full((BATCH,), wrong))
+        with pytest.raises(ValueError, match="initial_rows are of no initial_state"):
+            ssd_chunk_scan(**inputs, initial_rows=rows)
+        with pytest.raises(ValueError, match="no_grad"):
+            ssd_chunk_scan(**inputs, initial_state=states.requires_grad_(), initial_rows=rows)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_output_has_the_inputs_dtype_and_the_state_stays_fp32(dtype: torch.dtype) -> None:
     rough = make_inputs(70, groups=2, dtype=dtype)

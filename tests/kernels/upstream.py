@@ -226,7 +226,7 @@ def mamba_chunk_scan_combined(
     dt = time_step(dt, dt_bias, dt_softplus, torch.float32).clamp(*dt_limit)  # ssd_chunk_state.py:80
     A = A.clamp(max=0)  # as ssd_chunk_scan.py:142 and ssd_chunk_state.py:248 cut decays at 1
     y, state = ssd.ssd_chunk_scan(
-        x, dt, A, B, C, D, None, False, initial_states, seq_idx, None, "forward", None, chunk_size, True
+        x, dt, A, B, C, D, None, False, initial_states, None, seq_idx, None, "forward", None, chunk_size, True
     )
     return (y, state) if return_final_states else y
 

@@ -94,7 +94,7 @@ void test(const Shape& s, int64_t threads) {
   const cobra::Array mask = s.masked ? array_of(seen, cobra::BOOL, s.length) : absent();
   const auto a = [&](Input i) { return s.bare && i == INITIAL ? absent() : t.in[i].array(); };
   const cobra::SsdForward forward = {
-      a(X), a(DT), a(A), a(B), a(C), a(D), a(DT_BIAS), a(INITIAL), absent(), mask,
+      a(X), a(DT), a(A), a(B), a(C), a(D), a(DT_BIAS), a(INITIAL), absent(), absent(), mask,
       y.array(), final_state.array(), states.array(),
       s.batch, s.length, s.heads, s.head_dim, s.groups, s.d_state, 1, s.reversed, s.grid_height, threads};
   CHECK(cobra_ssd_chunk_scan(&forward) == 0);
@@ -116,6 +116,22 @@ void test(const Shape& s, int64_t threads) {
   CHECK(cobra_ssd_chunk_scan(&unkept) == 0);
   expect_close(y_unkept.values(), expected.y, 1e-4, "y without kept states");
   expect_close(final_unkept.values(), expected.final_state, 1e-4, "final state without kept states");
+
+  if (!s.bare) {
+    // all sequences behind the last state: by its number, and as an array without a stride
+    std::vector<int64_t> rows(size_t(s.batch), s.batch - 1);
+    Tensor y_numbered(t.wide), y_expanded(t.wide);
+    cobra::SsdForward numbered = alone, expanded = alone;
+    numbered.y = y_numbered.array();
+    numbered.initial_rows = array_of(rows, cobra::INT64, 0);
+    expanded.y = y_expanded.array();
+    cobra::Array& last = expanded.initial_state;
+    last.data = static_cast<float*>(last.data) + (s.batch - 1) * last.stride[0];
+    last.stride[0] = 0;
+    CHECK(cobra_ssd_chunk_scan(&numbered) == 0);
+    CHECK(cobra_ssd_chunk_scan(&expanded) == 0);
+    expect_close(y_numbered.values(), y_expanded.values(), 0, "y behind a row");
+  }
 
   const Values dy = random.values(int64_t(expected.y.size()));
   const size_t states_size = expected.final_state.size();

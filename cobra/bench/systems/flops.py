@@ -36,8 +36,8 @@ def count(run: Callable[[], Any]) -> int:
 def _scan_flops(x: torch.Size, dt: torch.Size, A: torch.Size, B: torch.Size, *rest: Any, **_: Any) -> int:
     """Products of the scan by its operator's arguments, tensors as shapes."""
     batch, length, heads, head_dim = x
-    # behind B come C, D, dt_bias, dt_softplus, initial_state, seq_idx, mask, scan_order and grid
-    return batch * length * _ssd_flops(heads * head_dim, B[3], B[2], chunk=rest[9])
+    # behind B come C, D, dt_bias, dt_softplus, initial_state and rows, seq_idx, mask, scan_order and grid
+    return batch * length * _ssd_flops(heads * head_dim, B[3], B[2], chunk=rest[10])
 
 
 def _ssd_flops(d_inner: int, d_state: int, groups: int, chunk: int) -> int:

@@ -13,7 +13,7 @@ from cobra.kernels.cpu.tensors import full_room, if_present, native_room, native
 from cobra.kernels.huge_pages import unwritten
 from cobra.kernels.scan_order import for_kernels
 
-_ssd = Kernel("ssd_chunk_scan", arrays=13, sizes=9)
+_ssd = Kernel("ssd_chunk_scan", arrays=14, sizes=9)
 _ssd_backward = Kernel("ssd_chunk_scan_backward", arrays=20, sizes=9)
 
 # As in csrc/scan_abi.h: tokens between the states that are kept for the backward, the longest sequence that
@@ -49,6 +49,7 @@ def _ssd_chunk_scan(
     dt_bias: Tensor | None,
     dt_softplus: bool,
     initial_state: Tensor | None,
+    initial_rows: Tensor | None,
     seq_idx: Tensor | None,
     mask: Tensor | None,
     scan_order: str,
@@ -59,7 +60,9 @@ def _ssd_chunk_scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Also the states between chunks if they are to be kept; the kernel has its own chunk size."""
     y, final, states = map(unwritten, _fake(x, dt, A, B, return_final_state, keep))
-    inputs = (x, *natives(dt, A, B, C, D, dt_bias, initial_state), seq_idx, mask)
+    if initial_rows is not None:
+        _check_rows(initial_rows, initial_state)
+    inputs = (x, *natives(dt, A, B, C, D, dt_bias, initial_state), initial_rows, seq_idx, mask)
     results = (y, final if return_final_state else None, states.view(-1) if keep else None)
     _ssd((*inputs, *results), (*x.shape, *B.shape[2:], dt_softplus, *for_kernels(scan_order, grid)))
     return y, final, states
@@ -97,3 +100,10 @@ def ssd_chunk_scan_backward(
     sizes = (*x.shape, *B.shape[2:], dt_softplus, *for_kernels(scan_order, grid))
     _ssd_backward((dy, dfinal_state, *inputs, dx, ddt, dB, dC, dA, *optional), sizes)
     return [dx, ddt, dA, dB, dC, dD, dbias, dinitial]
+
+
+def _check_rows(rows: Tensor, state: Tensor | None) -> None:
+    """Refuse rows that are not there, as indexing does elsewhere."""
+    assert state is not None
+    if rows.numel() and not 0 <= rows.amin() <= rows.amax() < len(state):
+        raise IndexError(f"initial_rows {rows.tolist()} are not all rows of an initial_state of {len(state)}")

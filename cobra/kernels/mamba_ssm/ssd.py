@@ -6,6 +6,7 @@ In fp32 these multiply in TF32, and they keep the states between chunks in the d
 from torch import Tensor
 
 from cobra.kernels.call import Function, Limit, limited
+from cobra.kernels.initial_rows import of_rows
 from cobra.kernels.mamba_ssm.limits import NO_MASK, not_empty, one_dtype
 from cobra.kernels.mamba_ssm.sequences import numbered
 from cobra.kernels.scan_order import Grid, ScanOrder, unvisit, visit
@@ -30,6 +31,7 @@ def ssd_chunk_scan(
     dt_bias: Tensor | None,
     dt_softplus: bool,
     initial_state: Tensor | None,
+    initial_rows: Tensor | None,
     seq_idx: Tensor | None,
     mask: Tensor | None,
     scan_order: ScanOrder,
@@ -48,7 +50,7 @@ def ssd_chunk_scan(
         _CHUNK_SIZE,
         D=D,
         dt_bias=dt_bias,
-        initial_states=initial_state,
+        initial_states=of_rows(initial_state, initial_rows),
         seq_idx=numbered(visit(seq_idx, scan_order, grid)),
         dt_softplus=dt_softplus,
         return_final_states=return_final_state,

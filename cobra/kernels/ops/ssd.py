@@ -1,8 +1,9 @@
 """Mamba-2's scan over a sequence, channels last."""
 
+import torch
 from torch import Tensor
 
-from cobra.kernels.checks import BOOLEANS, INTEGERS, check, check_divides, check_first
+from cobra.kernels.checks import BOOLEANS, INTEGERS, check, check_divides, check_first, refuse_gradient
 from cobra.kernels.dispatch import op
 from cobra.kernels.scan_order import Grid, ScanOrder, check_scan_order
 
@@ -19,6 +20,7 @@ def ssd_chunk_scan(
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
     initial_state: Tensor | None = None,
+    initial_rows: Tensor | None = None,
     seq_idx: Tensor | None = None,
     mask: Tensor | None = None,
     scan_order: ScanOrder = "forward",
@@ -43,6 +45,8 @@ def ssd_chunk_scan(
         dt_bias: added to dt before the softplus (H,).
         dt_softplus: whether dt goes through softplus.
         initial_state: state before the first visit (B, H, P, N).
+        initial_rows: the row of it (S, H, P, N) that each sequence goes on from instead, (B,) int64: many may
+            go on from one. Without gradients only.
         seq_idx: the sequence of each token (B, L), int32 or int64; the state restarts where it changes from
             visit to visit. Equal values must be neighbours in this order. `initial_state` belongs to the
             sequence of the first visit, the final state to that of the last.
@@ -71,7 +75,14 @@ def ssd_chunk_scan(
     check_divides("the number of groups in B", groups, "the number of heads in x", heads)
     check("D", D, "H", (heads,), x)
     check("dt_bias", dt_bias, "H", (heads,), x)
-    check("initial_state", initial_state, "B, H, P, N", (batch, heads, head_dim, d_state), x)
+    rows = batch
+    if initial_rows is not None:
+        if initial_state is None:
+            raise ValueError("initial_rows are of no initial_state: give one, or leave them out")
+        check("initial_rows", initial_rows, "B", (batch,), x, (torch.int64,))
+        refuse_gradient(x, dt, A, B, C, D, dt_bias, initial_state)
+        rows = initial_state.shape[0]
+    check("initial_state", initial_state, "B, H, P, N", (rows, heads, head_dim, d_state), x)
     check("seq_idx", seq_idx, "B, L", (batch, length), x, INTEGERS)
     check("mask", mask, "B, L", (batch, length), x, BOOLEANS)
     check_scan_order(scan_order, grid, length)

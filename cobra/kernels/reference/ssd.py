@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cobra.kernels.initial_rows import of_rows
 from cobra.kernels.reference.masks import blank, join_sequences
 from cobra.kernels.reference.precision import accumulator, without_autocast
 from cobra.kernels.reference.time_step import skip_and_gate, time_step
@@ -20,6 +21,7 @@ def ssd_chunk_scan(
     dt_bias: Tensor | None,
     dt_softplus: bool,
     initial_state: Tensor | None,
+    initial_rows: Tensor | None,
     seq_idx: Tensor | None,
     mask: Tensor | None,
     scan_order: ScanOrder,
@@ -42,8 +44,8 @@ def ssd_chunk_scan(
     fed = (x.to(dtype) * dt.unsqueeze(-1)).unsqueeze(-1)  # (B, L, H, P, 1)
     per_group = x.shape[2] // B.shape[2]
     state = x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3], dtype=dtype)
-    if initial_state is not None:
-        state = state + initial_state.to(dtype)
+    if (given := of_rows(initial_state, initial_rows)) is not None:
+        state = state + given.to(dtype)
     B, C = (m.to(dtype).repeat_interleave(per_group, dim=2).unsqueeze(-2) for m in (B, C))  # (B, L, H, 1, N)
     outputs = []
     for t in range(x.shape[1]):

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.compiler import is_exporting
 
 from cobra.kernels.call import needs_gradient
+from cobra.kernels.initial_rows import of_rows
 from cobra.kernels.reference.masks import blank, join_sequences
 from cobra.kernels.reference.precision import accumulator, without_autocast
 from cobra.kernels.reference.time_step import LONGEST_DECAY, skip_and_gate, time_step
@@ -122,6 +123,7 @@ def _ssd_chunk_scan(
     dt_bias: Tensor | None,
     dt_softplus: bool,
     initial_state: Tensor | None,
+    initial_rows: Tensor | None,
     seq_idx: Tensor | None,
     mask: Tensor | None,
     scan_order: str,
@@ -133,7 +135,7 @@ def _ssd_chunk_scan(
     """Also the states (B, chunks, G, R P, N) before each chunk if they are to be kept."""
     y, final, kept = _fake(x, dt, A, B, chunk_size, return_final_state, keep)
     tokens, pieces = _visits(x, dt, B, C, seq_idx, mask, scan_order, grid), _pieces(x, chunk_size)
-    state, first, outs = _by_group(initial_state, B, final.dtype), 0, []
+    state, first, outs = _by_group(of_rows(initial_state, initial_rows), B, final.dtype), 0, []
     for segment in pieces:
         part = tokens.of(segment)
         inputs = part.inputs(time_step(part.dt, dt_bias, dt_softplus, final.dtype, part.mask), A)

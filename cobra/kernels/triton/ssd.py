@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from cobra.kernels.call import Limit
+from cobra.kernels.initial_rows import of_rows
 from cobra.kernels.triton import OPERATORS
 from cobra.kernels.triton.launch import launch
 from cobra.kernels.triton.ssd_backward import run_backward
@@ -139,6 +140,7 @@ def ssd_chunk_scan(
     dt_bias: Tensor | None,
     dt_softplus: bool,
     initial_state: Tensor | None,
+    initial_rows: Tensor | None,
     seq_idx: Tensor | None,
     mask: Tensor | None,
     scan_order: str,
@@ -152,7 +154,8 @@ def ssd_chunk_scan(
     """
     y, final = _fake(x, dt, A, B, return_final_state)
     scan = describe(x, dt, A, B, C, D, dt_bias, dt_softplus, seq_idx, mask, scan_order, grid)
-    initial = None if initial_state is None else initial_state.contiguous()
+    initial = of_rows(initial_state, initial_rows)
+    initial = None if initial is None else initial.contiguous()
     programs = x.shape[0] * x.shape[2] * scan.tiles
     segments, per_segment = segments_of(programs, scan.chunks)
     ends, decays, steps = None, None, scan.room_for_steps()

@@ -18,7 +18,8 @@ constexpr int64_t STATE_PAD = 16;
 // Mamba-2's scan. B batch, L tokens, H heads, P head width, G groups, N state.
 struct SsdForward {
   Array x, dt, A, B, C;                       // (B, L, H, P) (B, L, H) (H) (B, L, G, N) (B, L, G, N)
-  Array D, dt_bias, initial_state;            // (H) (H) (B, H, P, N)
+  Array D, dt_bias, initial_state;            // (H) (H) (B, H, P, N), or (S, H, P, N) with
+  Array initial_rows;                         // (B) int64, the row of it before each sequence, or absent
   Array seq_idx, mask;                        // (B, L) int32 or int64, (B, L) bool
   Array y, final_state;                       // (B, L, H, P), (B, H, P, N) in fp32 or absent
   // (B, H, chunks, N and P padded), fp32, or absent: the state before each chunk, but for that before the first
