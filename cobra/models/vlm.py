@@ -197,6 +197,7 @@ class CobraVLM(Component):
         *,
         choices: Sequence[Choices],
         state: State | None = None,
+        rows: Sequence[int] | None = None,
     ) -> list[Tensor]:
         """Log-likelihood of each choice after its prompt, one tensor (choices,) a row; nothing is read twice.
 
@@ -207,6 +208,8 @@ class CobraVLM(Component):
             choices: token ids of each choice of each row; rows and choices may differ in length. Those of a
                 text are `Chat.answer_ids`.
             state: continue from here, and leave the state behind the prompts.
+            rows: of `state`, one that each prompt is read behind instead, perhaps several behind one; the
+                state is left as it is.
 
         Raises:
             ValueError: where there is no choice, or logits are no finite numbers.
@@ -215,7 +218,10 @@ class CobraVLM(Component):
         longest = max(len(choice) for given in choices for choice in given)
         if state is None and longest > 1:
             state = self.lm.allocate_state(ids.shape[0], ids.shape[1] + longest - 1)
-        hidden = self.lm.prefill(self.splice(ids, pictures), state, mask)
+        if state is not None and rows is not None and longest > 1:
+            # what comes behind the prompts must find what they said
+            state, rows = state.take(rows), None
+        hidden = self.lm.prefill(self.splice(ids, pictures), state, mask, rows=rows)
         return score_choices(self.lm, _last(hidden, mask), state, choices)
 
     def arguments(self) -> dict[str, Any]:

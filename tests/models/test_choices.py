@@ -55,6 +55,24 @@ def test_it_goes_on_from_a_state_and_leaves_it_behind_the_prompt() -> None:
     assert state.lengths.tolist() == [7, 7]
 
 
+@pytest.mark.parametrize("name", LMS)
+@pytest.mark.parametrize("choices", [CHOICES, [[[3], [50]], [[7]], [[1], [4], [5]]]])
+@torch.inference_mode()
+def test_prompts_that_begin_alike_may_share_a_state(name: str, choices: list[list[list[int]]]) -> None:
+    torch.manual_seed(0)
+    model = CobraVLM(small_vit, LinearProjector, LMS[name]).eval()
+    ids, rows = torch.randint(VOCAB, (3, 4)), [1, 0, 1]
+    state = model.lm.allocate_state(2, 20)
+    model.lm.prefill(model.lm.embed(torch.randint(VOCAB, (2, 7))), state)
+    before = state.clone()
+    shared = model.score_choices(ids, choices=choices, state=state, rows=rows)
+    apart = model.score_choices(ids, choices=choices, state=state.take(rows))
+    torch.testing.assert_close(shared, apart, atol=TOLERANCE, rtol=0)
+    assert state.lengths.equal(before.lengths)
+    for layer, other in zip(state.layers, before.layers, strict=True):
+        assert all(buffer.equal(other[name]) for name, buffer in layer.items())
+
+
 @pytest.mark.parametrize("choices", [[[[1]]], [[[1]], []], [[[1]], [[]]], [[[1]], [[VOCAB]]]])
 def test_what_cannot_be_scored_is_refused(choices: list[list[list[int]]]) -> None:
     model = CobraVLM(small_vit, LinearProjector, LMS["mamba2"]).eval()

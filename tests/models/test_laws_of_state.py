@@ -262,6 +262,33 @@ def test_a_restored_state_never_left(lm: LanguageModel, embeds: Tensor, how: str
     assert_same(restored, state)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("count", [1, 6])
+def test_what_is_read_behind_rows_of_a_state_is_not_remembered(
+    lm: LanguageModel, embeds: Tensor, count: int
+) -> None:
+    """It is what would be read behind copies of the rows."""
+    state, rows = lm.allocate_state(2, 30), [1, 0, 1, 1]
+    lm.prefill(embeds, state, torch.arange(TOKENS) >= torch.tensor([[4], [0]]))
+    before, new = state.clone(), lm.embed(token_ids(4, count))
+    for mask in (None, torch.arange(count) >= torch.tensor([[0], [2], [0], [1]])):
+        hidden = lm.prefill(new, state, mask, rows=rows)
+        read = torch.ones(4, count, dtype=torch.bool) if mask is None else mask
+        assert_close(hidden[read], lm.prefill(new, state.take(rows), mask)[read])
+    assert state.lengths.equal(before.lengths)
+    for layer, other in zip(state.layers, before.layers, strict=True):
+        assert all(buffer.equal(other[name]) for name, buffer in layer.items())
+    with pytest.raises(IndexError):
+        lm.prefill(new, state, rows=[0, 1, 2, 0])
+    with pytest.raises(ValueError, match="rows are of no state"):
+        lm.prefill(new, rows=rows)
+
+
+def test_rows_are_read_behind_without_gradients(lm: LanguageModel, embeds: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"without gradients: call it under torch.no_grad"):
+        lm.prefill(embeds, lm.allocate_state(2, TOKENS), rows=[0, 0])
+
+
 @bf16_too
 @torch.no_grad()
 def test_a_state_that_was_reset_has_read_nothing(lm: LanguageModel, embeds: Tensor) -> None:

@@ -46,8 +46,8 @@ class Attention(Mixer):
         q, keys = rotate(q, turns), rotate(keys, turns)
         if state is not None and tokens.slots is not None:
             keys, values = (
-                tokens.slots.extend(state["keys"], keys),
-                tokens.slots.extend(state["values"], values),
+                tokens.slots.extend(tokens.before(state["keys"]), keys),
+                tokens.slots.extend(tokens.before(state["values"]), values),
             )
         y = attend(q, keys, values, tokens.attn_mask)
         return self.o_proj(y.transpose(1, 2).flatten(2).to(x.dtype))

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -70,6 +71,7 @@ class LanguageModel(Component, ABC):
         state: State | None = None,
         mask: Tensor | None = None,
         seq_idx: Tensor | None = None,
+        rows: Sequence[int] | None = None,
     ) -> Tensor:
         """Embeddings (B, T, D) to hidden states (B, T, D); continues from `state` and updates it in place.
 
@@ -83,21 +85,32 @@ class LanguageModel(Component, ABC):
                 the row without it.
             seq_idx: (B, T) int32, number of the packed sequence that a token belongs to, non-decreasing in a
                 row; no information crosses from one to the next.
+            rows: of `state`, one that each sequence is read behind, perhaps several behind one; the state is
+                left as it is. As with `state.take(rows)`, without its copy. Without gradients only.
 
         Raises:
             ValueError: where there is no room for the tokens, sequences are packed into a state, or gradients
                 that it holds would be cut off.
         """
         if state is None:
+            if rows is not None:
+                raise ValueError("rows are of no state: give one, or leave them out")
             attends = any(buffer.grows for layout in self.layouts() for buffer in layout.values())
             tokens = packed(embeds, mask, seq_idx) if attends else Tokens(mask, seq_idx)
             return self.read(embeds, None, tokens)
         if seq_idx is not None:
             raise ValueError("seq_idx packs sequences in training; a decode state holds one sequence a row")
-        state.record(self._is_recorded(embeds, state))
-        tokens = following(state, embeds, mask) if state.grows else Tokens(mask)
-        hidden = self.read(embeds, state.layers, tokens)
-        state.lengths += embeds.shape[1] if mask is None else mask.sum(1)
+        gradients = self._is_recorded(embeds, state)
+        if gradients and rows is not None:
+            raise ValueError(
+                "rows of a state are read behind without gradients: call it under torch.no_grad()"
+            )
+        state.record(gradients)
+        picked = None if rows is None else torch.tensor(rows, device=embeds.device)
+        tokens = following(state, embeds, mask, picked) if state.grows else Tokens(mask)
+        hidden = self.read(embeds, state.layers, replace(tokens, rows=picked))
+        if rows is None:
+            state.lengths += embeds.shape[1] if mask is None else mask.sum(1)
         return hidden
 
     def step(self, embed: Tensor, state: State) -> Tensor:

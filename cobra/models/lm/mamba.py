@@ -122,7 +122,7 @@ class MambaMixer(Mixer):
         x, conv_state = causal_conv1d(
             x,
             *method(self.conv1d, "filters")(),
-            initial_state=None if state is None else state["conv"],
+            initial_state=None if state is None else tokens.before(state["conv"]),
             seq_idx=tokens.seq_idx,
             activation="silu",
             mask=tokens.mask,
@@ -138,11 +138,11 @@ class MambaMixer(Mixer):
             z=z,
             delta_bias=self.dt_proj.bias,
             delta_softplus=True,
-            initial_state=None if state is None else state["ssm"],
+            initial_state=None if state is None else tokens.before(state["ssm"]),
             seq_idx=tokens.seq_idx,
             mask=tokens.mask,
         )
-        if state is not None:
+        if state is not None and tokens.kept:
             remember(state, conv=conv_state, ssm=ssm_state)
         return self.out_proj(y)
 

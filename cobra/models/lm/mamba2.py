@@ -146,7 +146,7 @@ class Mamba2Mixer(Mixer):
         xBC, conv_state = causal_conv1d(
             xBC,
             *method(self.conv1d, "filters")(),
-            initial_state=None if state is None else state["conv"],
+            initial_state=None if state is None else tokens.before(state["conv"]),
             seq_idx=tokens.seq_idx,
             activation="silu",
             mask=tokens.mask,
@@ -162,12 +162,13 @@ class Mamba2Mixer(Mixer):
             dt_bias=self.dt_bias,
             dt_softplus=True,
             initial_state=None if state is None else state["ssm"],
+            initial_rows=tokens.rows,
             seq_idx=tokens.seq_idx,
             mask=tokens.mask,
             chunk_size=self.chunk_size,
-            return_final_state=state is not None,
+            return_final_state=state is not None and tokens.kept,
         )
-        if state is not None:
+        if state is not None and tokens.kept:
             remember(state, conv=conv_state, ssm=ssm_state)
         scale = method(self.norm, "scale")()
         return self.out_proj(rms_norm_gated(y.flatten(-2), z, *scale, group_size=self.group_size))

@@ -58,6 +58,8 @@ class Tokens:
         rotations: turns at `positions` by rotary embedding, (B or 1, 1, T, R); in a step at all positions,
             (max_length, R).
         lengths: in a step, (B,) int64: tokens that each row has.
+        rows: (B,) int64, the row of a state that each row is read behind, which does not remember it; None:
+            each goes on from its own, in place.
     """
 
     mask: Tensor | None = None
@@ -67,6 +69,16 @@ class Tokens:
     slots: Slots | None = None
     rotations: Mapping[Any, Tensor] = field(default_factory=dict)
     lengths: Tensor | None = None
+    rows: Tensor | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether a state is to remember them."""
+        return self.rows is None
+
+    def before(self, buffer: Tensor) -> Tensor:
+        """What they go on from of a buffer (S, ...): itself, or a copy (B, ...) of the rows before them."""
+        return buffer if self.rows is None else buffer.index_select(0, self.rows)
 
 
 def packed(embeds: Tensor, mask: Tensor | None, seq_idx: Tensor | None) -> Tokens:
@@ -90,17 +102,18 @@ def packed(embeds: Tensor, mask: Tensor | None, seq_idx: Tensor | None) -> Token
     return Tokens(mask, seq_idx, positions.clamp(min=0), seen[:, None])
 
 
-def following(state: State, embeds: Tensor, mask: Tensor | None) -> Tokens:
-    """Tokens that follow what each row of a state has read.
+def following(state: State, embeds: Tensor, mask: Tensor | None, rows: Tensor | None = None) -> Tokens:
+    """Tokens that follow what each row of a state has read, or what these rows (B,) of it have.
 
     Raises:
         ValueError: where there is no room for them.
     """
+    lengths = state.lengths if rows is None else state.lengths[rows]
     if torch.compiler.is_compiling():
-        return _following_unseen(state, embeds, mask)
-    lengths, count, device = state.lengths.tolist(), embeds.shape[1], embeds.device
-    if mask is None and len(set(lengths)) == 1:
-        begin, end = lengths[0], lengths[0] + count
+        return _following_unseen(state, embeds, mask, lengths)
+    known, count, device = lengths.tolist(), embeds.shape[1], embeds.device
+    if mask is None and len(set(known)) == 1:
+        begin, end = known[0], known[0] + count
         state.check_room(end)
         positions = torch.arange(begin, end, device=device)[None]
         # attention knows these two without a mask
@@ -109,32 +122,32 @@ def following(state: State, embeds: Tensor, mask: Tensor | None) -> Tokens:
             positions=positions, attn_mask=None if simple else _up_to(positions, end), slots=Slots(end, begin)
         )
     if mask is None and count == 1:
-        end, rows = max(lengths) + 1, torch.arange(len(lengths), device=device)
+        end, each = max(known) + 1, torch.arange(len(known), device=device)
         state.check_room(end)
         # a copy: autograd saves it, and the lengths count on
-        slots = Slots(end, places=(rows, torch.zeros_like(rows), state.lengths.clone()))
-        stops = state.lengths[:, None, None, None] + 1
-        return Tokens(positions=state.lengths[:, None], attn_mask=stops, slots=slots)
+        slots = Slots(end, places=(each, torch.zeros_like(each), lengths.clone()))
+        stops = lengths[:, None, None, None] + 1
+        return Tokens(positions=lengths[:, None], attn_mask=stops, slots=slots)
     read = mask if mask is not None else torch.ones(embeds.shape[:2], dtype=torch.bool, device=device)
-    stops = state.lengths + read.sum(1)
+    stops = lengths + read.sum(1)
     end = max(1, *stops.tolist())
     state.check_room(end)
-    positions = (state.lengths[:, None] + read.cumsum(1) - 1).clamp(min=0)
-    rows, tokens = read.nonzero(as_tuple=True)
+    positions = (lengths[:, None] + read.cumsum(1) - 1).clamp(min=0)
+    each, tokens = read.nonzero(as_tuple=True)
     lacking = torch.arange(end, device=device) >= stops[:, None]
-    slots = Slots(end, places=(rows, tokens, positions[rows, tokens]), lacking=lacking[:, None, :, None])
+    slots = Slots(end, places=(each, tokens, positions[each, tokens]), lacking=lacking[:, None, :, None])
     return Tokens(mask, None, positions, _up_to(positions, end), slots)
 
 
-def _following_unseen(state: State, embeds: Tensor, mask: Tensor | None) -> Tokens:
+def _following_unseen(state: State, embeds: Tensor, mask: Tensor | None, lengths: Tensor) -> Tokens:
     """The same over all that there is room for: how many tokens there are, a compiled graph does not know."""
     read = mask if mask is not None else torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
-    stops, room = state.lengths + read.sum(1), state.max_length
+    stops, room = lengths + read.sum(1), state.max_length
     torch._assert_async((stops <= room).all(), f"tokens exceed the state's max_length {room}: allocate more")
-    positions = (state.lengths[:, None] + read.cumsum(1) - 1).clamp(min=0)
+    positions = (lengths[:, None] + read.cumsum(1) - 1).clamp(min=0)
     index = torch.arange(room, device=embeds.device)
     # how many of those that are read come before the one of a slot
-    before = index - state.lengths[:, None]  # (B, room)
+    before = index - lengths[:, None]  # (B, room)
     in_turn = (~read).int().argsort(stable=True, dim=1)
     sources = (
         in_turn.gather(1, before.clamp(0, embeds.shape[1] - 1)),

@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from cobra.models.lm.attention import attend, keys_and_values
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.state import LayerState, Layout, State
-from cobra.models.lm.tokens import Slots, Tokens, following
+from cobra.models.lm.tokens import Tokens, following
 from cobra.models.lm.transformer_steps import ROTATION, block_steps
 
 # Entries of a configuration that decide what is computed. Others of transformers' say where code or weights
@@ -100,7 +100,7 @@ class TransformerLM(LanguageModel):
     def read(self, embeds: Tensor, layers: list[LayerState] | None, tokens: Tokens) -> Tensor:
         """See `LanguageModel.read`."""
         self._check_window(tokens.slots.end if tokens.slots else embeds.shape[1])
-        cache = None if layers is None else _StateCache(layers, tokens.slots)
+        cache = None if layers is None else _StateCache(layers, tokens)
         return self.causal_lm.base_model(
             inputs_embeds=embeds,
             attention_mask=tokens.attn_mask,
@@ -134,16 +134,17 @@ def cache_argument(model: nn.Module) -> str:
 class _StateCache(Cache):
     """A state's layers as transformers' models ask for them."""
 
-    def __init__(self, layers: list[LayerState], slots: Slots | None) -> None:
+    def __init__(self, layers: list[LayerState], tokens: Tokens) -> None:
         super().__init__(layers=[])
-        self.states, self.slots = layers, slots
+        self.states, self.tokens = layers, tokens
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        assert self.slots is not None
-        keys, values = self.states[layer_idx].values()
-        return self.slots.extend(keys, key_states), self.slots.extend(values, value_states)
+        slots = self.tokens.slots
+        assert slots is not None
+        keys, values = map(self.tokens.before, self.states[layer_idx].values())
+        return slots.extend(keys, key_states), slots.extend(values, value_states)
 
 
 def _attend(
