@@ -136,10 +136,10 @@ class Answerer(Answering):
     def _answer(self, asked: Sequence[Asked], examples: Sequence[Example]) -> list[Answer]:
         choices = [[self._ids_of(choice) for choice in each.choices] for each in asked]
         longest = max((len(ids) for given in choices for ids in given), default=0)
-        batch, state = self._read_pictures(asked, examples, longest or self.max_new_tokens)
+        batch, state, rows = self._read_pictures(asked, examples, longest or self.max_new_tokens)
         if longest:
             scores = self.model.score_choices(
-                batch.ids, batch.pictures, batch.mask, choices=choices, state=state
+                batch.ids, batch.pictures, batch.mask, choices=choices, state=state, rows=rows
             )
             return [chosen(each.choices, given.tolist()) for each, given in zip(asked, scores, strict=True)]
         leads = _Leads()
@@ -151,7 +151,7 @@ class Answerer(Answering):
             eos_id=self.processor.chat.eos_id,
             sampler=leads,
             suppress=self.unknown,
-            state=state,
+            state=None if state is None or rows is None else state.take(rows),
             ahead=True,
         )
         tokens = torch.stack(list(new), dim=1).tolist()
@@ -167,24 +167,24 @@ class Answerer(Answering):
 
     def _read_pictures(
         self, asked: Sequence[Asked], examples: Sequence[Example], room: int
-    ) -> tuple[Batch, State | None]:
-        """The batch, and no state; or what is left of it behind pictures, and a state that has seen them."""
-        cuts = [len(e.ids) - e.ids[::-1].index(IMAGE_ID) if IMAGE_ID in e.ids else 0 for e in examples]
-        begins = [
-            (each.pictures, *example.ids[:cut])
-            for each, example, cut in zip(asked, examples, cuts, strict=True)
-        ]
-        first = {begin: row for row, begin in reversed([*enumerate(begins)])}
-        rests = [e.ids[cut:] for e, cut in zip(examples, cuts, strict=True)]
-        if len(first) == len(examples) or not all(cuts) or not all(rests):
-            return self._collate(examples), None
-        rows = [*first.values()]
-        seen = self._collate([_part(examples[row], examples[row].ids[: cuts[row]], True) for row in rows])
-        batch = self._collate([_part(e, rest, False) for e, rest in zip(examples, rests, strict=True)])
-        state = self.model.lm.allocate_state(len(rows), seen.ids.shape[1] + batch.ids.shape[1] + room)
+    ) -> tuple[Batch, State | None, list[int] | None]:
+        """The batch, and no state; or what is left of it behind what prompts about the same pictures begin
+        with, a state that has read that once for all of them, and its row before each.
+        """
+        groups = _about_the_same(asked, examples)
+        cuts = [_common(*(examples[row].ids for row in rows)) for rows in groups]
+        firsts = [examples[rows[0]] for rows in groups]
+        read_whole = any(IMAGE_ID in e.ids[cut:] or not cut for e, cut in zip(firsts, cuts, strict=True))
+        if len(groups) == len(examples) or read_whole:
+            return self._collate(examples), None, None
+        places = {row: place for place, rows in enumerate(groups) for row in rows}
+        behind = [places[row] for row in range(len(examples))]
+        seen = self._collate([_part(e, e.ids[:cut], True) for e, cut in zip(firsts, cuts, strict=True)])
+        rests = [_part(e, e.ids[cuts[row] :], False) for e, row in zip(examples, behind, strict=True)]
+        batch = self._collate(rests)
+        state = self.model.lm.allocate_state(len(groups), seen.ids.shape[1] + batch.ids.shape[1] + room)
         self.model.lm.prefill(self.model.splice(seen.ids, seen.pictures), state, seen.mask)
-        places = {begin: place for place, begin in enumerate(first)}
-        return batch, state.take([places[begin] for begin in begins])
+        return batch, state, behind
 
     def _collate(self, examples: Sequence[Example]) -> Batch:
         batch = self.processor.collate(list(examples), left=True)
@@ -228,6 +228,22 @@ def chosen(choices: list[str], scores: list[float]) -> Answer:
     # the last digits are the order's in which a batch is computed
     said = {choice: round(score, 4) + 0.0 for choice, score in zip(choices, scores, strict=True)}
     return Answer(choices[best], said, scores[best] - max(others, default=-float("inf")))
+
+
+def _about_the_same(asked: Sequence[Asked], examples: Sequence[Example]) -> list[list[int]]:
+    """Rows of prompts that are the same up to the end of the same pictures."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for row, (each, example) in enumerate(zip(asked, examples, strict=True)):
+        ids = example.ids
+        end = len(ids) - ids[::-1].index(IMAGE_ID) if IMAGE_ID in ids else 0
+        groups.setdefault((each.pictures, *ids[:end]), []).append(row)
+    return list(groups.values())
+
+
+def _common(*prompts: list[int]) -> int:
+    """How many tokens prompts begin with alike; one is left of each, whose hidden state will be asked for."""
+    first, last, most = min(prompts), max(prompts), min(map(len, prompts)) - 1
+    return next((place for place in range(most) if first[place] != last[place]), most)
 
 
 def _part(example: Example, ids: list[int], sees: bool) -> Example:

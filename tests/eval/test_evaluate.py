@@ -254,7 +254,16 @@ def test_questions_of_one_picture_are_answered_as_if_each_had_it_alone(model: Pa
         # nine pictures are read, and not one a question
         assert len({id(example.pictures) for example in examples}) == 9
         with torch.inference_mode():
-            assert answerer._read_pictures(asked, examples, 9)[1] is not None
+            batch, state, rows = answerer._read_pictures(asked, examples, 9)
+        # what is left of each prompt begins where it differs from the others about its picture
+        assert state is not None
+        assert rows is not None
+        assert state.rows == len({*rows}) == len({each.pictures for each in asked})
+        assert batch.mask is not None
+        begins = [int(ids[mask][0]) for ids, mask in zip(batch.ids, batch.mask, strict=True)]
+        for row in {*rows}:
+            own = [begin for begin, of in zip(begins, rows, strict=True) if of == row]
+            assert len(own) == 1 or len({*own}) > 1
         together = answerer.answer(asked, examples)
         for each, answer in zip(asked, together, strict=True):
             (alone,) = answerer.answer([each], answerer.prepare([each]))
