@@ -142,6 +142,10 @@ class PlainChat:
         with panic_told(self.path):
             return self._ids.encode(text, before)
 
+    def pieces(self, text: str, before: str = "") -> list[int | str]:
+        """Rendered text that stands behind `before` as it is cut; see `TokenIds`."""
+        return self._ids.pieces(text, before)
+
     def encode_words(self, text: str) -> list[int]:
         """Token ids of what somebody said: what looks like a special token in it is none."""
         return self.encode(self._ids.guard(text))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
@@ -88,19 +89,28 @@ class TokenIds:
                 return seam
         return _INSIDE
 
+    def pieces(self, text: str, before: str = "") -> list[int | str]:
+        """Rendered text as `encode` cuts it: ids of special tokens, and the texts that are encoded apart."""
+        return list(self._pieces(text, self._seam(before)))
+
     def _encode(self, text: str, seam: Seam) -> list[int]:
         ids: list[int] = []
+        for piece in self._pieces(text, seam):
+            ids += (
+                [piece] if isinstance(piece, int) else self._text.encode(piece, add_special_tokens=False).ids
+            )
+        return ids
+
+    def _pieces(self, text: str, seam: Seam) -> Iterator[int | str]:
         for piece in self._special.split(text):
             if piece in self._ids:
-                ids.append(self._ids[piece])
+                yield self._ids[piece]
                 seam = self._after[piece]
                 continue
             piece = piece.lstrip() if seam.swallows else piece
             # cut where a guard stands, so that no merge makes a special token again
-            for part in filter(None, f"{seam.prefix if piece else ''}{piece}".split(_GUARD)):
-                ids += self._text.encode(part, add_special_tokens=False).ids
+            yield from filter(None, f"{seam.prefix if piece else ''}{piece}".split(_GUARD))
             seam = _INSIDE if piece else seam
-        return ids
 
 
 def _guarded(match: re.Match[str]) -> str:

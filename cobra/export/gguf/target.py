@@ -25,9 +25,11 @@ from cobra.export.gguf.program import traced
 from cobra.export.gguf.seen import CannotExpress as NoStock
 from cobra.export.gguf.sentencepiece import CannotExpress
 from cobra.export.gguf.tokenizer import check_tokens, tokenizer_metadata, without_tokenizer
+from cobra.export.gguf.vocabulary import vocabulary
 from cobra.export.manifest import Contents
 from cobra.export.oracle import ORACLE
 from cobra.export.pixels import PIXELS, pixel_settings
+from cobra.export.turns import TURNS, CannotCut, Turn, turns_of
 from cobra.models.vision.fused import planes_of
 from cobra.models.vision.square import Plane
 from cobra.models.vlm import CobraVLM
@@ -75,6 +77,9 @@ def write_opened(opened: Opened, quant: str, folder: Path, source: Path | None) 
         try:
             metadata, seams = _checked(chat, opened.lm.vocab_size, folder)
             missing += seams
+            settings[TURNS] = _turns(chat, metadata, folder)
+        except CannotCut as error:
+            missing.append(f"turns for cobra-run: {error}")
         except CannotExpress as error:
             missing.append(
                 f"a tokenizer that llama.cpp's own programs could use: {error}; its files are here"
@@ -121,6 +126,17 @@ def _checked(chat: Chat, vocab_size: int, folder: Path) -> tuple[Mapping[str, Va
         probe.unlink()
     after = f"in {LANGUAGE_MODEL}, text behind {' or '.join(seams)} without a space: llama.cpp puts one"
     return metadata, [after] if seams else []
+
+
+def _turns(chat: Chat, metadata: Mapping[str, Value], folder: Path) -> Mapping[str, Turn]:
+    """What cobra-run writes around a question; the spaces that SentencePiece puts are in it."""
+    probe = folder / "turns.gguf"
+    write_gguf(probe, {**NO_MODEL, **metadata, "tokenizer.ggml.add_space_prefix": False}, {})
+    try:
+        with vocabulary(probe) as cut:
+            return turns_of(chat, cut)
+    finally:
+        probe.unlink()
 
 
 # what llama.cpp reads of any model before its tokens
