@@ -37,18 +37,26 @@ def library() -> ctypes.CDLL:
     Raises:
         ModuleNotFoundError: where it was not built, or for other sources.
     """
-    folder = native_folder(Path(bindings()._lib._name).parent.parent)
-    found = sorted(folder.glob("libcobra_pictures.*"))
-    if not found:
-        raise ModuleNotFoundError(
-            "what reads pictures beside llama.cpp is not built for this version: run `cobra export llama` "
-            "(seconds, where llama.cpp is built already)"
-        )
-    opened = ctypes.CDLL(str(found[0]))
+    opened = ctypes.CDLL(str(_built("libcobra_pictures.*")))
     for name, (result, *arguments) in _FUNCTIONS.items():
         function = getattr(opened, f"cobra_pictures_{name}")
         function.restype, function.argtypes = result, arguments
     return opened
+
+
+def program() -> Path:
+    """The program cobra-run of the same build; errors as of `library`."""
+    return _built("cobra-run*")
+
+
+def _built(pattern: str) -> Path:
+    folder = native_folder(Path(bindings()._lib._name).parent.parent)
+    if found := sorted(folder.glob(pattern)):
+        return found[0]
+    raise ModuleNotFoundError(
+        "what runs exports beside llama.cpp is not built for this version: run `cobra export llama` "
+        "(seconds, where llama.cpp is built already)"
+    )
 
 
 def is_there() -> bool:

@@ -13,10 +13,6 @@ constexpr size_t kTensors = 16, kTensorsOfInput = 2;
 // strides, padding
 constexpr int64_t kStep = 1024;
 
-void check(bool is_so, const std::string& wrong) {
-  if (!is_so) throw Refused(wrong);
-}
-
 Shape shape_of(const Json& said) {
   check(said.is_array() && said.size() <= kAxes, "a shape is no list of at most 8 numbers");
   Shape shape;
@@ -26,13 +22,6 @@ Shape shape_of(const Json& said) {
   }
   count(shape);
   return shape;
-}
-
-int64_t whole(const Json& said, int64_t least, int64_t most) {
-  check(said.is_number_integer(), "a setting is no whole number");
-  const int64_t value = said.get<int64_t>();
-  check(least <= value && value <= most, "a setting is " + std::to_string(value));
-  return value;
 }
 
 // Sizes before an axis, of it and behind it.

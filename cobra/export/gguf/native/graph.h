@@ -3,25 +3,17 @@
 
 #include <stdint.h>
 
-#include <nlohmann/json.hpp>
-#include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "ggml.h"
+#include "json.h"
 
 namespace cobra {
 
-// in the order in which they were written
-using Json = nlohmann::ordered_json;
 // as torch counts axes, rows first
 using Shape = std::vector<int64_t>;
-
-// What is wrong with a file, in words for its user.
-struct Refused : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
 
 // The operations of a program, each laid out row by row as torch has it.
 //

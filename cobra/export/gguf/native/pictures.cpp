@@ -1,6 +1,6 @@
 #include "pictures.h"
 
-#include <cstdio>
+#include <algorithm>
 #include <fstream>
 #include <memory>
 
@@ -9,6 +9,7 @@
 #include "ggml-cpu.h"
 #include "gguf.h"
 #include "graph.h"
+#include "pixels.h"
 
 namespace cobra {
 namespace {
@@ -113,5 +114,17 @@ int32_t cobra_pictures_run(cobra_pictures* pictures, const float* const* planes,
 }
 
 void cobra_pictures_close(cobra_pictures* pictures) { delete pictures; }
+
+int32_t cobra_pixels_read(const char* entry, const char* path, float* values) {
+  try {
+    const cobra::Plane plane(cobra::Json::parse(entry));
+    const std::vector<float> made = plane.normalized(plane.square(cobra::read_picture(path)));
+    std::copy(made.begin(), made.end(), values);
+    return 0;
+  } catch (const std::exception& error) {
+    cobra::last_error = error.what();
+    return 1;
+  }
+}
 
 const char* cobra_pictures_error(void) { return cobra::last_error.c_str(); }

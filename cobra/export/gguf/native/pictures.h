@@ -36,6 +36,10 @@ COBRA_API int32_t cobra_pictures_run(cobra_pictures* pictures, const float* cons
 // Let go of it; NULL is nothing to let go of.
 COBRA_API void cobra_pictures_close(cobra_pictures* pictures);
 
+// Values (3, side, side) of a picture's file, of JPEG, PNG or BMP, as an entry of settings.pixels in manifest.json
+// says; other than 0 where it failed.
+COBRA_API int32_t cobra_pixels_read(const char* entry, const char* path, float* values);
+
 // Why the last call of this thread failed.
 COBRA_API const char* cobra_pictures_error(void);
 

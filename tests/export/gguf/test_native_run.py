@@ -1,0 +1,98 @@
+"""cobra-run, the program for phones: it says what `cobra export run` says, and refuses what it cannot do."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cobra.export.gguf.native_library import program
+from cobra.export.manifest import MANIFEST
+from cobra.export.run import run_export
+from tests.export.gguf.exported import NO_LLAMA, export, model
+
+pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_LLAMA)]
+
+QUESTIONS = ["how many circles?", "  which colour?", "<|endoftext|> and é🙂 now?"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(model(), tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("picture") / "p.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)).save(path)
+    return path
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([program(), folder, *options, "--threads", "1"], capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_answers_are_those_of_the_engine(
+    sees: bool, exported: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [picture] if sees else []
+    shown = [option for path in images for option in ("--image", str(path))]
+    found = run(exported, "--prompt", *QUESTIONS, *shown, "--max-new-tokens", "24")
+    run_export(exported, images, QUESTIONS, 24)
+    said = capsys.readouterr()
+    assert len(said.out.split("\n")) > 3
+    assert found.stdout.decode(errors="replace") == said.out, found.stderr
+    columns = [text.split()[0] for text in found.stderr.decode().split(", ")]
+    assert columns == [text.split()[0] for text in said.err.split(", ")]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "reason"),
+    [
+        ({"format": 1}, [], "it has format 1, this program reads 2: export the model again"),
+        ({"target": "executorch-cpu"}, [], "it is of target executorch-cpu, this program runs gguf"),
+        ({"contents": 3}, [], "is no manifest of an export"),
+        ({}, ["--image", "none.png"], "none.png does not exist"),
+        ({}, ["--image", __file__], "test_native_run.py is no JPEG, PNG or BMP that can be read"),
+        ({}, ["--prompt", " "], "a question is empty"),
+        ({}, ["--pictures", "p.png"], "--pictures is no option"),
+    ],
+)  # fmt: skip
+def test_what_it_cannot_do_is_named(
+    change: dict, options: list[str], reason: str, exported: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "out")
+    said = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**said, **change}))
+    found = run(folder, "--prompt", "a", *options)
+    assert found.returncode in (1, 2)
+    assert reason in found.stderr.decode()
+
+
+def test_a_folder_that_reads_no_pictures_or_has_no_turns_says_why(
+    exported: Path, picture: Path, tmp_path: Path
+) -> None:
+    blind = export(model(projector="mamba_scan"), tmp_path)
+    found = run(blind, "--prompt", "a", "--image", str(picture))
+    assert found.returncode == 1
+    assert (
+        "reads no pictures; its manifest says: the way of pictures: ggml's operations"
+        in found.stderr.decode()
+    )
+    assert run(blind, "--prompt", "a", "--max-new-tokens", "2").returncode == 0
+
+    said = json.loads((blind / MANIFEST).read_text())
+    del said["contents"]["settings"]["turns"]
+    said["contents"]["missing"].append("a tokenizer: the model has none")
+    (blind / MANIFEST).write_text(json.dumps(said))
+    assert "its manifest says: a tokenizer: the model has none" in run(blind, "--prompt", "a").stderr.decode()
+
+
+def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(exported: Path, tmp_path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "p.png")
+    found = run(exported, "--prompt", "a", "--image", str(tmp_path / "p.png"))
+    assert "is 20000 x 20000, too large: scale it down" in found.stderr.decode()
