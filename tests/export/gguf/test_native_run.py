@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from cobra.data.chat import Chat
 from cobra.export.gguf.native_library import program
 from cobra.export.manifest import MANIFEST
 from cobra.export.run import run_export
+from cobra.export.write import export_model
+from cobra.pretrained import save_pretrained
+from tests.data.sentencepiece_model import write_model
 from tests.export.gguf.exported import NO_LLAMA, export, model
 
 pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_LLAMA)]
@@ -48,6 +53,27 @@ def test_answers_are_those_of_the_engine(
     assert found.stdout.decode(errors="replace") == said.out, found.stderr
     columns = [text.split()[0] for text in found.stderr.decode().split(", ")]
     assert columns == [text.split()[0] for text in said.err.split(", ")]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_spaces_of_sentencepiece_are_those_of_the_engine(
+    legacy: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = Chat(str(write_model(tmp_path / "llama", legacy=legacy)), "cobra:data/templates/vicuna_v1.jinja")
+    made = model()
+    with torch.no_grad():
+        for weight in made.lm.parameters():
+            if len(weight) == made.lm.vocab_size:
+                # nothing is said byte by byte, of which no text may come
+                weight[
+                    [number for token, number in chat.tokenizer.get_vocab().items() if token[0] == "<"]
+                ] = 0
+    save_pretrained(made, chat, tmp_path / "model")
+    export_model(tmp_path / "model", "gguf", "f32", tmp_path / "out")
+    found = run(tmp_path / "out", "--prompt", *QUESTIONS, "--max-new-tokens", "16")
+    capsys.readouterr()
+    run_export(tmp_path / "out", [], QUESTIONS, 16)
+    assert found.stdout.decode(errors="replace") == capsys.readouterr().out, found.stderr
 
 
 @pytest.mark.parametrize(
