@@ -40,6 +40,11 @@ class Weight:
         return self.change(torch.empty(self.source.shape, device="meta")).shape
 
     @property
+    def kind(self) -> int:
+        """ggml's number of its type."""
+        return _TENSOR_TYPES[self.dtype]
+
+    @property
     def nbytes(self) -> int:
         """Its size in the file."""
         return self.shape.numel() * self.dtype.itemsize
@@ -50,6 +55,10 @@ class Weight:
         if not is_finite(made):
             raise ValueError(f"values are not finite in {self.dtype}: training diverged, or take f32")
         return made
+
+    def data(self) -> memoryview:
+        """Its bytes in the file."""
+        return self.read().reshape(-1).view(torch.uint8).numpy().data
 
 
 def write_gguf(
@@ -77,15 +86,15 @@ def write_gguf(
         for name, weight in weights.items():
             sizes = tuple(reversed(weight.shape))
             file.write(_string(name) + struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes))
-            file.write(struct.pack("<IQ", _TENSOR_TYPES[weight.dtype], offset))
+            file.write(struct.pack("<IQ", weight.kind, offset))
             offset += _aligned(weight.nbytes)
         _pad(file)
         for name, weight in weights.items():
             try:
-                values = weight.read()
+                data = weight.data()
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
-            file.write(values.reshape(-1).view(torch.uint8).numpy().data)
+            file.write(data)
             _pad(file)
             progress(weight.nbytes)
 

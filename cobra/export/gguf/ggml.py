@@ -1,4 +1,4 @@
-"""ggml's C functions that read rows of a GGUF file, by their names, from the libraries of llama.cpp."""
+"""ggml's C functions that read and pack rows of a GGUF file, by their names, from libraries of llama.cpp."""
 
 import ctypes
 from ctypes import (
@@ -52,6 +52,7 @@ _FUNCTIONS: dict[str, tuple[object, ...]] = {
     "ggml_quantize_chunk": (c_size_t, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p),
     "ggml_row_size": (c_size_t, c_int, c_int64),
     "ggml_get_type_traits": (POINTER(TypeTraits), c_int),
+    "ggml_quantize_chunk": (c_size_t, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p),
 }
 
 

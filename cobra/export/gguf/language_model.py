@@ -1,19 +1,17 @@
 """The language model of a model folder as a GGUF file."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from cobra.config.build import build_on_meta
 from cobra.config.config_json import ADAPTERS, CONFIG, LM, read_config, read_quantized
 from cobra.export.gguf import attention, state_space  # noqa: F401  (they register what they describe)
 from cobra.export.gguf.described import Description, check_covers, described
-from cobra.export.gguf.file import Value, Weight, write_gguf
+from cobra.export.gguf.file import Value, Weight
+from cobra.export.gguf.progress import write_shown
 from cobra.export.gguf.quantize import quantize
 from cobra.models.lm.base import LanguageModel
 from cobra.models.vlm import CobraVLM
@@ -103,10 +101,10 @@ def write_language_model(
     metadata = {**description.metadata(), **more}
     if quant in _DTYPES:
         metadata |= {_FILE_TYPE: int(quant == "f16")}
-        _write(path, metadata, weights)
+        write_shown(path, metadata, weights, "language model")
         return description
     exact = path.with_suffix(".exact.gguf")
-    _write(exact, {**metadata, _QUANTISATION: 2}, weights)
+    write_shown(exact, {**metadata, _QUANTISATION: 2}, weights, "language model")
     try:
         quantize(exact, path, quant, description.kept, threads)
     finally:
@@ -116,14 +114,3 @@ def write_language_model(
 
 def _dtype(stored: torch.dtype, quant: str) -> torch.dtype:
     return _DTYPES.get(quant) or _EXACT.get(stored, torch.float32)
-
-
-def _write(path: Path, metadata: Mapping[str, Value], weights: Mapping[str, Weight]) -> None:
-    size = sum(weight.nbytes for weight in weights.values())
-    free = shutil.disk_usage(path.parent).free
-    if size > free:
-        raise OSError(f"{path.name} needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: make room")
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("language model", total=size)
-        write_gguf(path, metadata, weights, lambda written: bar.advance(task, written))

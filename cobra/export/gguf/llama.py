@@ -47,7 +47,7 @@ def bindings() -> Any:
                 "llama.cpp is not here: `cobra export llama` builds it (CMake, a C++ compiler, minutes), or "
                 "pip install 'cobra-vlm[llama]' does for Python as a whole"
             ) from error
-    found.llama_log_set(_say_errors(found), ctypes.c_void_p())
+    found.llama_log_set(say_errors(found), ctypes.c_void_p())
     found.llama_backend_init()
     return found
 
@@ -83,7 +83,7 @@ def _library_in(folder: Path) -> Iterator[None]:
 
 
 @cache
-def _say_errors(found: Any) -> Any:
+def say_errors(found: Any) -> Any:
     """A callback, which lives as long as the library may call it."""
 
     def say(level: int, text: bytes, data: Any) -> None:

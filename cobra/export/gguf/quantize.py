@@ -1,14 +1,22 @@
 """Fewer bits for the matrices of a GGUF file, by llama.cpp's own quantiser."""
 
 import ctypes
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from cobra.export.gguf.llama import bindings
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cobra.export.gguf.llama import bindings, say_errors
 
 # llama.cpp's numbers of files (LLAMA_FTYPE_MOSTLY_*), by what `--quant` calls them
 FILE_TYPES = {"q8_0": 7, "q4_0": 2, "q4_k_m": 15}
 _ALL_F32, _F16 = 0, 1
+# what llama.cpp says of each tensor: its number and how many there are
+_TENSOR = re.compile(rb"\[\s*(\d+)/\s*(\d+)\]")
 
 
 def quantize(source: Path, target: Path, quant: str, kept: Sequence[str] = (), threads: int = 1) -> None:
@@ -45,7 +53,29 @@ def _convert(source: Path, target: Path, file_type: int, kept: Sequence[str] = (
         rule.pattern, rule.type = pattern.encode(), _F16
     # the list ends with a pattern that is none
     options.tt_overrides = ctypes.cast(rules, type(options.tt_overrides))
-    if failed := llama.llama_model_quantize(
-        str(source).encode(), str(target).encode(), ctypes.byref(options)
-    ):
+    with _shown(llama):
+        failed = llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(options))
+    if failed:
         raise OSError(f"llama.cpp could not write {target.name} of {source.name} (status {failed})")
+
+
+@contextmanager
+def _shown(llama: Any) -> Iterator[None]:
+    """A progress bar of the tensors that llama.cpp's quantiser tells of while it runs."""
+    before = say_errors(llama)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("quantising", total=None)
+
+        def say(level: int, text: bytes, data: Any) -> None:
+            if found := _TENSOR.match(text):
+                bar.update(task, completed=int(found[1]), total=int(found[2]))
+            else:
+                before(level, text, data)
+
+        told = llama.llama_log_callback(say)
+        llama.llama_log_set(told, ctypes.c_void_p())
+        try:
+            yield
+        finally:
+            llama.llama_log_set(before, ctypes.c_void_p())

@@ -18,10 +18,12 @@ from cobra.export.gguf.language_model import Opened, open_language_model, write_
 from cobra.export.gguf.llama import VERSION
 from cobra.export.gguf.mmproj import MMPROJ, write_mmproj
 from cobra.export.gguf.native_library import library
+from cobra.export.gguf.packed import PackedWeight
 from cobra.export.gguf.parity import oracle, parity
 from cobra.export.gguf.picture import PROGRAM
 from cobra.export.gguf.program import CannotExpress as NoProgram
 from cobra.export.gguf.program import traced
+from cobra.export.gguf.progress import write_shown
 from cobra.export.gguf.seen import CannotExpress as NoStock
 from cobra.export.gguf.sentencepiece import CannotExpress
 from cobra.export.gguf.tokenizer import check_tokens, tokenizer_metadata, without_tokenizer
@@ -45,7 +47,7 @@ def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
     Args:
         model: folder or checkpoint.
         quant: f32, f16, q8_0, q4_0 or q4_k_m, of the language model's matrices. Those of the encoder are fp32
-            in f32 and else fp16.
+            in f32, fp16 in f16 and else q8_0.
         folder: to fill.
 
     Raises:
@@ -168,10 +170,16 @@ def _write_pictures(opened: Opened, quant: str, path: Path) -> list[Plane]:
     for number, (name, stored) in enumerate({**stored_by_name, **in_memory(program.constants)}.items()):
         # ggml has 63 characters for a name
         places[name] = (f"w{number}", list(stored.shape))
-        dtype = torch.float16 if name in matrices and quant != "f32" else torch.float32
-        weights[places[name][0]] = Weight(stored, dtype)
+        if name not in matrices or quant == "f32":
+            weight = Weight(stored)
+        # cells of a pool share their weights: packed, those of other sizes in a block would lose theirs
+        elif quant == "f16" or name in program.constants:
+            weight = Weight(stored, torch.float16)
+        else:
+            weight = PackedWeight(stored)
+        weights[places[name][0]] = weight
     said = json.dumps({**program.as_dict(), "weights": places})
-    write_gguf(path, {"general.architecture": "cobra-pictures", PROGRAM: said}, weights)
+    write_shown(path, {"general.architecture": "cobra-pictures", PROGRAM: said}, weights, "pictures")
     return planes
 
 
