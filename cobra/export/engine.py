@@ -73,6 +73,13 @@ class Engine(ABC):
         """
         return None
 
+    def turn_to(self, pictures: bool) -> None:  # noqa: B027  (most hold both)
+        """Take the memory that pictures need, or that text needs, and let go of the other's.
+
+        Not needed before any call: it is for those who read in turns, and have little memory. What was read
+        stays read.
+        """
+
     def close(self) -> None:  # noqa: B027  (most have nothing to close)
         """Let go of processes and files; the engine is not used again."""
 

@@ -26,7 +26,7 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 @dataclass
 class Spent:
-    """Seconds and tokens of a conversation, as Imp's and MobileVLM's tables count them.
+    """Seconds and tokens of a conversation, as Imp's and MobileVLM's tables count them, opened files aside.
 
     Attributes:
         seeing: seconds from the files of pictures to their tokens.
@@ -83,14 +83,13 @@ class Talk:
         """
         if images and "pictures" in self.engine.lacks:
             raise ValueError(f"this export reads no pictures: {self.engine.lacks['pictures']}")
-        start = perf_counter()
-        seen = self.engine.read_pictures(images) if images else []
-        self.spent.seeing += perf_counter() - start
+        seen = self._seen(images) if images else []
         self._messages.append(user(question, len(images)))
         self._images += images
         asked = rendered_question(self.chat, Record("chat", self._messages, self._images))
         new_ids, _ = token_ids(self.chat, asked, "chat", [len(tokens) for tokens in seen])
         ids = self._unread + new_ids
+        self.engine.turn_to(pictures=False)
         start = perf_counter()
         logits = self._read(ids, seen)
         self.spent.reading += perf_counter() - start
@@ -102,6 +101,14 @@ class Talk:
         yield from filter(None, [text.end()])
         self._unread = [new[-1]] if new[-1] == self.chat.eos_id else [new[-1], self.chat.eos_id]
         self._messages.append(assistant(self.chat.decode(new)))
+
+    def _seen(self, images: Sequence[Path]) -> list[Floats]:
+        """Tokens of pictures."""
+        self.engine.turn_to(pictures=True)
+        start = perf_counter()
+        seen = self.engine.read_pictures(images)
+        self.spent.seeing += perf_counter() - start
+        return seen
 
     def _read(self, ids: list[int], seen: Sequence[Floats]) -> Floats:
         """Logits behind ids in which pictures have their places."""

@@ -15,7 +15,7 @@ from cobra.export.gguf.embedding import embedding_rows
 from cobra.export.gguf.llama import VERSION, bindings
 from cobra.export.gguf.picture import PictureProgram
 from cobra.export.gguf.quantize import dequantize
-from cobra.export.manifest import read_manifest
+from cobra.export.manifest import check_sizes
 from cobra.export.oracle import ORACLE, Oracle
 from cobra.export.pixels import planes_in, read_pixels
 
@@ -42,48 +42,79 @@ class GGUFEngine(Engine):
 
     def __init__(self, folder: Path, context: int = 4096, threads: int | None = None, **more: Any) -> None:
         self.folder, self._length, self._more = folder, context, more
-        manifest = read_manifest(folder)
+        manifest = check_sizes(folder)
+        settings = manifest.contents.settings
+        self.vocab_size, self.d_model = int(settings["vocab_size"]), int(settings["d_model"])
         # a language model alone may have no tokenizer, and then ends nowhere
-        self.eos_id = int(manifest.contents.settings.get("eos_id", -1))
+        self.eos_id = int(settings.get("eos_id", -1))
         self.rounding = UNQUANTISED.get(manifest.quant, _QUANTISED)
         self.lacks = {"mask": "llama.cpp has no padding"}
         if manifest.quant in UNQUANTISED:
             self.lacks["dequantised"] = "its weights are not quantised"
         self._threads = threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
-        self._pictures: PictureProgram | None = None
         if (folder / PICTURES).is_file():
-            self._pictures = PictureProgram(folder / PICTURES, self._threads)
             self._planes = planes_in(manifest)
         else:
             self.lacks["pictures"] = "encoder or projector are not in this export"
-        self._open(folder / LANGUAGE_MODEL, manifest.quant == "f32")
+        self._set(folder / LANGUAGE_MODEL, manifest.quant == "f32")
 
-    def _open(self, path: Path, exact: bool) -> None:
+    def _set(self, path: Path, exact: bool) -> None:
+        """The language model's file; it and the pictures' are opened when they are needed."""
         self._path, self._exact = path, exact
-        self._weights = open_weights(path)
-        self._one = Context(self._weights, self._length, 1, self._threads, exact, **self._more)
+        self._pictures: PictureProgram | None = None
+        self._weights: Any = None
+        self._one: Context | None = None
         self._many: Context | None = None
-        self.vocab_size, self.d_model = self._one.vocab_size, self._one.d_model
+        # what was read before the language model was closed
+        self._read: NDArray[np.uint8] | None = None
+
+    def _opened(self) -> Context:
+        """The sequence that is read."""
+        if self._one is None:
+            self._weights = open_weights(self._path)
+            settings = (self._length, 1, self._threads, self._exact)
+            self._one = Context(self._weights, *settings, **self._more)
+            if self._read is not None:
+                self._one.restore(self._read)
+                self._read = None
+        return self._one
+
+    def turn_to(self, pictures: bool) -> None:
+        """See `Engine.turn_to`: one of the two files is in memory, and of the other what was read."""
+        if pictures:
+            self._read = None if self._one is None else self._one.snapshot()
+            self._close_text()
+            self._program()
+        else:
+            self._close_pictures()
+            self._opened()
+
+    def _program(self) -> PictureProgram:
+        if self._pictures is None:
+            self._pictures = PictureProgram(self.folder / PICTURES, self._threads)
+        return self._pictures
 
     def reset(self) -> None:
         """See `Engine.reset`."""
-        self._one.reset()
+        self._read = None
+        if self._one is not None:
+            self._one.reset()
 
     def prefill(self, tokens: Ids | Floats) -> Floats:
         """See `Engine.prefill`."""
-        return self._one.read(tokens)
+        return self._opened().read(tokens)
 
     def step(self, token: int) -> Floats:
         """See `Engine.step`."""
-        return self._one.read(np.array([token]))
+        return self._opened().read(np.array([token]))
 
     def snapshot(self) -> NDArray[np.uint8]:
         """See `Engine.snapshot`; empty where nothing was read."""
-        return self._one.snapshot()
+        return self._opened().snapshot()
 
     def restore(self, snapshot: NDArray[np.uint8]) -> None:
         """See `Engine.restore`."""
-        self._one.restore(snapshot)
+        self._opened().restore(snapshot)
 
     def oracle(self) -> Oracle | None:
         """See `Engine.oracle`; of weights that were not quantised."""
@@ -92,19 +123,26 @@ class GGUFEngine(Engine):
 
     def close(self) -> None:
         """See `Engine.close`."""
+        self._close_pictures()
+        self._close_text()
+
+    def _close_pictures(self) -> None:
         if self._pictures is not None:
             self._pictures.close()
             self._pictures = None
+
+    def _close_text(self) -> None:
         for context in filter(None, (self._one, self._many)):
             context.close()
+        self._one = self._many = None
         if self._weights:
             bindings().llama_model_free(self._weights)
             self._weights = None
 
     def read_pictures(self, paths: Sequence[Path]) -> list[Floats]:
         """See `Engine.read_pictures`."""
-        assert self._pictures is not None
-        return [self._pictures(*read_pixels(self._planes, path)) for path in paths]
+        program = self._program()
+        return [program(*read_pixels(self._planes, path)) for path in paths]
 
     def embed(self, ids: Ids) -> Floats:
         """See `Engine.embed`."""
@@ -127,6 +165,7 @@ class GGUFEngine(Engine):
         """Room for so many sequences that have read nothing."""
         if count > _ROWS:
             raise ValueError(f"{count} rows are more than the {_ROWS} that this engine has room for")
+        self._opened()
         if self._many is None:
             length = _ROWS * self._length
             self._many = Context(self._weights, length, _ROWS, self._threads, self._exact, **self._more)
@@ -144,10 +183,11 @@ class _Dequantised(GGUFEngine):
         path = Path(self._folder.name) / LANGUAGE_MODEL
         dequantize(packed._path, path)
         self.folder, self.eos_id, self.rounding = path.parent, packed.eos_id, UNQUANTISED["f32"]
-        self._length, self._threads, self._pictures = packed._length, packed._threads, None
+        self.vocab_size, self.d_model = packed.vocab_size, packed.d_model
+        self._length, self._threads = packed._length, packed._threads
         self._more = packed._more
         self.lacks = {**packed.lacks, "pictures": "not read", "dequantised": "its weights are not quantised"}
-        self._open(path, exact=True)
+        self._set(path, exact=True)
 
     def close(self) -> None:
         super().close()

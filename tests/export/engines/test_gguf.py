@@ -12,6 +12,7 @@ from PIL import Image
 
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
+from cobra.export.engines.gguf import GGUFEngine
 from cobra.export.laws import LAWS
 from cobra.export.laws.check import check_laws, drawn_pictures
 from cobra.export.laws.law import NONE, RED
@@ -140,3 +141,47 @@ def test_a_run_answers_as_the_model_and_imports_no_torch(tmp_path: Path) -> None
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "".join(f"{answer}\n" for answer in expected)
     assert "peak RSS" in ended.stderr
+
+
+def mapped(path: Path) -> bool:
+    return str(path) in Path("/proc/self/maps").read_text()
+
+
+def test_reading_in_turns_holds_one_file_and_forgets_nothing(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "picture.png")
+    out = export(model(), tmp_path)
+    both, lean = (GGUFEngine(out, context=512, threads=1) for _ in range(2))
+    assert not mapped(out / "lm.gguf"), "nothing is opened before it is needed"
+    logits = []
+    for opened in (lean, both):
+        if opened is lean:
+            opened.turn_to(pictures=False)
+        opened.prefill(np.array([5, 6, 7]))
+        if opened is lean:
+            opened.turn_to(pictures=True)
+            assert not mapped(out / "lm.gguf")
+        (tokens,) = opened.read_pictures([tmp_path / "picture.png"])
+        if opened is lean:
+            opened.turn_to(pictures=False)
+            assert opened._pictures is None
+        opened.prefill(tokens)
+        logits.append(opened.step(8))
+    np.testing.assert_array_equal(*logits)
+    lean.turn_to(pictures=True)
+    lean.reset()
+    both.reset()
+    np.testing.assert_array_equal(lean.step(9), both.step(9))
+    lean.close()
+    both.close()
+    assert not mapped(out / "lm.gguf")
+
+
+@pytest.mark.parametrize(("encoder", "projector"), [("small_vit", "mlp"), ("timm", "ldpv2")])
+def test_an_encoder_in_8_bits_reads_pictures_nearly_as_well(
+    encoder: str, projector: str, tmp_path: Path
+) -> None:
+    made = model(encoder=encoder, projector=projector)
+    out = export(made, tmp_path, "q8_0")
+    # rows of 16 values among them, filled up to 32
+    assert 1e-4 < read_manifest(out).contents.parity["image_tokens"] < 2e-2
