@@ -14,8 +14,9 @@ from cobra.config.shown_text import harmless
 def in_one_line(command: str, *more: type[Exception]) -> Iterator[None]:
     """Within it, an error that says itself what the user is to change ends the program with that line.
 
-    Such are a ValueError that this project raises, every OSError, e.g. a file that is missing, and a lack of
-    memory. Any other is a fault of ours, and a traceback tells where. With COBRA_DEBUG=1 all have one.
+    Such are a ValueError that this project raises, what it says of a package that is missing, every OSError,
+    e.g. a file that is missing, and a lack of memory. Any other is a fault of ours, and a traceback tells
+    where. With COBRA_DEBUG=1 all have one.
 
     Args:
         command: as the user typed it, e.g. `cobra generate`.
@@ -38,10 +39,12 @@ def in_one_line(command: str, *more: type[Exception]) -> Iterator[None]:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether it is a ValueError that was raised in this package."""
+    """Whether it is a ValueError that was raised in this package, or what that says of a missing one."""
     *_, last = traceback.walk_tb(error.__traceback__)
     file = Path(last[0].f_code.co_filename)
-    return isinstance(error, ValueError) and file.is_relative_to(Path(__file__).parents[1])
+    # what `import` raises names the module, and no remedy
+    is_said = isinstance(error, ValueError) or (isinstance(error, ModuleNotFoundError) and error.name is None)
+    return is_said and file.is_relative_to(Path(__file__).parents[1])
 
 
 def _lacks_memory(error: Exception) -> bool:

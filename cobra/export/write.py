@@ -1,10 +1,12 @@
 """`cobra export MODEL`: the folder of a mobile build, which appears whole or not at all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cobra.export.manifest import MANIFEST, write_manifest
 from cobra.export.targets import TARGETS, load
-from cobra.weights.saving import put, saving
+from cobra.weights.saving import hold, put, restore, saving
 
 
 def export_model(model: Path, target: str, quant: str | None, out: Path) -> None:
@@ -12,21 +14,37 @@ def export_model(model: Path, target: str, quant: str | None, out: Path) -> None
 
     Raises:
         ValueError: where the target has no such quant, cannot express the model, or `out` holds something
-            else.
+            else, or is written by another process.
         OSError: where the model is missing, or the disk is full.
     """
     build = TARGETS[target]
     quant = quant or build.quants[0]
     if quant not in build.quants:
         raise ValueError(f"--target {target} has no --quant {quant}: take one of {', '.join(build.quants)}")
-    if out.exists() and not _is_export(out):
-        raise ValueError(f"{out} is there and no export: name another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with saving(out.parent) as folder:
+    with _alone(out), saving(out.parent) as folder:
+        # what an export that was killed had moved aside
+        restore(out)
+        if out.exists() and not _is_export(out):
+            raise ValueError(f"{out} is there and no export: name another folder")
         contents = load(build.writer)(model, quant, folder)
         write_manifest(folder, target, quant, model.resolve().name, contents)
         put(folder, out)
     print(f"{model} -> {out}: {_megabytes(out):.1f} MB, {target} {quant}")
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """No other process exports to `out` meanwhile."""
+    path = out.with_name(f".exporting-{out.name}")
+    lock = hold(path)
+    if lock is None:
+        raise ValueError(f"another process exports to {out}: wait for it, or name another folder")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.close()
 
 
 def _is_export(out: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,11 @@ def _convert(source: Path, target: Path, file_type: int, kept: Sequence[str] = (
     with _shown(llama):
         failed = llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(options))
     if failed:
-        raise OSError(f"llama.cpp could not write {target.name} of {source.name} (status {failed})")
+        free = shutil.disk_usage(target.parent).free
+        raise OSError(
+            f"llama.cpp could not write {target.name} of {source.name} (status {failed}): on its disk "
+            f"{free / 1e6:.1f} MB are free, make room where that is little"
+        )
 
 
 @contextmanager

@@ -167,7 +167,7 @@ def test_reading_in_turns_holds_one_file_and_forgets_nothing(tmp_path: Path) -> 
             assert opened._pictures is None
         opened.prefill(tokens)
         logits.append(opened.step(8))
-    np.testing.assert_array_equal(*logits)
+    np.testing.assert_array_equal(logits[0], logits[1])
     lean.turn_to(pictures=True)
     lean.reset()
     both.reset()
@@ -185,3 +185,19 @@ def test_an_encoder_in_8_bits_reads_pictures_nearly_as_well(
     out = export(made, tmp_path, "q8_0")
     # rows of 16 values among them, filled up to 32
     assert 1e-4 < read_manifest(out).contents.parity["image_tokens"] < 2e-2
+
+
+@pytest.mark.parametrize("name", ["lm.gguf", "pictures.gguf"])
+def test_a_file_that_is_cut_or_damaged_is_refused_in_a_line(name: str, tmp_path: Path) -> None:
+    file = export(model(), tmp_path) / name
+    whole = file.read_bytes()
+    # its header: what is wrong with values alone, hashes tell
+    file.write_bytes(whole[:40] + bytes(2000) + whole[2040:])
+    opened = GGUFEngine(file.parent, context=512, threads=1)
+    with pytest.raises(OSError, match=rf"{name}.*export the model again") as raised:
+        opened.turn_to(pictures=name == "pictures.gguf")
+    assert "\n" not in str(raised.value)
+    opened.close()
+    file.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=f"{name} has .* bytes, not the .* that were written"):
+        GGUFEngine(file.parent)
