@@ -26,7 +26,9 @@ _CLASS = (
 @singledispatch
 def encoder_of(vision: VisionEncoder) -> Seen:
     """The encoder's part."""
-    raise CannotExpress(f"it has no encoder like {type(vision).__name__}: plain ViTs of timm (CLIP, SigLIP)")
+    raise CannotExpress(
+        f"llama.cpp has no encoder like {type(vision).__name__}: plain ViTs of timm (CLIP, SigLIP)"
+    )
 
 
 @encoder_of.register
@@ -52,7 +54,7 @@ def _(vision: TimmEncoder) -> Seen:
         if part.source.removeprefix("vision.") in there
     }
     if left := sorted(there - {part.source.removeprefix("vision.") for part in parts.values()}):
-        raise CannotExpress(f"its ViT has no place for {left[0]}")
+        raise CannotExpress(f"llama.cpp's ViT has no place for {left[0]}")
     differs = () if gelu.is_exact else (GELU,)
     return Seen(settings, parts, frozenset(), (_CLASS, *differs) if tower.num_prefix_tokens else differs)
 
@@ -61,16 +63,18 @@ def _check(vision: TimmEncoder) -> None:
     """Refuse a ViT that differs in what is no weight."""
     tower, grid = vision.tower, vision.tower.patch_embed.grid_size
     if vision.dropped:
-        raise CannotExpress("it leaves no patch out (drop_first)")
+        raise CannotExpress("llama.cpp leaves no patch out (drop_first)")
     if grid[0] != grid[1] or tower.num_prefix_tokens > 1 or tower.pos_embed is None:
-        raise CannotExpress("its ViT sees a square, of at most one class token, and places by a table")
+        raise CannotExpress(
+            "llama.cpp's ViT sees a square, of at most one class token, and places by a table"
+        )
     if tower.pos_embed.shape[1] != vision.num_patches + tower.num_prefix_tokens:
-        raise CannotExpress("its class token has a place, too")
+        raise CannotExpress("llama.cpp's class token has a place, too")
     if not all(type(block) is Block for block in tower.blocks):
-        raise CannotExpress(f"its ViT has no {type(tower.blocks[0]).__name__}")
+        raise CannotExpress(f"llama.cpp's ViT has no {type(tower.blocks[0]).__name__}")
     norms = {module.eps for module in tower.modules() if isinstance(module, nn.LayerNorm)}
     if len(norms) > 1:
-        raise CannotExpress(f"all its norms have one epsilon, and these {sorted(norms)}")
+        raise CannotExpress(f"all of llama.cpp's norms have one epsilon, and these {sorted(norms)}")
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def _gelu(activation: nn.Module) -> _Gelu:
         return _Gelu(is_gelu=True)
     if isinstance(activation, nn.GELU):
         return _Gelu(is_gelu=True, is_exact=activation.approximate == "tanh")
-    raise CannotExpress(f"its ViT has no {type(activation).__name__}")
+    raise CannotExpress(f"llama.cpp's ViT has no {type(activation).__name__}")
 
 
 def _stem() -> Parts:

@@ -22,7 +22,9 @@ _LDP_GRID = 24
 @singledispatch
 def projector_of(projector: Projector, vision: VisionEncoder) -> Seen:
     """The projector's part."""
-    raise CannotExpress(f"it has no projector like {type(projector).__name__}: linear, MLP, LDP, LDPv2")
+    raise CannotExpress(
+        f"llama.cpp has no projector like {type(projector).__name__}: linear, MLP, LDP, LDPv2"
+    )
 
 
 @projector_of.register
@@ -87,7 +89,9 @@ def _inverted(number: int) -> Parts:
 def _(projector: LDPv2Projector, vision: VisionEncoder) -> Seen:
     _check_grid(vision)
     if projector.side != _LDP_GRID // 2:
-        raise CannotExpress(f"its LDPv2 makes 12 × 12 tokens, not {projector.side} × {projector.side}")
+        raise CannotExpress(
+            f"llama.cpp's LDPv2 makes 12 × 12 tokens, not {projector.side} × {projector.side}"
+        )
     parts = chain(
         layer("mm.model.mlp.0", "projector.projector.0"),
         layer("mm.model.mlp.2", "projector.projector.2"),
@@ -99,7 +103,7 @@ def _(projector: LDPv2Projector, vision: VisionEncoder) -> Seen:
 def _check_grid(vision: VisionEncoder) -> None:
     if vision.num_patches != _LDP_GRID**2:
         raise CannotExpress(
-            f"its LDP and LDPv2 are of {_LDP_GRID} × {_LDP_GRID} patches, and these are {vision.num_patches} "
+            f"llama.cpp's LDP and LDPv2 are of {_LDP_GRID} × {_LDP_GRID} patches, and these are {vision.num_patches} "
             f"(an image_size of {_LDP_GRID} patches would do)"
         )
 

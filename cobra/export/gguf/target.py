@@ -190,5 +190,5 @@ def _write_mmproj(opened: Opened, quant: str, path: Path) -> list[str]:
     try:
         differs = write_mmproj(opened.model, opened.files.weights, quant, path)
     except NoStock as error:
-        return [f"{path.name}, pictures in llama.cpp's own programs: {error}"]
+        return [f"{path.name}, for pictures in llama.cpp's own programs: {error}"]
     return [f"in {path.name}, {sentence}" for sentence in differs]
