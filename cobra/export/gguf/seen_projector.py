@@ -103,8 +103,8 @@ def _(projector: LDPv2Projector, vision: VisionEncoder) -> Seen:
 def _check_grid(vision: VisionEncoder) -> None:
     if vision.num_patches != _LDP_GRID**2:
         raise CannotExpress(
-            f"llama.cpp's LDP and LDPv2 are of {_LDP_GRID} × {_LDP_GRID} patches, and these are {vision.num_patches} "
-            f"(an image_size of {_LDP_GRID} patches would do)"
+            f"llama.cpp's LDP and LDPv2 are of {_LDP_GRID} × {_LDP_GRID} patches, and these are "
+            f"{vision.num_patches} (an image_size of {_LDP_GRID} patches would do)"
         )
 
 
