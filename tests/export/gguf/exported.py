@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from tokenizers import AddedToken
 
 from cobra.data.chat import Chat
 from cobra.export.engines.gguf import GGUFEngine
@@ -11,6 +12,7 @@ from cobra.export.gguf.native_library import is_there
 from cobra.export.write import export_model
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_pretrained
+from tests.data.sentencepiece_model import write_model
 from tests.models.builders import ENCODERS, LMS, PROJECTORS
 
 TOKENIZER = "cobra:data/shapes/tokenizer"
@@ -27,9 +29,26 @@ def model(lm: str = "mamba2", encoder: str = "small_vit", projector: str = "mlp"
     return made
 
 
-def export(made: CobraVLM, folder: Path, quant: str = "f32") -> Path:
+def llama_chat(folder: Path, legacy: bool | None = None) -> Chat:
+    """A chat on a SentencePiece model as LLaMA's repositories have it, in Vicuna's format."""
+    settings = {} if legacy is None else {"legacy": legacy}
+    return Chat(str(write_model(folder, **settings)), "cobra:data/templates/vicuna_v1.jinja")
+
+
+def phi3_chat(folder: Path) -> Chat:
+    """One as Phi-3's, whose special tokens swallow the spaces behind them."""
+    chat = Chat(str(write_model(folder)), "cobra:data/templates/imp_phi3.jinja")
+    special = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    added = [AddedToken(token, rstrip=True, normalized=False) for token in special]
+    end = AddedToken("<|endoftext|>", normalized=False)
+    chat.tokenizer.add_special_tokens({"additional_special_tokens": [*added, end]})
+    chat.save(folder)
+    return Chat(str(folder))
+
+
+def export(made: CobraVLM, folder: Path, quant: str = "f32", chat: Chat | None = None) -> Path:
     """Its export."""
-    save_pretrained(made, Chat(TOKENIZER), folder / "model")
+    save_pretrained(made, chat or Chat(TOKENIZER), folder / "model")
     export_model(folder / "model", "gguf", quant, folder / "out")
     return folder / "out"
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from cobra.data.chat import Chat
 from cobra.data.image import load_rgb
 from cobra.data.processor import Processor
+from cobra.data.record import Record, user
+from cobra.data.token_ids import IMAGE_TEXT
 from cobra.export.gguf import mtmd
 from cobra.export.gguf.context import Context, open_weights
 from cobra.export.gguf.llama import bindings
@@ -33,8 +35,8 @@ from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.fused import planes_of
 from cobra.models.vision.pictures import Pictures
 from cobra.models.vision.timm_encoder import TimmEncoder
-from cobra.models.vlm import CobraVLM
-from tests.export.gguf.exported import NO_LLAMA, TOKENIZER, export
+from cobra.models.vlm import IMAGE_ID, CobraVLM
+from tests.export.gguf.exported import NO_LLAMA, TOKENIZER, export, llama_chat, phi3_chat
 from tests.models.builders import LMS, small_vit
 
 _NO_MTMD = NO_LLAMA or ("" if mtmd.is_there() else "llama.cpp was built without libmtmd")
@@ -183,6 +185,37 @@ def test_the_whole_stock_path_answers_as_the_model_does(picture: Path, tmp_path:
     lib.mtmd_input_chunks_free(chunks)
     program.close()
     context.close()
+    bindings().llama_model_free(weights)
+
+
+def said_in(chunks: object) -> list[int]:
+    """Token ids of all words in chunks."""
+    lib, ids, count = mtmd.mtmd(), [], ctypes.c_size_t()
+    for number in range(lib.mtmd_input_chunks_size(chunks)):
+        chunk = lib.mtmd_input_chunks_get(chunks, number)
+        if lib.mtmd_input_chunk_get_type(chunk) == lib.MTMD_INPUT_CHUNK_TYPE_TEXT:
+            tokens = lib.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
+            ids += tokens[: count.value]
+    return ids
+
+
+@needs_mtmd
+@pytest.mark.export
+@pytest.mark.parametrize("written", [llama_chat, phi3_chat])
+def test_words_around_a_picture_are_cut_as_the_model_reads_them(
+    written: Callable[[Path], Chat], picture: Path, tmp_path: Path
+) -> None:
+    made, chat = model(siglip, MLPProjector), written(tmp_path / "tokenizer")
+    out = export(made, tmp_path, "f32", chat)
+    asked = [user("What is it?", 1)]
+    example = Processor.of(made, chat).encode(Record("r", asked, [picture]), prompt=True)
+    rendered = "".join(segment.text for segment in chat.segments([asked[0].as_dict()], prompt=True))
+    weights = open_weights(out / "lm.gguf")
+    program = mtmd.StockPictures(out / "mmproj.gguf", weights)
+    chunks = program.chunks(rendered.replace(IMAGE_TEXT, "<__media__>").encode(), picture)
+    assert said_in(chunks) == [token for token in example.ids if token != IMAGE_ID]
+    mtmd.mtmd().mtmd_input_chunks_free(chunks)
+    program.close()
     bindings().llama_model_free(weights)
 
 

@@ -5,15 +5,14 @@ import random
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, normalizers
+from tokenizers import Tokenizer, normalizers
 
 from cobra.data.chat import Chat
 from cobra.export.gguf.file import write_gguf
 from cobra.export.gguf.sentencepiece import CannotExpress
 from cobra.export.gguf.target import NO_MODEL
 from cobra.export.gguf.tokenizer import check_tokens, tokenizer_metadata
-from tests.data.sentencepiece_model import write_model
-from tests.export.gguf.exported import NO_LLAMA, TOKENIZER
+from tests.export.gguf.exported import NO_LLAMA, TOKENIZER, llama_chat, phi3_chat
 
 pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_LLAMA)]
 
@@ -21,12 +20,6 @@ pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_L
 def written(path: Path, chat: Chat) -> Path:
     write_gguf(path, {**NO_MODEL, **tokenizer_metadata(chat, 512)}, {})
     return path
-
-
-def llama_chat(folder: Path, template: str = "vicuna_v1", legacy: bool | None = None) -> Chat:
-    """A chat on a SentencePiece model as LLaMA's repositories have it."""
-    settings = {} if legacy is None else {"legacy": legacy}
-    return Chat(str(write_model(folder, **settings)), f"cobra:data/templates/{template}.jinja")
 
 
 def drawn_texts(chat: Chat) -> list[str]:
@@ -62,15 +55,9 @@ def test_llama_cpp_cuts_texts_as_sentencepiece_does(legacy: bool | None, tmp_pat
 
 
 def test_phi_3_s_tokens_swallow_spaces_in_llama_cpp_too(tmp_path: Path) -> None:
-    write_model(folder := tmp_path / "phi3")
-    chat = Chat(str(folder), "cobra:data/templates/imp_phi3.jinja")
-    special = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
-    added = [AddedToken(token, rstrip=True, normalized=False) for token in special]
-    end = AddedToken("<|endoftext|>", normalized=False)
-    chat.tokenizer.add_special_tokens({"additional_special_tokens": [*added, end]})
-    chat.save(folder)
-    chat = Chat(str(folder))
-    texts = ["<s><|user|>\nWhat is it?<|end|>\n<|assistant|>\n A red cat.<|end|>", "<|end|>  a", *special]
+    chat = phi3_chat(tmp_path / "phi3")
+    words = "<s><|user|>\nWhat is it?<|end|>\n<|assistant|>\n A red cat.<|end|>"
+    texts = [words, "<|end|>  a", *chat.tokenizer.all_special_tokens]
     assert check_tokens(written(tmp_path / "t.gguf", chat), chat.encode, texts) == []
 
 
