@@ -3,26 +3,23 @@
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch.utils._pytree import tree_leaves
 
-from cobra.bench.exports import described_lm, size_of
+from cobra.bench.exports import described, size_of
 from cobra.bench.question import TEXT_TOKENS, picture_bytes
 from cobra.bench.timing.case import Case, Stopwatch
 from cobra.bench.timing.memory import status
 from cobra.bench.timing.sample import Sample
-from cobra.config.build import build_on_meta
-from cobra.config.config_json import CONFIG, VLM, read_tree
 from cobra.config.package_versions import package_versions
 from cobra.data.image import load_rgb
 from cobra.export.executorch.runner import Runner, Settings
 from cobra.export.executorch.write import PROGRAMS
 from cobra.export.manifest import read_manifest
+from cobra.models.vision.pictures import ONE_TILE
 
 _IDS = 256
 
@@ -32,7 +29,7 @@ def e2e(folder: str, threads: int, new_tokens: int) -> Case:
     """As ours; the text is random ids."""
     before = status("VmRSS")
     runner = _runner(folder, threads)
-    model: Any = build_on_meta(read_tree(Path(folder) / CONFIG, VLM))
+    model: Any = described(Path(folder))
     picture, transform = picture_bytes(), model.vision.transform
     text, more = torch.randint(_IDS, (2, TEXT_TOKENS), generator=torch.Generator().manual_seed(0))
 
@@ -53,7 +50,7 @@ def e2e(folder: str, threads: int, new_tokens: int) -> Case:
         watch.mark("second")
         return watch.sample("image", "vision", "prefill", "decode")
 
-    image_tokens = model.num_image_tokens(transform(Image.open(BytesIO(picture)).convert("RGB")).layout)
+    image_tokens = model.num_image_tokens(ONE_TILE)
     about = {
         "image_tokens": image_tokens,
         "prompt_tokens": image_tokens + TEXT_TOKENS,
@@ -111,9 +108,10 @@ def _runner(folder: str, threads: int) -> Runner:
 
 
 def _settings(folder: str) -> dict[str, Any]:
+    model: Any = described(Path(folder))
     return {
         "model_bytes": size_of(Path(folder), PROGRAMS),
-        "constant_state": described_lm(Path(folder)).recurrent,
+        "constant_state": getattr(model, "lm", model).recurrent,
         "build": f"executorch {package_versions(['executorch'])['executorch']}, XNNPACK: in fp32, of 8da4w "
         "inputs of products in 8 bits",
     }

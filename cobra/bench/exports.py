@@ -3,7 +3,6 @@
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import cobra
 from cobra.bench.runtimes import BUILDS, EXECUTORCH, GGUF
@@ -14,6 +13,7 @@ from cobra.data.cache_folder import cache_folder
 from cobra.export.gguf.llama import VERSION
 from cobra.export.manifest import MANIFEST, Contents, write_manifest
 from cobra.export.targets import load
+from cobra.models.component import Component
 from cobra.weights.saving import put, saving
 
 # what writes one: called with (class_path tree, quant, folder to fill)
@@ -53,7 +53,6 @@ def size_of(folder: Path, *names: str) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def described_lm(folder: Path) -> Any:
-    """The language model of a build on the meta device."""
-    model: Any = build_on_meta(read_config(folder / CONFIG)["model"])
-    return getattr(model, "lm", model)
+def described(folder: Path) -> Component:
+    """The model of a build, or its language model alone, on the meta device."""
+    return build_on_meta(read_config(folder / CONFIG)["model"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cobra.bench.exports import described_lm, size_of
+from cobra.bench.exports import described, size_of
 from cobra.bench.question import TEXT_TOKENS, picture_bytes
 from cobra.bench.systems.contexts import state_bytes_of_step
 from cobra.bench.timing.case import Case, Stopwatch, dtype_of
@@ -19,6 +19,7 @@ from cobra.export.engines.gguf import LANGUAGE_MODEL, PICTURES, GGUFEngine
 from cobra.export.gguf.context import Context, open_weights
 from cobra.export.gguf.llama import VERSION
 from cobra.export.gguf.tensors_in import tensors_in
+from cobra.models.vision.pictures import ONE_TILE
 
 # tokens of a made-up context that are read
 _READ = 256
@@ -34,13 +35,12 @@ def e2e(folder: str, threads: int, new_tokens: int, flash: bool) -> Case:
     picture = Path(place.name) / "picture.jpg"
     picture.write_bytes(picture_bytes())
     text, more = np.random.default_rng(0).integers(0, _IDS, (2, TEXT_TOKENS))
-    engine = GGUFEngine(Path(folder), 1, threads)
-    if "pictures" in engine.lacks:
-        raise ValueError(f"this export reads no pictures: {engine.lacks['pictures']}")
-    image_tokens = len(engine.read_pictures([picture])[0])
-    engine.close()
+    model: Any = described(Path(folder))
+    image_tokens = model.num_image_tokens(ONE_TILE)
     room = image_tokens + 2 * TEXT_TOKENS + new_tokens + 1
     engine = GGUFEngine(Path(folder), room, threads, flash_attn_type=int(flash))
+    if "pictures" in engine.lacks:
+        raise ValueError(f"this build reads no pictures: {engine.lacks['pictures']}")
 
     def run(count: int = new_tokens) -> Sample:
         engine.reset()
@@ -141,7 +141,8 @@ def _next(logits: Floats) -> int:
 
 def _settings(folder: str, context: int) -> dict[str, Any]:
     """Sizes of the files, and what a step must move: weights, and the state at a context."""
-    lm, places = described_lm(Path(folder)), tensors_in(Path(folder) / LANGUAGE_MODEL)
+    model: Any = described(Path(folder))
+    lm, places = getattr(model, "lm", model), tensors_in(Path(folder) / LANGUAGE_MODEL)
     # of an embedding that is no head a step reads one row
     unread = places["token_embd.weight"].nbytes if "output.weight" in places else 0
     # llama.cpp's cache is in fp16, its recurrent states are in fp32
