@@ -88,6 +88,26 @@ def _run(options: argparse.Namespace) -> None:
     run_export(options.folder, options.image, options.prompt, options.max_new_tokens)
 
 
+def _add_layers(words: Any) -> None:
+    layers = words.add_parser(
+        "layers",
+        help="what exports to GGUF lose behind each layer",
+        description="Print relative RMS of hidden states behind each layer, of exports of a model to GGUF.",
+    )
+    layers.set_defaults(export=_layers)
+    layers.add_argument("exact", type=path, metavar="EXACT", help="export to compare with, in f32")
+    layers.add_argument("folders", type=path, nargs="+", metavar="DIR", help="others of the same model")
+    layers.add_argument(
+        "--model", type=path, metavar="MODEL", help="its folder: 8da4w beside them, by PyTorch"
+    )
+
+
+def _layers(options: argparse.Namespace) -> None:
+    from cobra.export.layer_loss import print_layer_losses
+
+    print_layer_losses(options.exact, options.folders, options.model)
+
+
 def _add_llama(words: Any) -> None:
     llama = words.add_parser(
         "llama",
@@ -136,4 +156,10 @@ def _conform(options: argparse.Namespace) -> None:
 
 
 # the subcommands: any other first word of `cobra export` is a MODEL
-_WORDS = {_UNSAID: _add_write, "verify": _add_verify, "run": _add_run, "llama": _add_llama}
+_WORDS = {
+    _UNSAID: _add_write,
+    "verify": _add_verify,
+    "run": _add_run,
+    "layers": _add_layers,
+    "llama": _add_llama,
+}

@@ -1,7 +1,7 @@
 """llama.cpp's contexts: sequences that weights have read, and what they read next."""
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Context:
         rows: sequences.
         threads: of a product.
         exact: keep a transformer's keys and values in fp32 instead of fp16.
+        seen: called with the address of every tensor that is to be computed and True, and, where it then says
+            True, with the same and False when it is; see `ggml_backend_sched_eval_callback`.
         more: settings of llama.cpp besides, by its names.
 
     Attributes:
@@ -48,7 +50,16 @@ class Context:
         recurrent: whether its state has one size, however much is read.
     """
 
-    def __init__(self, weights: Any, length: int, rows: int, threads: int, exact: bool, **more: Any) -> None:
+    def __init__(
+        self,
+        weights: Any,
+        length: int,
+        rows: int,
+        threads: int,
+        exact: bool,
+        seen: Callable[[int, bool, int], bool] | None = None,
+        **more: Any,
+    ) -> None:
         self._llama = llama = bindings()
         settings = llama.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max, settings.n_batch, settings.n_ubatch = length, rows, _PIECE, _PIECE
@@ -58,6 +69,8 @@ class Context:
         settings.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if exact:
             settings.type_k = settings.type_v = llama.GGML_TYPE_F32
+        if seen is not None:
+            settings.cb_eval = self._seen = llama.ggml_backend_sched_eval_callback(seen)
         for name, value in more.items():
             setattr(settings, name, value)
         self._context = llama.llama_init_from_model(weights, settings)

@@ -52,6 +52,8 @@ _FUNCTIONS: dict[str, tuple[object, ...]] = {
     "ggml_quantize_chunk": (c_size_t, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p),
     "ggml_row_size": (c_size_t, c_int, c_int64),
     "ggml_get_type_traits": (POINTER(TypeTraits), c_int),
+    "ggml_get_name": (c_char_p, c_void_p),
+    "ggml_nelements": (c_int64, c_void_p),
 }
 
 
