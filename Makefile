@@ -35,10 +35,10 @@ ifneq ($(PHOTOS),)
 	$(evaluate) --benchmarks mmbench_samples,photos_vqa,photos_pope --data $(COBRA_FIXTURES)
 endif
 
-# Packages that only mobile builds need, and llama.cpp in ~/.cache/cobra, ten minutes on two CPUs the first time;
-# without either the page says what is left out. One thread: the tiny model's products are too small to share.
+# What only mobile builds need: packages of the extra (the project itself is installed, and stays as it is), and llama.cpp
+# in ~/.cache/cobra, ten minutes on two CPUs the first time. One thread: the tiny model's products are too small to share.
 .venv/mobile: .venv/installed
-	$(BIN)/python -m pip install --quiet -e '.[dev,export]'
+	$(BIN)/python -m pip install --quiet 'cobra-vlm[export]'
 	$(BIN)/cobra export llama
 	@touch $@
 
