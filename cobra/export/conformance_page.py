@@ -44,8 +44,8 @@ class Column:
 
     @property
     def title(self) -> str:
-        """Engine and model."""
-        return f"{self.engine} {self.model}"
+        """Engine and model; of an export its folder, where that begins with the engine's name."""
+        return self.model if self.model.startswith(self.engine) else f"{self.engine} {self.model}"
 
     @property
     def about(self) -> str:
