@@ -118,8 +118,7 @@ def prefill(folder: str, threads: int, length: int, flash: bool) -> Case:
 
 def _opened(folder: str, length: int, threads: int, flash: bool) -> Context:
     """A context whose two rows share its cells, as `Context.repeat` needs it."""
-    more = {"flash_attn_type": int(flash), "kv_unified": True}
-    return Context(_weights(folder), length, 2, threads, False, **more)
+    return Context(_weights(folder), length, 2, threads, False, flash_attn_type=int(flash), kv_unified=True)
 
 
 @cache
