@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -154,12 +155,18 @@ def test_y_needs_no_final_state(make: Callable[..., Inputs], length: int, backen
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("length", [0, 1, 3, 5, 16, 65, 129])
 def test_sequences_go_on_from_rows_of_a_state(length: int, level: str) -> None:
-    inputs, rows = ssd(length), torch.tensor([2, 2])
+    """Several from one, whose state is then read once, in whatever shares threads take."""
+    inputs, rows = ssd(length), torch.tensor([2, 2, 0, 2])
+    inputs |= {name: x.repeat(2, *[1] * (x.dim() - 1)) for name, x in inputs.items() if name in "x dt B C"}
     states = normal(3, HEADS, HEAD_DIM, STATE, seed=5)
-    expected = ops.ssd_chunk_scan(**inputs, initial_state=states[rows])
-    with library.use_level(level):
-        actual = ops.ssd_chunk_scan(**inputs, initial_state=states, initial_rows=rows)
-    torch.testing.assert_close(actual, expected, rtol=2e-5, atol=2e-5)
+    for wanted, threads in product((True, False), (1, 3)):
+        torch.set_num_threads(threads)
+        expected = ops.ssd_chunk_scan(**inputs, initial_state=states[rows], return_final_state=wanted)
+        with library.use_level(level):
+            actual = ops.ssd_chunk_scan(
+                **inputs, initial_state=states, initial_rows=rows, return_final_state=wanted
+            )
+        torch.testing.assert_close(actual, expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("given", ["nothing", "zeros", "a constant"])
