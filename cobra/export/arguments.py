@@ -7,7 +7,7 @@ from typing import Any
 from cobra.config.argument_types import path, whole
 from cobra.config.unsaid_word import with_word
 from cobra.export.gguf.llama import VARIANTS
-from cobra.export.targets import ENGINES, TARGETS
+from cobra.export.targets import DEVICES, ENGINES, TARGETS
 
 # the subcommand of `cobra export MODEL`, which need not be said
 _UNSAID = "write"
@@ -56,12 +56,13 @@ def _add_verify(words: Any) -> None:
     )
     verify.set_defaults(export=_verify)
     verify.add_argument("folder", type=path, metavar="DIR", help="what `cobra export` wrote")
+    _add_device(verify)
 
 
 def _verify(options: argparse.Namespace) -> None:
     from cobra.export.verify import verify
 
-    if not verify(options.folder):
+    if not verify(options.folder, options.device):
         sys.exit(1)
 
 
@@ -80,12 +81,24 @@ def _add_run(words: Any) -> None:
         "--prompt", nargs="+", required=True, metavar="TEXT", help="the question; more are further turns"
     )
     run.add_argument("--max-new-tokens", type=whole(1), default=256, help="longest answer (default: 256)")
+    _add_device(run)
 
 
 def _run(options: argparse.Namespace) -> None:
     from cobra.export.run import run_export
 
-    run_export(options.folder, options.image, options.prompt, options.max_new_tokens)
+    run_export(options.folder, options.image, options.prompt, options.max_new_tokens, options.device)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default=DEVICES[0],
+        help="of the language model; pictures are read on the CPU (default: cpu). vulkan: transformers and "
+        "Mamba-2 (state of 128 or 256, heads of a multiple of 16) in GGUF, not Mamba-1, of which there is no "
+        "scan there; needs `cobra export llama --variant vulkan`",
+    )
 
 
 def _add_layers(words: Any) -> None:

@@ -16,7 +16,7 @@ from cobra.data.record import ImageSource, Message, Record, assistant, user
 from cobra.data.turn_ids import rendered_question, token_ids
 from cobra.export.engine import Engine, Floats
 from cobra.export.manifest import read_manifest
-from cobra.export.targets import TARGETS, open_engine
+from cobra.export.targets import DEVICES, engine_of, open_engine
 from cobra.inference.text_stream import TextStream
 from cobra.models.special_ids import IMAGE_ID
 
@@ -139,18 +139,20 @@ class Talk:
                 return
 
 
-def run_export(folder: Path, images: Sequence[Path], prompts: Sequence[str], max_new_tokens: int) -> None:
+def run_export(
+    folder: Path,
+    images: Sequence[Path],
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    device: str = DEVICES[0],
+) -> None:
     """Print the answers while they are generated, and behind them how long each part took.
 
     Raises:
         OSError: where the folder, one of its files or a picture is missing.
         ValueError: where they are damaged, or the export cannot do what is asked.
     """
-    manifest = read_manifest(folder)
-    target = TARGETS.get(manifest.target)
-    if target is None or target.engine is None:
-        raise ValueError(f"{folder} is of target {manifest.target!r}, which nothing here runs")
-    engine = open_engine(target.engine, folder)
+    engine = open_engine(engine_of(read_manifest(folder).target, device), folder)
     try:
         talk = Talk(engine, PlainChat.read(folder), max_new_tokens)
         for number, prompt in enumerate(prompts):

@@ -20,17 +20,24 @@ class Target:
         writer: `module:function` that is called with (model folder, quant, folder to fill) and returns the
             `cobra.export.manifest.Contents`.
         engine: name in ENGINES of what opens the folder; None where nothing here can run it.
+        on_vulkan: the same on a GPU.
     """
 
     quants: tuple[str, ...]
     writer: str
     engine: str | None
+    on_vulkan: str | None = None
 
 
+# that exports run on
+DEVICES = ("cpu", "vulkan")
 # by what `--target` calls them
 TARGETS: dict[str, Target] = {
     "gguf": Target(
-        ("q4_k_m", "q4_0", "q8_0", "f16", "f32"), "cobra.export.gguf.target:write_gguf_target", "gguf"
+        ("q4_k_m", "q4_0", "q8_0", "f16", "f32"),
+        "cobra.export.gguf.target:write_gguf_target",
+        "gguf",
+        on_vulkan="gguf-vulkan",
     ),
     "executorch-cpu": Target(("fp32", "8da4w"), "cobra.export.executorch.write:write_cpu", "executorch"),
     "executorch-vulkan": Target(("fp32", "8da4w"), "cobra.export.executorch.write:write_vulkan", None),
@@ -42,8 +49,22 @@ ENGINES: dict[str, str] = {
     "ours-int4": "cobra.export.engines.ours:open_int4",
     "transformers": "cobra.export.engines.transformers:TransformersApart",
     "gguf": "cobra.export.engines.gguf:GGUFEngine",
+    "gguf-vulkan": "cobra.export.engines.gguf_vulkan:open_gguf_vulkan",
     "executorch": "cobra.export.engines.executorch:ExecuTorchEngine",
 }
+
+
+def engine_of(target: str, device: str = DEVICES[0]) -> str:
+    """Name in ENGINES of what runs an export of that target on one of DEVICES.
+
+    Raises:
+        ValueError: where nothing does.
+    """
+    found = TARGETS.get(target)
+    name = found and (found.engine if device == DEVICES[0] else found.on_vulkan)
+    if not name:
+        raise ValueError(f"nothing here runs an export of target {target!r} on --device {device}")
+    return name
 
 
 def open_engine(name: str, folder: Path) -> "Engine":

@@ -1,7 +1,7 @@
-"""Engine: llama.cpp on GGUF files, on the CPU; no PyTorch."""
+"""Engine: llama.cpp on GGUF files; no PyTorch."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cobra.export.engine import Engine, Floats, Ids
 from cobra.export.gguf.context import Context, open_weights
+from cobra.export.gguf.device import Device, Placement, check_scan
 from cobra.export.gguf.embedding import embedding_rows
 from cobra.export.gguf.llama import VERSION, bindings
 from cobra.export.gguf.picture import PictureProgram
@@ -24,6 +25,7 @@ LANGUAGE_MODEL, PICTURES = "lm.gguf", "pictures.gguf"
 # relative RMS of logits by the precision of weights; quantised products round activations to 8 bits
 UNQUANTISED = {"f32": 1e-5, "f16": 2e-3}
 _QUANTISED = 5e-2
+_HALF_PRODUCTS = 2e-2
 # sequences that are read beside each other
 _ROWS = 8
 
@@ -35,19 +37,30 @@ class GGUFEngine(Engine):
         folder: what `cobra export --target gguf` wrote.
         context: tokens that a transformer has room for; a state-space model needs none.
         threads: of a product; None takes OMP_NUM_THREADS, or as many as there are CPUs.
+        device: that the language model runs on; None is the CPU, which reads pictures in any case.
         more: see `Context`.
     """
 
     version = f"llama-cpp-python {VERSION}"
 
-    def __init__(self, folder: Path, context: int = 4096, threads: int | None = None, **more: Any) -> None:
-        self.folder, self._length, self._more = folder, context, more
+    def __init__(
+        self,
+        folder: Path,
+        context: int = 4096,
+        threads: int | None = None,
+        device: Device | None = None,
+        **more: Any,
+    ) -> None:
+        self.folder, self._length, self._device, self._more = folder, context, device, more
         manifest = check_sizes(folder)
         settings = manifest.contents.settings
         self.vocab_size, self.d_model = int(settings["vocab_size"]), int(settings["d_model"])
         # a language model alone may have no tokenizer, and then ends nowhere
         self.eos_id = int(settings.get("eos_id", -1))
         self.rounding = UNQUANTISED.get(manifest.quant, _QUANTISED)
+        if device is not None:
+            self.version += f" on {device.description}"
+            self.rounding = _vulkan_rounding(manifest.quant)
         self.lacks = {"mask": "llama.cpp has no padding"}
         if manifest.quant in UNQUANTISED:
             self.lacks["dequantised"] = "its weights are not quantised"
@@ -57,6 +70,9 @@ class GGUFEngine(Engine):
         else:
             self.lacks["pictures"] = "encoder or projector are not in this export"
         self._set(folder / LANGUAGE_MODEL, manifest.quant == "f32")
+        if device is not None:
+            # what it cannot run is refused at once
+            self._opened()
 
     def _set(self, path: Path, exact: bool) -> None:
         """The language model's file; it and the pictures' are opened when they are needed."""
@@ -71,7 +87,9 @@ class GGUFEngine(Engine):
     def _opened(self) -> Context:
         """The sequence that is read."""
         if self._one is None:
-            self._weights = open_weights(self._path)
+            self._weights = open_weights(self._path, self._device)
+            if self._device is not None:
+                check_scan(self._device, self._weights)
             settings = (self._length, 1, self._threads, self._exact)
             self._one = Context(self._weights, *settings, **self._more)
             if self._read is not None:
@@ -116,10 +134,18 @@ class GGUFEngine(Engine):
         """See `Engine.restore`."""
         self._opened().restore(snapshot)
 
+    def placement(self, ids: Ids) -> Mapping[str, Mapping[str, int]]:
+        """How many operations of each kind ran where, in reading a text from nothing; see `Placement`."""
+        placement, settings = Placement(), (self._length, 1, self._threads, self._exact)
+        self._opened()
+        context = Context(self._weights, *settings, seen=placement.count, **self._more)
+        context.read(ids)
+        context.close()
+        return {place: dict(kinds) for place, kinds in placement.counts.items()}
+
     def oracle(self) -> Oracle | None:
         """See `Engine.oracle`; of weights that were not quantised."""
-        found = self.folder / ORACLE
-        return Oracle.read(found) if found.is_file() else None
+        return oracle_in(self.folder)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -185,10 +211,24 @@ class _Dequantised(GGUFEngine):
         self.folder, self.eos_id, self.rounding = path.parent, packed.eos_id, UNQUANTISED["f32"]
         self.vocab_size, self.d_model = packed.vocab_size, packed.d_model
         self._length, self._threads = packed._length, packed._threads
-        self._more = packed._more
+        self._device, self._more = packed._device, packed._more
         self.lacks = {**packed.lacks, "pictures": "not read", "dequantised": "its weights are not quantised"}
         self._set(path, exact=True)
 
     def close(self) -> None:
         super().close()
         self._folder.cleanup()
+
+
+def _vulkan_rounding(quant: str) -> float:
+    """Shaders multiply in fp16, and what is quantised in 8-bit integers, where a GPU can and may."""
+    if "GGML_VK_DISABLE_F16" in os.environ and (
+        quant in UNQUANTISED or "GGML_VK_DISABLE_INTEGER_DOT_PRODUCT" in os.environ
+    ):
+        return UNQUANTISED["f32"]
+    return _HALF_PRODUCTS if quant in UNQUANTISED else _QUANTISED
+
+
+def oracle_in(folder: Path) -> Oracle | None:
+    """What an export's folder says that exact arithmetic makes of its weights; None where it does not."""
+    return Oracle.read(folder / ORACLE) if (folder / ORACLE).is_file() else None

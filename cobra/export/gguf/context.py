@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cobra.export.engine import Floats, Ids
+from cobra.export.gguf.device import Device
 from cobra.export.gguf.llama import bindings
 
 # tokens that are read at a time
 _PIECE = 256
 
 
-def open_weights(path: Path) -> Any:
-    """llama.cpp's model of a file, mapped into memory.
+def open_weights(path: Path, device: Device | None = None) -> Any:
+    """llama.cpp's model of a file, mapped into memory, or in that of a device that runs all of its layers.
 
     Raises:
         OSError: where it cannot be read.
@@ -25,6 +26,9 @@ def open_weights(path: Path) -> Any:
     options = llama.llama_model_default_params()
     # else matrices are in memory twice: as they are in the file, and laid out anew for products
     options.use_extra_bufts = False
+    # a list that a null ends; left out, llama.cpp would take any device that it finds
+    devices = (ctypes.c_void_p * 2)(device.pointer if device else None)
+    options.devices = ctypes.cast(devices, ctypes.c_void_p)
     opened = llama.llama_model_load_from_file(str(path).encode(), options)
     if not opened:
         raise OSError(f"llama.cpp cannot open {path}: export the model again")

@@ -1,6 +1,7 @@
 """ggml's C functions that read and pack rows of a GGUF file, by their names, from libraries of llama.cpp."""
 
 import ctypes
+from collections.abc import Mapping
 from ctypes import (
     CFUNCTYPE,
     POINTER,
@@ -64,10 +65,20 @@ def ggml() -> SimpleNamespace:
     Raises:
         ModuleNotFoundError: where llama.cpp is not here.
     """
-    folder = Path(bindings()._lib._name).parent
-    opened, found = ctypes.CDLL(str(next(folder.glob("libggml-base.*")))), {}
-    for name, (result, *arguments) in _FUNCTIONS.items():
-        function = getattr(opened, name)
-        function.restype, function.argtypes = result, arguments
-        found[name.removeprefix("ggml_")] = function
+    return functions({"libggml-base": _FUNCTIONS})
+
+
+def functions(tables: Mapping[str, Mapping[str, tuple[object, ...]]]) -> SimpleNamespace:
+    """C functions without `ggml_` before their names.
+
+    Args:
+        tables: by library, and by the functions' names: the type of what comes out, and of each argument.
+    """
+    folder, found = Path(bindings()._lib._name).parent, {}
+    for library, table in tables.items():
+        opened = ctypes.CDLL(str(next(folder.glob(f"{library}.*"))))
+        for name, (result, *arguments) in table.items():
+            function = getattr(opened, name)
+            function.restype, function.argtypes = result, arguments
+            found[name.removeprefix("ggml_")] = function
     return SimpleNamespace(**found)

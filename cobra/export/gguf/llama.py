@@ -25,20 +25,47 @@ def built_folder(variant: str = "cpu") -> Path:
     return cache_folder("llama.cpp") / (VERSION if variant == "cpu" else f"{VERSION}-{variant}")
 
 
-@cache
-def bindings() -> Any:
+def bindings(variant: str = "cpu") -> Any:
     """llama-cpp-python's module of llama.cpp's functions; the library says nothing but errors.
 
     The build in the cache comes first: an installed package may have been built for this very machine, and on
-    some such a build dies in its quantised products (AMX).
+    some such a build dies in its quantised products (AMX). A process has one library, whose names are
+    global: the first that is asked for. Vulkan's serves the CPU as well.
+
+    Args:
+        variant: one of `VARIANTS`.
 
     Raises:
-        ModuleNotFoundError: where there is neither.
+        ModuleNotFoundError: where it is not here.
+        ValueError: where this process has another library already.
     """
-    folder = built_folder()
+    if not can_load(variant) and variant != "cpu":
+        raise ValueError(
+            f"this process runs llama.cpp of {next(iter(_loaded))}, and needs another for {variant}"
+        )
+    if not _loaded:
+        _loaded[variant] = _load(variant)
+    return next(iter(_loaded.values()))
+
+
+# the one library of this process
+_loaded: dict[str, Any] = {}
+
+
+def can_load(variant: str) -> bool:
+    """Whether this process has no other library than that."""
+    return not _loaded or variant in _loaded
+
+
+def _load(variant: str) -> Any:
+    folder = built_folder(variant)
     if (folder / "lib").is_dir():
         with _library_in(folder / "lib"):
             found = _from_folder(folder / "llama_cpp")
+    elif variant != "cpu":
+        raise ModuleNotFoundError(
+            f"llama.cpp for {variant} is not here: `cobra export llama --variant {variant}` builds it"
+        )
     else:
         try:
             found = import_module(_BINDINGS)
@@ -53,7 +80,7 @@ def bindings() -> Any:
 
 
 def is_there() -> bool:
-    """Whether `bindings` finds it."""
+    """Whether `bindings` finds the CPU's."""
     try:
         bindings()
     except ModuleNotFoundError:

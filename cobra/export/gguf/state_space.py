@@ -11,6 +11,11 @@ from cobra.models.lm.stacked import StackedLM
 
 # llama.cpp takes a state of any length, but wants to be told one
 _CONTEXT = 1 << 20
+# what is on a phone's GPU else, in a sentence
+_NO_SCAN = (
+    "a GPU build: llama.cpp's Vulkan backend scans Mamba-2 alone, with a state of 128 or 256 and heads of a "
+    "multiple of 16, and this is {}"
+)
 
 
 @described.register
@@ -28,7 +33,11 @@ def _(lm: Mamba2LM) -> Description:
         "ssm_out.weight": Part("out_proj.weight", is_matrix=True),
     }
     sizes: dict[str, Value] = {"ssm.time_step_rank": heads, "ssm.group_count": groups}
-    return _stack(lm, "mamba2", mixer.splits[0], sizes, parts)
+    *_, width, state = lm.layouts()[0]["ssm"].shape
+    lacks = []
+    if state not in (128, 256) or width % 16:
+        lacks.append(_NO_SCAN.format(f"one with a state of {state} and heads of {width}"))
+    return _stack(lm, "mamba2", mixer.splits[0], sizes, parts, lacks=tuple(lacks))
 
 
 @described.register
@@ -53,7 +62,7 @@ def _(lm: MambaLM) -> Description:
     }
     # the time steps and what makes them are small, and every error in them is one of all that follows
     kept = (r"ssm_x\.weight", r"ssm_dt\.weight")
-    lacks = ("llama.cpp's Vulkan backend has no scan of Mamba-1: on a phone's GPU its layers run on the CPU",)
+    lacks = (_NO_SCAN.format("a Mamba-1"),)
     return _stack(lm, "mamba", inner, {"ssm.time_step_rank": mixer.splits[0]}, parts, kept, lacks)
 
 
