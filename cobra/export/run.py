@@ -20,6 +20,7 @@ from cobra.export.targets import DEVICES, engine_of, open_engine
 from cobra.inference.text_stream import TextStream
 from cobra.models.special_ids import IMAGE_ID
 
+_STATUS = Path("/proc/self/status")
 # macOS counts bytes
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -43,7 +44,6 @@ class Spent:
     written: int = 0
 
     def __str__(self) -> str:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT / 1e6
         total = self.seeing + self.reading + self.writing
         reading, writing = (
             tokens / max(seconds, 1e-9)
@@ -51,8 +51,17 @@ class Spent:
         )
         return (
             f"T_VE {self.seeing:.3f} s, S_prompt {reading:.1f} tokens/s, S_gen {writing:.1f} tokens/s, "
-            f"T_total {total:.3f} s, peak RSS {peak:.0f} MB"
+            f"T_total {total:.3f} s, peak RSS {_peak_memory() / 1e6:.0f} MB"
         )
+
+
+def _peak_memory() -> int:
+    """Bytes that this process has held at most."""
+    if not _STATUS.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+    # Linux's ru_maxrss counts what started this process, too
+    said = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    return int(said["VmHWM"].split()[0]) * 1024
 
 
 @dataclass
