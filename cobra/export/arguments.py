@@ -6,7 +6,7 @@ from typing import Any
 
 from cobra.config.argument_types import path, whole
 from cobra.config.unsaid_word import with_word
-from cobra.export.gguf.llama import VARIANTS
+from cobra.export.gguf.llama import ARM64, VARIANTS
 from cobra.export.targets import DEVICES, ENGINES, TARGETS
 
 # the subcommand of `cobra export MODEL`, which need not be said
@@ -131,9 +131,11 @@ def _add_llama(words: Any) -> None:
     llama.set_defaults(export=_llama)
     llama.add_argument(
         "--variant",
-        choices=VARIANTS,
+        choices=(*VARIANTS, *ARM64),
         default=VARIANTS[0],
-        help="cpu, or vulkan for the GPU as well, which needs Vulkan's headers and glslc (default: cpu)",
+        help="cpu; vulkan for the GPU as well, which needs Vulkan's headers and glslc; arm64 or arm64-v8.2 "
+        "(dot products, fp16) for the program cobra-run on a phone's CPU, which needs aarch64-linux-gnu-g++ "
+        "(default: cpu)",
     )
     llama.add_argument("--source", type=path, metavar="DIR", help="unpacked source of llama-cpp-python")
 
@@ -142,8 +144,8 @@ def _llama(options: argparse.Namespace) -> None:
     from cobra.export.gguf.build_llama import build_llama
     from cobra.export.gguf.build_native import build_native
 
-    build_native(built := build_llama(options.variant, options.source))
-    print(built)
+    built = build_llama(options.variant, options.source)
+    print(build_native(built, is_for_arm64=options.variant in ARM64))
 
 
 def add_conform(parser: argparse.ArgumentParser) -> None:

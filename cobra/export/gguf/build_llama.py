@@ -1,4 +1,4 @@
-"""llama.cpp built from source into the cache (`cobra export llama`), for CPUs or for Vulkan as well."""
+"""llama.cpp built from source into the cache (`cobra export llama`): for CPUs, Vulkan as well, or arm64."""
 
 import os
 import platform
@@ -8,7 +8,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-from cobra.export.gguf.llama import VERSION, built_folder
+from cobra.export.gguf.llama import ARM64, VERSION, built_folder
+from cobra.export.gguf.native_library import SOURCES
 from cobra.weights.saving import put, saving
 
 _ARCHIVE = f"llama_cpp_python-{VERSION}"
@@ -22,7 +23,19 @@ _OPTIONS = (
     "LLAMA_BUILD_MTMD=ON", "MTMD_VIDEO=OFF",
 )  # fmt: skip
 _TARGETS = ("llama", "mtmd")
-_OPTIONS_OF = {"cpu": (), "vulkan": ("GGML_VULKAN=ON",)}
+# compiles for a phone's CPU
+TOOLCHAIN = SOURCES / "aarch64-linux.cmake"
+_OPTIONS_OF = {
+    "cpu": (),
+    "vulkan": ("GGML_VULKAN=ON",),
+    **{
+        variant: (
+            "BUILD_SHARED_LIBS=OFF", "LLAMA_BUILD_MTMD=OFF", f"CMAKE_TOOLCHAIN_FILE={TOOLCHAIN}",
+            f"GGML_CPU_ARM_ARCH={instructions}",
+        )
+        for variant, instructions in ARM64.items()
+    },
+}  # fmt: skip
 _AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx512vbmi", "avx512_vnni"}
 _AVX512_OPTIONS = ("GGML_AVX512=ON", "GGML_AVX512_VBMI=ON", "GGML_AVX512_VNNI=ON")
 # what programs beside llama.cpp are compiled with, by where it goes
@@ -42,12 +55,12 @@ def build_llama(variant: str = "cpu", source: Path | None = None, jobs: int | No
     One that lacks the headers, which builds of before have not, gets them.
 
     Args:
-        variant: one of `cobra.export.gguf.llama.VARIANTS`.
+        variant: one of `cobra.export.gguf.llama.VARIANTS`, or of `ARM64` there.
         source: folder of llama-cpp-python's source; None fetches its archive from the package index.
         jobs: compilers at a time; None runs one for each CPU.
 
     Raises:
-        FileNotFoundError: where CMake, a compiler or what Vulkan is built with is missing.
+        FileNotFoundError: where CMake, a compiler or what the variant is built with is missing.
         CalledProcessError: where a command failed, which has said why.
     """
     built = built_folder(variant)
@@ -71,7 +84,10 @@ def build_llama(variant: str = "cpu", source: Path | None = None, jobs: int | No
 
 
 def _check_tools(variant: str) -> None:
-    for tool, remedy in (("cmake", "pip install cmake"), ("c++", "install a C++ compiler, e.g. g++")):
+    compiler = ("c++", "install a C++ compiler, e.g. g++")
+    if variant in ARM64:
+        compiler = ("aarch64-linux-gnu-g++", "apt-get install g++-aarch64-linux-gnu (Debian's name)")
+    for tool, remedy in (("cmake", "pip install cmake"), compiler):
         if shutil.which(tool) is None:
             raise FileNotFoundError(f"{tool} is not on the PATH, and llama.cpp is built with it: {remedy}")
     if variant != "vulkan":
@@ -137,9 +153,11 @@ def guard_layer_settings(file: Path) -> None:
 
 
 def _compile(sources: Path, build: Path, variant: str, jobs: int) -> None:
-    options = [f"-D{option}" for option in (*_OPTIONS, *_instructions(), *_OPTIONS_OF[variant])]
+    is_other, own = variant in ARM64, _OPTIONS_OF[variant]
+    options = [f"-D{option}" for option in (*_OPTIONS, *(() if is_other else _instructions()), *own)]
     subprocess.run(["cmake", "-S", sources, "-B", build, *options], check=True)
-    subprocess.run(["cmake", "--build", build, "--target", *_TARGETS, "--parallel", str(jobs)], check=True)
+    targets = _TARGETS[:1] if is_other else _TARGETS
+    subprocess.run(["cmake", "--build", build, "--target", *targets, "--parallel", str(jobs)], check=True)
 
 
 def _instructions() -> tuple[str, ...]:
@@ -162,7 +180,7 @@ def _collect(source: Path, build: Path, folder: Path) -> None:
     """The libraries and the files of bindings that they need."""
     (folder / "lib").mkdir()
     (folder / "llama_cpp").mkdir()
-    for file in build.glob("bin/lib*"):
+    for file in (*build.glob("bin/lib*"), *build.rglob("*.a")):
         shutil.copy(file, folder / "lib" / file.name, follow_symlinks=False)
     for name in ("llama_cpp.py", "mtmd_cpp.py", "_ctypes_extensions.py"):
         shutil.copy(source / "llama_cpp" / name, folder / "llama_cpp" / name)

@@ -17,6 +17,8 @@ from cobra.data.cache_folder import cache_folder
 VERSION = "0.3.36"
 # what is built; vulkan has the CPU's backend as well
 VARIANTS = ("cpu", "vulkan")
+# what is built for other machines, with the instructions that these must have
+ARM64 = {"arm64": "armv8-a", "arm64-v8.2": "armv8.2-a+dotprod+fp16"}
 _BINDINGS = "llama_cpp.llama_cpp"
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cobra.export.gguf.llama import bindings
+from cobra.export.gguf.llama import bindings, built_folder
 
 SOURCES = Path(__file__).parent / "native"
 
@@ -44,18 +44,19 @@ def library() -> ctypes.CDLL:
     return opened
 
 
-def program() -> Path:
-    """The program cobra-run of the same build; errors as of `library`."""
-    return _built("cobra-run*")
+def program(variant: str | None = None) -> Path:
+    """The program cobra-run, of the same build or of another; errors as of `library`."""
+    return _built("cobra-run*", variant)
 
 
-def _built(pattern: str) -> Path:
-    folder = native_folder(Path(bindings()._lib._name).parent.parent)
+def _built(pattern: str, variant: str | None = None) -> Path:
+    of_llama = Path(bindings()._lib._name).parent.parent if variant is None else built_folder(variant)
+    folder = native_folder(of_llama)
     if found := sorted(folder.glob(pattern)):
         return found[0]
     raise ModuleNotFoundError(
-        "what runs exports beside llama.cpp is not built for this version: run `cobra export llama` "
-        "(seconds, where llama.cpp is built already)"
+        "what runs exports beside llama.cpp is not built for this version: run `cobra export llama"
+        f"{f' --variant {variant}' if variant else ''}` (seconds, where llama.cpp is built already)"
     )
 
 

@@ -64,6 +64,19 @@ def test_what_vulkan_is_built_with_is_named_where_it_is_missing(
     assert not (tmp_path / "cache").exists()
 
 
+def test_the_compiler_for_arm64_is_named_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cmake").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "cmake").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("COBRA_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(
+        FileNotFoundError, match=r"aarch64-linux-gnu-g\+\+ is not on the PATH.*: apt-get install g\+\+-"
+    ):
+        build_llama("arm64")
+
+
 def test_a_layer_that_old_headers_do_not_know_is_left_out(tmp_path: Path) -> None:
     (file := tmp_path / "ggml-vulkan.cpp").write_text(
         f"before\n{_SETTINGS}{_INSTANCE.format(', &layer_setting_info')}after\n"
