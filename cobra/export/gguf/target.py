@@ -66,7 +66,8 @@ def write_opened(opened: Opened, quant: str, folder: Path, source: Path | None) 
         opened: the model.
         quant: see `write_gguf_target`.
         folder: to fill.
-        source: where it was opened, for the measured differences from it; None measures none.
+        source: where it was opened, for the measured differences from it; None, of random weights, measures
+            none and writes no `mmproj.gguf`, which repeats the encoder.
     """
     missing: list[str] = []
     settings: dict[str, object] = {"vocab_size": opened.lm.vocab_size, "d_model": opened.lm.d_model}
@@ -95,7 +96,7 @@ def write_opened(opened: Opened, quant: str, folder: Path, source: Path | None) 
         settings[PIXELS] = pixel_settings(planes)
     except NoProgram as error:
         missing.append(f"the way of pictures: {error}")
-    missing += _write_mmproj(opened, quant, folder / MMPROJ)
+    missing += _write_mmproj(opened, quant, folder / MMPROJ) if source else []
     exact = oracle(opened, source) if source else None
     measured: dict[str, float] = {}
     if exact is None:
