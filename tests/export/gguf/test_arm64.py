@@ -36,7 +36,7 @@ def test_the_answers_are_those_of_this_machine(variant: str, quant: str, tmp_pat
     out = export(model(), tmp_path, quant)
     noise = np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "p.png")
-    options = [
+    options: list[str | Path] = [
         out,
         "--image",
         tmp_path / "p.png",
