@@ -134,7 +134,7 @@ def _sources(variant: str, source: Path, folder: Path) -> Path:
 def guard_layer_settings(file: Path) -> None:
     """Leave out what is said to a layer for debugging where Vulkan's headers lack VK_EXT_layer_settings.
 
-    That is so before 1.3.272, e.g. in Debian 12. Headers that have it compile what they did.
+    So those of Debian 12 (1.3.239). Headers that have it compile what they did.
 
     Raises:
         ValueError: where the file does not say it as llama.cpp of `VERSION` does.

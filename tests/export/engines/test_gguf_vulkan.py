@@ -83,6 +83,21 @@ def test_a_gpu_says_what_the_cpu_says_with_unpacked_weights(quant: str, tmp_path
         engine.close()
 
 
+def test_attention_runs_on_a_gpu(tmp_path: Path) -> None:
+    out = export(model("llama"), tmp_path)
+    cpu, gpu = GGUFEngine(out, threads=1), open_engine("gguf-vulkan", out)
+    assert isinstance(gpu, GGUFVulkanApart)
+    expected, found = cpu.prefill(_PROMPT), gpu.prefill(_PROMPT)
+    assert np.linalg.norm(found - expected) < gpu.rounding * np.linalg.norm(expected)
+    assert gpu.rounding == 1e-3
+    placed = gpu.placement(_PROMPT)
+    assert "SOFT_MAX" in placed["Vulkan0"]
+    assert set(placed["Vulkan_Host"]) == {"GET_ROWS"}
+    assert len(placed) == 2
+    for engine in (gpu, cpu):
+        engine.close()
+
+
 def test_laws_are_kept(tmp_path: Path) -> None:
     """Those that read few tokens: each takes milliseconds on a GPU in software (all: `cobra conform`)."""
     names = ("restore", "reset", "batch", "packed", "dequantised")
