@@ -13,6 +13,7 @@ from cobra.export.engine import Engine, Floats, Ids
 from cobra.export.executorch.runner import Runner, Settings
 from cobra.export.executorch.write import PROGRAMS
 from cobra.export.manifest import read_manifest
+from cobra.export.oracle import ORACLE, Oracle
 from cobra.export.pixels import planes_in, read_pixels
 
 _TARGET = "executorch-cpu"
@@ -39,6 +40,7 @@ class ExecuTorchEngine(Engine):
         if manifest.target != _TARGET:
             raise ValueError(f"{folder} is an export for {manifest.target}, and this engine runs {_TARGET}")
         said = {name: manifest.contents.settings[name] for name in Settings.__dataclass_fields__}
+        self._oracle = folder / ORACLE
         self.runner = Runner(folder / PROGRAMS, Settings(**said))
         self.lacks = _LACKS
         self._planes = planes_in(manifest)
@@ -72,6 +74,10 @@ class ExecuTorchEngine(Engine):
         """See `Engine.read_pictures`."""
         pixels = [[torch.from_numpy(plane) for plane in read_pixels(self._planes, path)] for path in paths]
         return [self.runner.encode_image(planes).numpy() for planes in pixels]
+
+    def oracle(self) -> Oracle | None:
+        """See `Engine.oracle`; of weights that were not quantised."""
+        return Oracle.read(self._oracle) if self._oracle.is_file() else None
 
     def embed(self, ids: Ids) -> Floats:
         """See `Engine.embed`."""

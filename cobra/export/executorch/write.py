@@ -11,10 +11,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from cobra.config.config_json import VLM, write_config
 from cobra.config.package_versions import package_versions
+from cobra.data.chat import Chat
+from cobra.data.processor import Processor
+from cobra.export.engines.exact import oracle_of
 from cobra.export.executorch.lower import lower, quantize_linears
 from cobra.export.executorch.programs import EncodeImage, lm_programs
 from cobra.export.executorch.runner import Runner, Settings, runtime
 from cobra.export.manifest import Contents
+from cobra.export.oracle import ORACLE
 from cobra.export.pixels import PIXELS, pixel_settings
 from cobra.models.vision.fused import planes_of
 from cobra.models.vision.pictures import ONE_TILE, Pictures, Pixels
@@ -35,6 +39,8 @@ def write_cpu(model: Path, quant: str, folder: Path) -> Contents:
     """Programs for ExecuTorch on a CPU (XNNPACK), compared with the model."""
     runtime()
     opened, settings, said = _written(model, quant, folder, "xnnpack")
+    if quant == "fp32" and (exact := oracle_of(opened.lm, opened, Processor.of(opened, Chat(str(folder))))):
+        exact.write(folder / ORACLE)
     parity = measured(Runner(folder / PROGRAMS, settings), opened)
     return Contents(parity, package_versions(_PACKAGES), (), said)
 

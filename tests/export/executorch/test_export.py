@@ -11,6 +11,9 @@ from PIL import Image
 
 from cobra.data.chat import Chat
 from cobra.export.engines.executorch import ExecuTorchEngine
+from cobra.export.laws import LAWS
+from cobra.export.laws.check import check_laws, drawn_pictures
+from cobra.export.laws.law import GREEN
 from cobra.export.manifest import check_files, read_manifest
 from cobra.export.verify import verify
 from cobra.export.write import export_model
@@ -74,6 +77,14 @@ def test_a_step_is_one_delegate(exported: Exported, target: str, quant: str) -> 
     assert said.settings["lowered"]["step"]["delegates"] == 1
     assert (said.parity == {}) == (target == "executorch-vulkan")
     assert any("not run" in line for line in said.missing) == (target == "executorch-vulkan")
+
+
+def test_an_export_in_fp32_is_held_to_exact_arithmetic(exported: Exported) -> None:
+    engine = ExecuTorchEngine(exported("mamba2_groups")[1])
+    with drawn_pictures() as pictures:
+        findings = check_laws(engine, [LAWS[name] for name in ("oracle", "pictures-oracle")], pictures)
+    assert [found.status for found in findings] == [GREEN, GREEN]
+    assert ExecuTorchEngine(exported("mamba2_groups", quant="8da4w")[1]).oracle() is None
 
 
 def test_quantised_steps_agree_with_quantised_pieces(exported: Exported) -> None:
