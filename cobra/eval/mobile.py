@@ -1,5 +1,6 @@
 """`cobra eval mobile`: every mobile build of a model, verified, asked, evaluated, and told of in one page."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -122,9 +123,14 @@ class Mobile:
         """What a build says of the picture, in a process of its own, whose memory is then the build's."""
         words = ["export", "run", str(folder), "--image", str(self.picture), "--prompt", self.prompt]
         words += ["--max-new-tokens", str(_WORDS), *(["--device", device] if device != "cpu" else [])]
-        done = subprocess.run([sys.executable, "-m", "cobra", *words], capture_output=True, text=True)
+        # else llama.cpp leaves out a GPU in software, such as Mesa's lavapipe
+        environment = {"GGML_VK_VISIBLE_DEVICES": "0", **os.environ}
+        # not at once from this process, whose memory would be counted as the build's
+        command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-m", "cobra", *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         said = done.stderr.strip().splitlines() or [""]
-        if done.returncode > 0 and device != "cpu":
+        # a crash has a status above
+        if 0 < done.returncode < 128 and device != "cpu":
             return Run(f"{name}, {device}", skipped=said[-1])
         if done.returncode:
             return Run(f"{name}, {device}", laws, failed=True, spent=said[-1] or f"status {done.returncode}")
