@@ -36,7 +36,7 @@ def _add_run(words: Any) -> None:
         "model",
         metavar="MODEL",
         help="model folder, a run's checkpoints/last.ckpt, a published checkpoint (folder or owner/name), or "
-        "what `cobra export` wrote, which its own runtime answers for",
+        "what `cobra export` wrote, which its own runtime answers for (--device cpu or vulkan)",
     )
     run.add_argument(
         "--benchmarks",

@@ -15,7 +15,7 @@ from cobra.eval.engine_answerer import EngineAnswerer
 from cobra.eval.opening import Settings, fingerprint, model_path, open_model
 from cobra.export.manifest import MANIFEST, check_files
 from cobra.export.oracle import ORACLE
-from cobra.export.targets import TARGETS, open_engine
+from cobra.export.targets import engine_of, open_engine
 
 # who answers in so many tokens at most
 Answerers = Callable[[int], Answering]
@@ -66,20 +66,18 @@ class EvaluatedExport(Evaluated):
 
     Args:
         folder: what `cobra export` wrote.
+        device: one of `cobra.export.targets.DEVICES`.
 
     Raises:
         OSError: where a file of it is missing.
-        ValueError: where one was changed, or nothing here runs the export.
+        ValueError: where one was changed, or nothing here runs the export there.
     """
 
     batch_size = 1
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str) -> None:
         manifest = check_files(folder)
-        target = TARGETS.get(manifest.target)
-        if target is None or target.engine is None:
-            raise ValueError(f"{folder} is of target {manifest.target!r}, which nothing here runs")
-        self._folder, self._engine = folder, target.engine
+        self._folder, self._engine = folder, engine_of(manifest.target, device)
         answering = {name: file for name, file in manifest.files.items() if name != ORACLE}
         self.said = {
             "target": manifest.target,
@@ -89,7 +87,7 @@ class EvaluatedExport(Evaluated):
             "runtime": manifest.contents.versions,
         }
         hashes = {name: file["sha256"] for name, file in answering.items()}
-        said = json.dumps([manifest.target, manifest.quant, hashes])
+        said = json.dumps([self._engine, manifest.quant, hashes])
         self.fingerprint = hashlib.sha256(said.encode()).hexdigest()[:16]
 
     @contextmanager
@@ -120,14 +118,14 @@ def evaluated(name: str, settings: Settings, device: str = "cpu", batch_size: in
         f"--{field.name.replace('_', '-')}": (getattr(settings, field.name), field.default)
         for field in fields(settings)
     }
-    given |= {"--device": (device, "cpu"), "--batch-size": (batch_size or 1, 1)}
+    given["--batch-size"] = (batch_size or 1, 1)
     for option, (value, usual) in given.items():
         if value != usual:
             raise ValueError(
-                f"{option} {value}: {folder} is an export, which answers as it was written, on the CPU, one "
-                "question at a time: leave the option out"
+                f"{option} {value}: {folder} is an export, which answers as it was written, one question "
+                "at a time: leave the option out"
             )
-    return EvaluatedExport(folder)
+    return EvaluatedExport(folder, device)
 
 
 def is_export(name: str) -> bool:

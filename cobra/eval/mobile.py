@@ -25,8 +25,6 @@ _KEPT, _BROKEN = "kept", "**broken**"
 _PROTOCOL = "llava"
 # longest answer about the picture
 _WORDS = 16
-# of the targets that run on more than a CPU
-_DEVICES = {"gguf": ("cpu", "vulkan")}
 
 
 @dataclass(frozen=True)
@@ -102,11 +100,12 @@ class Mobile:
         except (ModuleNotFoundError, ValueError) as error:
             yield Run(name, skipped=" ".join(str(error).split()))
             return
-        if TARGETS[target].engine is None:
+        devices = TARGETS[target].engines
+        if not devices:
             yield Run(name, skipped="written, and run by nothing that is here")
             return
         laws = _laws(folder, self.out / f"{folder.name}-laws.txt")
-        for device in _DEVICES.get(target, ("cpu",)):
+        for device in devices:
             yield self._ask(name, laws, folder, device)
         self._evaluate(folder, folder.name)
 

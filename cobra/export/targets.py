@@ -1,6 +1,6 @@
 """Targets of `cobra export` and engines of `cobra conform`, a line each; none is imported before its use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,14 +19,12 @@ class Target:
         quants: precisions of the language model's weights, the default first.
         writer: `module:function` that is called with (model folder, quant, folder to fill) and returns the
             `cobra.export.manifest.Contents`.
-        engine: name in ENGINES of what opens the folder; None where nothing here can run it.
-        on_vulkan: the same on a GPU.
+        engines: names in ENGINES of what opens the folder, by device; none where nothing here can run it.
     """
 
     quants: tuple[str, ...]
     writer: str
-    engine: str | None
-    on_vulkan: str | None = None
+    engines: Mapping[str, str]
 
 
 # that exports run on
@@ -36,11 +34,12 @@ TARGETS: dict[str, Target] = {
     "gguf": Target(
         ("q4_k_m", "q4_0", "q8_0", "f16", "f32"),
         "cobra.export.gguf.target:write_gguf_target",
-        "gguf",
-        on_vulkan="gguf-vulkan",
+        {"cpu": "gguf", "vulkan": "gguf-vulkan"},
     ),
-    "executorch-cpu": Target(("fp32", "8da4w"), "cobra.export.executorch.write:write_cpu", "executorch"),
-    "executorch-vulkan": Target(("fp32", "8da4w"), "cobra.export.executorch.write:write_vulkan", None),
+    "executorch-cpu": Target(
+        ("fp32", "8da4w"), "cobra.export.executorch.write:write_cpu", {"cpu": "executorch"}
+    ),
+    "executorch-vulkan": Target(("fp32", "8da4w"), "cobra.export.executorch.write:write_vulkan", {}),
 }
 # `module:Class` (or a function), called with a folder: a model's, but an export's for runtimes of exports
 ENGINES: dict[str, str] = {
@@ -61,10 +60,9 @@ def engine_of(target: str, device: str = DEVICES[0]) -> str:
         ValueError: where nothing does.
     """
     found = TARGETS.get(target)
-    name = found and (found.engine if device == DEVICES[0] else found.on_vulkan)
-    if not name:
+    if found is None or device not in found.engines:
         raise ValueError(f"nothing here runs an export of target {target!r} on --device {device}")
-    return name
+    return found.engines[device]
 
 
 def open_engine(name: str, folder: Path) -> "Engine":

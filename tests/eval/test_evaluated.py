@@ -47,7 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same model as the export of a target whose runtime is this project's own."""
-    monkeypatch.setitem(TARGETS, "own", Target(("fp32",), "none:none", "ours"))
+    monkeypatch.setitem(TARGETS, "own", Target(("fp32",), "none:none", {"cpu": "ours"}))
     folder = saved(tmp_path / "exported", 0)
     write_manifest(folder, "own", "fp32", "model", Contents())
     return folder
@@ -107,7 +107,7 @@ def test_what_an_export_cannot_be_told_is_refused_by_name(export: Path, tmp_path
     ):
         with pytest.raises(ValueError, match=f"^{said}: .* is an export"):
             evaluated(str(export), settings)
-    with pytest.raises(ValueError, match=r"^--device cuda: .* is an export"):
+    with pytest.raises(ValueError, match=r"^nothing here runs an export of target 'gguf' on --device cuda"):
         evaluated(str(export), Settings(), "cuda")
     with pytest.raises(ValueError, match=r"^--batch-size 16: .* is an export"):
         evaluated(str(export), Settings(), batch_size=16)

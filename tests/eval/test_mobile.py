@@ -31,9 +31,9 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mobile:
     writers = {"own:own": copied, "lacking:lacking": lacking}
     monkeypatch.setattr(write, "load", writers.__getitem__)
     made = {
-        "own": Target(("fp32",), "own:own", "ours"),
-        "unrun": Target(("q1",), "own:own", None),
-        "lacking": Target(("q2",), "lacking:lacking", "ours"),
+        "own": Target(("fp32",), "own:own", {"cpu": "ours"}),
+        "unrun": Target(("q1",), "own:own", {}),
+        "lacking": Target(("q2",), "lacking:lacking", {"cpu": "ours"}),
     }
     # the laws themselves take seconds
     monkeypatch.setattr(mobile_module, "verify", verified)

@@ -93,7 +93,7 @@ def test_an_export_is_verified_by_its_files_and_by_its_engine(
 
     monkeypatch.setattr(sys.modules[__name__], "written", written, raising=False)
     for target, engine in (("good", "ours"), ("bad", "broken")):
-        monkeypatch.setitem(targets.TARGETS, target, Target(("f32",), f"{__name__}:written", engine))
+        monkeypatch.setitem(targets.TARGETS, target, Target(("f32",), f"{__name__}:written", {"cpu": engine}))
     monkeypatch.setitem(targets.ENGINES, "broken", f"{__name__}:open_broken")
     # two of all, which take seconds
     monkeypatch.setattr(verify, "LAWS", {name: LAWS[name] for name in ("padding-right", "packed")})

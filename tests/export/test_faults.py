@@ -20,7 +20,7 @@ pytestmark = pytest.mark.faults
 _MAIN = f"""
 import os, signal, sys
 from cobra.export import targets
-targets.TARGETS["gguf"] = targets.Target(("f16",), "{__name__}:write", None)
+targets.TARGETS["gguf"] = targets.Target(("f16",), "{__name__}:write", {{}})
 import cobra.weights.saving as saving
 plain, moves = os.replace, []
 def replace(source, target):
@@ -153,7 +153,7 @@ def write_much(model: Path, quant: str, folder: Path) -> Contents:
 
 
 def test_a_full_disk_keeps_the_export_before(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = Target(("f16",), f"{__name__}:{write_much.__name__}", None)
+    target = Target(("f16",), f"{__name__}:{write_much.__name__}", {})
     monkeypatch.setitem(targets.TARGETS, "much", target)
     export_model(small_disk / "small", "much", None, small_disk / "out")
     with pytest.raises(OSError, match="No space left on device"):

@@ -24,7 +24,7 @@ def write_two_files(model: Path, quant: str, folder: Path) -> Contents:
 
 @pytest.fixture(autouse=True)
 def target(monkeypatch: pytest.MonkeyPatch) -> None:
-    two = Target(("f16", "q8_0"), f"{__name__}:{write_two_files.__name__}", "none")
+    two = Target(("f16", "q8_0"), f"{__name__}:{write_two_files.__name__}", {"cpu": "none"})
     monkeypatch.setitem(targets.TARGETS, "two", two)
 
 
