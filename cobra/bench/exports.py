@@ -11,7 +11,7 @@ from cobra.config.build import build_on_meta
 from cobra.config.config_json import CONFIG, read_config
 from cobra.data.cache_folder import cache_folder
 from cobra.export.gguf.llama import VERSION
-from cobra.export.manifest import MANIFEST, Contents, write_manifest
+from cobra.export.manifest import Contents, read_manifest, write_manifest
 from cobra.export.targets import load
 from cobra.models.component import Component
 from cobra.weights.saving import put, saving
@@ -38,13 +38,22 @@ def exported(subject: Subject, runtime: str, quant: str) -> Path:
     said = json.dumps([tree, target, quant, cobra.__version__, VERSION], sort_keys=True, default=str)
     name = f"{subject.name.replace('/', '-')}-{quant}-{sha256(said.encode()).hexdigest()[:12]}"
     folder = cache_folder("exports") / name
-    if not (folder / MANIFEST).is_file():
+    if not _is_readable(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with saving(folder.parent) as new:
             contents: Contents = load(_WRITERS[runtime])(tree, quant, new)
             write_manifest(new, target, quant, subject.name, contents)
             put(new, folder)
     return folder
+
+
+def _is_readable(folder: Path) -> bool:
+    """Whether a build is there, of a manifest that this version reads."""
+    try:
+        read_manifest(folder)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def size_of(folder: Path, *names: str) -> int:

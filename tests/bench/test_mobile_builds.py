@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import save_file
 
 from cobra.bench.arguments import add_benches
+from cobra.bench.exports import exported
 from cobra.bench.random_gguf import write_random_gguf
 from cobra.bench.report import read_json
 from cobra.bench.subjects import Subject
@@ -86,6 +87,21 @@ def test_what_is_read_again_and_again_costs_and_counts_as_if_it_had_been_read(tm
     contexts[1].read(ids)
     other = contexts[1].read(np.array([3, 4]))
     assert np.linalg.norm(other - expected) > 1e-3 * np.linalg.norm(expected)
+
+
+@needs_llama
+def test_a_build_is_made_once_and_again_for_another_version_of_its_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COBRA_CACHE", str(tmp_path))
+    folder = exported(Subject("tiny", MAMBA2), "gguf", "f16")
+    made = (folder / "lm.gguf").stat().st_mtime_ns
+    assert exported(Subject("tiny", MAMBA2), "gguf", "f16") == folder
+    assert (folder / "lm.gguf").stat().st_mtime_ns == made
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": ', '"format": 1000', 1))
+    assert exported(Subject("tiny", MAMBA2), "gguf", "f16") == folder
+    assert (folder / "lm.gguf").stat().st_mtime_ns > made
 
 
 @pytest.mark.timeout(900)
