@@ -55,6 +55,7 @@ _FUNCTIONS: dict[str, tuple[object, ...]] = {
     "ggml_get_type_traits": (POINTER(TypeTraits), c_int),
     "ggml_get_name": (c_char_p, c_void_p),
     "ggml_nelements": (c_int64, c_void_p),
+    "ggml_backend_tensor_get": (None, c_void_p, c_void_p, c_size_t, c_size_t),
 }
 
 
