@@ -10,7 +10,7 @@ import functools
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
@@ -173,6 +173,7 @@ BACKENDS: tuple[Backend, ...] = (
 # Read once: torch.compile can guard a global, not the environment.
 _asked: str | None = os.environ.get("COBRA_BACKEND") or None
 _candidates_of: dict[tuple[Any, ...], tuple[int, ...]] = {}
+_exported: Mapping[str, Function] = {}
 
 
 @contextmanager
@@ -191,6 +192,21 @@ def use_backend(name: str | None) -> Iterator[None]:
         yield
     finally:
         _asked = before
+
+
+@contextmanager
+def exporting_with(functions: Mapping[str, Function]) -> Iterator[None]:
+    """Put functions, by the names of ops, into exported graphs in place of the plain PyTorch of a backend.
+
+    Args:
+        functions: of all arguments of their op in order, as a backend's.
+    """
+    global _exported
+    before, _exported = _exported, functions
+    try:
+        yield
+    finally:
+        _exported = before
 
 
 @overload
@@ -229,7 +245,10 @@ def _op(check: Callable[P, R], dtype_of: str | None, changes: Sequence[str]) -> 
         # a compiled graph takes what is changed apart by itself
         if changed and not is_compiling():
             refuse_shared(names, values, changed)
-        call, exporting = Call(name, device, dtype, names, values), is_exporting()
+        exporting = is_exporting()
+        if exporting and (function := _exported.get(name)) is not None:
+            return function(*values)
+        call = Call(name, device, dtype, names, values)
         refusals: tuple[tuple[int, str], ...] = ()
         for number in _candidates(name, device, dtype, _asked, exporting):
             function, limits = BACKENDS[number].ops[name]

@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 
 from cobra.kernels import dispatch, ops
 from cobra.kernels.call import NO_GRADIENT, Call, Limit, limited
-from cobra.kernels.dispatch import OPS, Backend, accepting, use_backend
+from cobra.kernels.dispatch import OPS, Backend, accepting, exporting_with, use_backend
 from cobra.kernels.ops import causal_conv1d, embedding_bf16, rms_norm, selective_state_update
 from cobra.kernels.show import explain
 
@@ -240,6 +240,19 @@ def test_export_takes_plain_pytorch_only(add_backend: Add) -> None:
         torch.testing.assert_close(exported(X), rms_norm(X, WEIGHT))
     with use_backend("fast"), pytest.raises(RuntimeError, match="exported graph holds only plain PyTorch"):
         torch.export.export(Norm(), (X,))
+
+
+def test_export_takes_what_it_is_given_first(add_backend: Add) -> None:
+    add_backend()
+
+    class Norm(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return rms_norm(x, WEIGHT)
+
+    with exporting_with({"rms_norm": lambda x, weight, eps: 3.0 * x}):
+        assert (torch.export.export(Norm(), (X,)).module()(X) == 3.0).all()
+        assert (rms_norm(X, WEIGHT) == 2.0).all()
+    assert (torch.export.export(Norm(), (X,)).module()(X) < 2.0).all()
 
 
 def test_a_compiled_call_follows_the_choice(add_backend: Add) -> None:
