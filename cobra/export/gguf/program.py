@@ -12,17 +12,15 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.utils._pytree import tree_map
 
+from cobra.export.gguf.kernels import KERNELS, CannotExpress
+from cobra.kernels.dispatch import exporting_with
 from cobra.models.projectors.base import Projector
 from cobra.models.vision.base import VisionEncoder
 from cobra.models.vision.pictures import ONE_TILE, Pixels
 
-_ATEN = torch.ops.aten
+_ATEN, _GGML = torch.ops.aten, torch.ops.cobra_ggml
 # of a tensor of ggml's
 _AXES = 4
-
-
-class CannotExpress(ValueError):
-    """A part of the picture's path that ggml's operations do not make."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def traced(vision: VisionEncoder, projector: Projector, tile: Pixels) -> Program
     """
     pixels = tree_map(lambda plane: plane[None].to("meta"), tile)
     path = _Path(vision, projector).eval()
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), exporting_with(KERNELS):
         # of what torch's own exporter calls
         warnings.simplefilter("ignore", FutureWarning)
         exported = torch.export.export(path, (pixels,), strict=False).run_decompositions({})
@@ -95,6 +93,8 @@ def traced(vision: VisionEncoder, projector: Projector, tile: Pixels) -> Program
     weights = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     if computed := [*signature.inputs_to_lifted_tensor_constants.values(), *signature.non_persistent_buffers]:
         raise CannotExpress(f"{computed[0]} is computed when the model is built, and not among its weights")
+    # final states of scans
+    exported.graph.eliminate_dead_code()
     nodes = list(exported.graph.nodes)
     planes = {n.name: list(_shape(n)) for n in nodes if n.op == "placeholder" and n.name not in weights}
     operations = [made for n in nodes if n.op == "call_function" for made in _made(n)]
@@ -105,7 +105,7 @@ def traced(vision: VisionEncoder, projector: Projector, tile: Pixels) -> Program
 
 
 def _made(node: Node) -> Iterator[Operation]:
-    if node.target in _SKIPPED:
+    if node.target in (*_CUT, *_CHECKS):
         return
     if node.target is _POOL:
         yield from _pooled(node)
@@ -119,12 +119,12 @@ def _made(node: Node) -> Iterator[Operation]:
 
 def _tensors(arguments: Sequence[Any]) -> list[Node]:
     flat = [a for group in arguments for a in (group if isinstance(group, list | tuple) else [group])]
-    # what is cut off an `unbind` is cut off its argument
+    # what is cut off an `unbind` or a `split` is cut off its argument
     return [_source(a) for a in flat if isinstance(a, Node)]
 
 
 def _source(node: Node) -> Node:
-    return node.args[0] if node.target is _ATEN.unbind.int else node  # type: ignore[return-value]
+    return node.args[0] if node.target in _CUT else node  # type: ignore[return-value]
 
 
 def _shape(node: Node) -> torch.Size:
@@ -180,8 +180,21 @@ def _permuted(node: Node, order: Sequence[int]) -> _Made:
 
 
 def _item(node: Node) -> _Made:
-    axis = _argument(node.args[0], 1, 0)  # type: ignore[arg-type]
-    return "slice", {"axis": axis, "start": node.args[1], "length": 1}
+    cut: Node = node.args[0]  # type: ignore[assignment]
+    place: int = node.args[1]  # type: ignore[assignment]
+    if cut.target is _ATEN.unbind.int:
+        return "slice", {"axis": _argument(cut, 1, 0), "start": place, "length": 1}
+    sizes: list[int] = cut.args[1]  # type: ignore[assignment]
+    axis = _argument(cut, 2, 0) % len(_shape(node))
+    return "slice", {"axis": axis, "start": sum(sizes[:place]), "length": sizes[place]}
+
+
+def _flip(node: Node) -> _Made:
+    axes: list[int] = node.args[1]  # type: ignore[assignment]
+    shape, first = _shape(node), axes[0] % len(_shape(node))
+    if len(axes) != 1 or math.prod(shape[:first]) != 1:
+        raise CannotExpress(f"{node.name} reverses axes that are not the first alone")
+    return "flip", {"axis": first}
 
 
 def _slice(node: Node) -> _Made:
@@ -227,6 +240,16 @@ def _mean(node: Node) -> _Made:
     if axes != list(range(rank - len(axes), rank)):
         raise CannotExpress(f"{node.name} is over axes that are not the last")
     return "mean", {"axes": len(axes)}
+
+
+def _divide(node: Node) -> _Made:
+    if len(_tensors(node.args)) != 1:
+        raise CannotExpress(f"{node.name} divides by a tensor")
+    return "scale", {"by": 1 / float(node.args[1])}  # type: ignore[arg-type]
+
+
+def _root_mean_square(node: Node) -> _Made:
+    return "rms_norm", {"eps": node.args[1]}
 
 
 def _pooled(node: Node) -> Iterator[Operation]:
@@ -314,6 +337,7 @@ _KINDS: dict[Any, Callable[[Node], _Made]] = {
     _ATEN.linear.default: _plain("linear"),
     _ATEN.add.Tensor: _sum_or_scale("add"),
     _ATEN.mul.Tensor: _sum_or_scale("mul"),
+    _ATEN.div.Tensor: _divide,
     _ATEN.scaled_dot_product_attention.default: _attention,
     _ATEN.relu.default: _plain("relu"),
     _ATEN.gelu.default: _gelu,
@@ -321,7 +345,13 @@ _KINDS: dict[Any, Callable[[Node], _Made]] = {
     _ATEN.sigmoid.default: _plain("sigmoid"),
     _ATEN.hardswish.default: _plain("hardswish"),
     _ATEN.hardsigmoid.default: _plain("hardsigmoid"),
+    _ATEN.exp.default: _plain("exp"),
+    _ATEN.neg.default: _plain("neg"),
+    _GGML.rms_norm.default: _root_mean_square,
+    _GGML.ssm_conv.default: _plain("ssm_conv"),
+    _GGML.ssm_scan.default: _plain("ssm_scan"),
     _ATEN.permute.default: _permute,
+    _ATEN.flip.default: _flip,
     _ATEN.transpose.int: _transpose,
     _ATEN.slice.Tensor: _slice,
     _ATEN.select.int: _select,
@@ -338,4 +368,5 @@ _KINDS: dict[Any, Callable[[Node], _Made]] = {
     ),
 }  # fmt: skip
 _POOL, _CELLS = _ATEN.adaptive_avg_pool2d.default, "_cells"
-_SKIPPED = (_ATEN.unbind.int,)
+_CHECKS = (_ATEN._assert_tensor_metadata.default,)
+_CUT = (_ATEN.unbind.int, _ATEN.split_with_sizes.default)

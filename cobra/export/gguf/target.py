@@ -14,6 +14,7 @@ from cobra.config.config_json import CONFIG
 from cobra.data.chat import Chat
 from cobra.export.engines.gguf import LANGUAGE_MODEL, PICTURES, UNQUANTISED
 from cobra.export.gguf.file import Value, Weight, write_gguf
+from cobra.export.gguf.kernels import CannotExpress as NoProgram
 from cobra.export.gguf.language_model import Opened, open_language_model, write_language_model
 from cobra.export.gguf.llama import VERSION
 from cobra.export.gguf.mmproj import MMPROJ, write_mmproj
@@ -21,7 +22,6 @@ from cobra.export.gguf.native_library import library
 from cobra.export.gguf.packed import PackedWeight
 from cobra.export.gguf.parity import oracle, parity
 from cobra.export.gguf.picture import PROGRAM
-from cobra.export.gguf.program import CannotExpress as NoProgram
 from cobra.export.gguf.program import traced
 from cobra.export.gguf.progress import write_shown
 from cobra.export.gguf.seen import CannotExpress as NoStock

@@ -1,5 +1,6 @@
 """Mamba-2's mixer for pictures: it reads the patches along several paths and takes the mean."""
 
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -69,10 +70,11 @@ class ScanMixer(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Patches (B, N, d_model) to the same shape."""
         z, xBC, dt = self.in_proj(patches).split(self.splits, dim=-1)
-        y = torch.zeros_like(z)
-        for path, scan_order in self.scan_orders.items():
-            y = y + rms_norm_gated(self._scan(xBC, dt, path, scan_order), z, self.norm.weight, self.norm.eps)
-        return self.out_proj(y / len(self.scan_orders))
+        heard = (
+            rms_norm_gated(self._scan(xBC, dt, path, scan_order), z, self.norm.weight, self.norm.eps)
+            for path, scan_order in self.scan_orders.items()
+        )
+        return self.out_proj(reduce(torch.add, heard) / len(self.scan_orders))
 
     def _scan(self, xBC: Tensor, dt: Tensor, path: str, scan_order: ScanOrder) -> Tensor:
         """What one path hears at each patch, (B, N, d_inner), in the patches' own order."""

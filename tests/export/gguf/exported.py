@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 from tokenizers import AddedToken
 
@@ -10,6 +11,7 @@ from cobra.data.chat import Chat
 from cobra.export.engines.gguf import GGUFEngine
 from cobra.export.gguf.native_library import is_there
 from cobra.export.write import export_model
+from cobra.models.projectors.mamba_scan import SwiGLU
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_pretrained
 from tests.data.sentencepiece_model import write_model
@@ -27,6 +29,12 @@ def model(lm: str = "mamba2", encoder: str = "small_vit", projector: str = "mlp"
         for weight in made.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.1)
     return made
+
+
+def unseeing(monkeypatch: pytest.MonkeyPatch) -> CobraVLM:
+    """One whose projector holds an operation that programs of pictures lack."""
+    monkeypatch.setattr(SwiGLU, "forward", lambda self, x: x.tanh())
+    return model(projector="mamba_scan")
 
 
 def llama_chat(folder: Path, legacy: bool | None = None) -> Chat:

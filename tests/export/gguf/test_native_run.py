@@ -17,7 +17,7 @@ from cobra.export.run import run_export
 from cobra.export.write import export_model
 from cobra.pretrained import save_pretrained
 from tests.data.sentencepiece_model import write_model
-from tests.export.gguf.exported import NO_LLAMA, export, model
+from tests.export.gguf.exported import NO_LLAMA, export, model, unseeing
 
 pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_LLAMA)]
 
@@ -102,9 +102,9 @@ def test_what_it_cannot_do_is_named(
 
 
 def test_a_folder_that_reads_no_pictures_or_has_no_turns_says_why(
-    exported: Path, picture: Path, tmp_path: Path
+    exported: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blind = export(model(projector="mamba_scan"), tmp_path)
+    blind = export(unseeing(monkeypatch), tmp_path)
     found = run(blind, "--prompt", "a", "--image", str(picture))
     assert found.returncode == 1
     assert (

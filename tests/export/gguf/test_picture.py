@@ -38,9 +38,19 @@ OPERATIONS = [
     operation("add", "s", ["a", "four"], [1, 1, 6, 4], sizes=[[1, 1, 6, 4], [1, 1, 1, 4]]),
     operation("slice", "f", ["s"], [1, 1, 2, 4], axis=2, start=1, length=2),
     operation("concat", "k", ["f", "s"], [1, 1, 8, 4], axis=2),
-    operation("gelu", "u", ["k"], [8, 4]),
+    operation("gelu", "u", ["k"], [1, 8, 4]),
+    operation("flip", "b", ["u"], [1, 8, 4], axis=1),
+    operation("ssm_conv", "v", ["b", "taps"], [1, 8, 4]),
+    operation("rms_norm", "m", ["v"], [1, 8, 2, 2], eps=1e-5),
+    operation("slice", "i", ["v"], [1, 8, 2], axis=2, start=1, length=2),
+    operation("neg", "h", ["two"], [2]),
+    operation("ssm_scan", "x", ["m", "i", "h", "m", "m"], [1, 8, 2, 2]),
+    operation("exp", "e", ["x"], [8, 4]),
 ]  # fmt: skip
-SHAPES = {"kernel": [5, 3, 3, 3], "each": [5, 1, 3, 3], "five": [5], "four": [4], "matrix": [4, 5]}
+SHAPES = {
+    "kernel": [5, 3, 3, 3], "each": [5, 1, 3, 3], "five": [5], "four": [4], "matrix": [4, 5], "taps": [4, 3],
+    "two": [2],
+}  # fmt: skip
 
 
 def weights() -> dict[str, Tensor]:
@@ -85,7 +95,7 @@ def test_whatever_a_file_says_the_process_lives(tmp_path: Path) -> None:
     draw = random.Random(0)
     # names of what is there, numbers that are near or far, and what is of another type
     odd = [
-        *"pcdgrtlnqasfku",
+        *"pcdgrtlnqasfkubvmihxe",
         *SHAPES,
         "no",
         0,
@@ -118,6 +128,36 @@ def test_whatever_a_file_says_the_process_lives(tmp_path: Path) -> None:
         except OSError:
             refused += 1
     assert 300 < refused < 400
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("n", {"settings": {"eps": -1}}, "its eps is negative"),
+        ("m", {"settings": {"eps": -1e-9}}, "its eps is negative"),
+        ("b", {"settings": {"axis": 2}}, "axis that is not the first"),
+        ("v", {"inputs": ["b", "kernel"]}, "not of a sequence"),
+        ("v", {"inputs": ["wide", "taps"]}, "not of a sequence"),
+        ("v", {"inputs": ["half", "taps"]}, "filters do not fit"),
+        ("x", {"inputs": ["m", "i", "h", "m", "i"]}, "B and C do not fit"),
+        ("x", {"inputs": ["m", "i", "h", "wide", "wide"]}, "do not share its heads"),
+        ("x", {"inputs": ["m", "i", "taps", "m", "m"]}, "not of the shape that it takes"),
+    ],
+)
+def test_what_ggml_would_end_the_process_at_is_refused(
+    name: str, change: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    early = next(place for place, said in enumerate(OPERATIONS) if said["name"] == "v")
+    sideways = [
+        operation("slice", "half", ["b"], [1, 8, 2], axis=2, start=0, length=2),
+        operation("reshape", "wide", ["b"], [1, 8, 4, 1]),
+    ]
+    operations = [
+        {**said, **change} if said["name"] == name else said
+        for said in (*OPERATIONS[:early], *sideways, *OPERATIONS[early:])
+    ]
+    with pytest.raises(OSError, match=reason):
+        run(program(tmp_path / "p.gguf", operations, weights()))
 
 
 def test_a_file_that_is_cut_short_or_no_program_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ constexpr size_t kOperations = 1 << 15, kInputs = 64, kAxes = 8;
 constexpr size_t kTensors = 16, kTensorsOfInput = 2;
 // strides, padding
 constexpr int64_t kStep = 1024;
+// whole numbers up to which fp32 holds all
+constexpr int64_t kCounted = int64_t(1) << 24;
 
 Shape shape_of(const Json& said) {
   check(said.is_array() && said.size() <= kAxes, "a shape is no list of at most 8 numbers");
@@ -35,6 +37,12 @@ Around around(const Shape& shape, size_t axis) {
   return {count(Shape(begin, begin + axis)), shape[axis], count(Shape(begin + axis + 1, shape.end()))};
 }
 
+float eps(const Json& settings) {
+  const float value = settings.at("eps").get<float>();
+  check(value >= 0, "its eps is negative");
+  return value;
+}
+
 bool is_matrix_type(ggml_type type) {
   switch (type) {
     case GGML_TYPE_F32:
@@ -53,7 +61,8 @@ bool is_matrix_type(ggml_type type) {
 using Unary = ggml_tensor* (*)(ggml_context*, ggml_tensor*);
 const std::unordered_map<std::string, Unary> kUnary = {
     {"relu", ggml_relu},       {"gelu", ggml_gelu_erf},       {"gelu_tanh", ggml_gelu},          {"silu", ggml_silu},
-    {"sigmoid", ggml_sigmoid}, {"hardswish", ggml_hardswish}, {"hardsigmoid", ggml_hardsigmoid},
+    {"sigmoid", ggml_sigmoid}, {"hardswish", ggml_hardswish}, {"hardsigmoid", ggml_hardsigmoid}, {"exp", ggml_exp},
+    {"neg", ggml_neg},
 };
 
 }  // namespace
@@ -136,10 +145,14 @@ ggml_tensor* Graph::made_by_kind(const Operation& o) {
   if (o.kind == "group_norm") return needs(3, 3), group_norm(o);
   if (o.kind == "layer_norm") return needs(3, 3), layer_norm(o);
   if (o.kind == "attention") return needs(3, 3), attention(o);
+  if (o.kind == "ssm_conv") return needs(2, 2), ssm_conv(o);
+  if (o.kind == "ssm_scan") return needs(5, 5), ssm_scan(o);
   if (o.kind == "add" || o.kind == "mul") return needs(2, 2), both(o);
   needs(1, 1);
   if (o.kind == "permute") return permute(o);
   if (o.kind == "slice") return slice(o);
+  if (o.kind == "flip") return flip(o);
+  if (o.kind == "rms_norm") return rms_norm(o);
   if (o.kind == "mean") return mean(o);
   if (o.kind == "reshape") return flat(o.inputs[0]);
   if (o.kind == "scale") return ggml_scale(context_, flat(o.inputs[0]), o.settings.at("by").get<float>());
@@ -200,17 +213,19 @@ ggml_tensor* Graph::group_norm(const Operation& o) {
   check(x.size() == 4 && x[0] == 1, "it is not of maps (1, C, H, W)");
   const int64_t groups = whole(o.settings.at("groups"), 1, x[1]);
   check(x[1] % groups == 0, "its groups do not share its channels");
-  ggml_tensor* made = ggml_group_norm(context_, view(o.inputs[0]), int(groups), o.settings.at("eps").get<float>());
+  ggml_tensor* made = ggml_group_norm(context_, view(o.inputs[0]), int(groups), eps(o.settings));
   made = ggml_mul(context_, made, channels(o.inputs[1], x[1]));
   return ggml_add(context_, made, channels(o.inputs[2], x[1]));
 }
 
 ggml_tensor* Graph::layer_norm(const Operation& o) {
   ggml_tensor* x = rows(o.inputs[0]);
-  ggml_tensor* made = ggml_norm(context_, x, o.settings.at("eps").get<float>());
+  ggml_tensor* made = ggml_norm(context_, x, eps(o.settings));
   made = ggml_mul(context_, made, view(o.inputs[1], {x->ne[0]}));
   return ggml_add(context_, made, view(o.inputs[2], {x->ne[0]}));
 }
+
+ggml_tensor* Graph::rms_norm(const Operation& o) { return ggml_rms_norm(context_, rows(o.inputs[0]), eps(o.settings)); }
 
 ggml_tensor* Graph::attention(const Operation& o) {
   ggml_tensor *q = view(o.inputs[0]), *k = view(o.inputs[1]), *v = view(o.inputs[2]);
@@ -256,6 +271,13 @@ ggml_tensor* Graph::slice(const Operation& o) {
                                           bytes * size_t(x.size), bytes * size_t(start)));
 }
 
+ggml_tensor* Graph::flip(const Operation& o) {
+  const Around x = around(o.inputs[0].shape, size_t(whole(o.settings.at("axis"), 0, kAxes)));
+  check(x.outer == 1, "it reverses an axis that is not the first");
+  ggml_tensor* from_end = ggml_scale_bias(context_, numbers(x.size), -1.0f, float(x.size - 1));
+  return ggml_get_rows(context_, view(o.inputs[0], {x.size, x.inner}), ggml_cast(context_, from_end, GGML_TYPE_I32));
+}
+
 ggml_tensor* Graph::concat(const Operation& o) {
   const size_t axis = size_t(whole(o.settings.at("axis"), 0, kAxes));
   ggml_tensor* made = nullptr;
@@ -299,5 +321,10 @@ ggml_tensor* Graph::rows(const Value& x) {
 }
 
 ggml_tensor* Graph::channels(const Value& x, int64_t number) { return view(x, {number, 1, 1}); }
+
+ggml_tensor* Graph::numbers(int64_t number) {
+  check(number <= kCounted, "an axis is longer than 2^24");
+  return ggml_arange(context_, 0.0f, float(number), 1.0f);
+}
 
 }  // namespace cobra

@@ -50,12 +50,16 @@ class Graph {
   ggml_tensor* conv(const Operation& o);
   ggml_tensor* group_norm(const Operation& o);
   ggml_tensor* layer_norm(const Operation& o);
+  ggml_tensor* rms_norm(const Operation& o);
   ggml_tensor* attention(const Operation& o);
   ggml_tensor* both(const Operation& o);
   ggml_tensor* permute(const Operation& o);
   ggml_tensor* slice(const Operation& o);
+  ggml_tensor* flip(const Operation& o);
   ggml_tensor* concat(const Operation& o);
   ggml_tensor* mean(const Operation& o);
+  ggml_tensor* ssm_conv(const Operation& o);
+  ggml_tensor* ssm_scan(const Operation& o);
 
   // As it lies in memory; all but a linear's matrix are fp32.
   ggml_tensor* flat(const Value& x);
@@ -65,6 +69,8 @@ class Graph {
   ggml_tensor* rows(const Value& x);
   // A value a channel, for maps (1, C, H, W).
   ggml_tensor* channels(const Value& x, int64_t number);
+  // 0, 1, ... (number); fp32 counts to 2^24.
+  ggml_tensor* numbers(int64_t number);
 
   ggml_context* context_ = nullptr;
   ggml_cgraph* graph_ = nullptr;
