@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from cobra.export.gguf.program import aligned, merged
+from cobra.export.gguf.axes import aligned, merged
 
 
 def test_a_permutation_with_fewer_axes_is_the_same() -> None:
