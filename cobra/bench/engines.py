@@ -134,8 +134,11 @@ def with_build(engine: Engine) -> Engine:
         return engine
     try:
         folder = exported(engine.subject, engine.runtime, engine.precision)
-    except (ValueError, ModuleNotFoundError) as reason:
-        return replace(engine, missing=str(reason))
+    except OSError:
+        raise
+    # an exporter fails in ways of its own, and other engines are to be measured all the same
+    except Exception as reason:
+        return replace(engine, missing=" ".join(str(reason).split()))
     return replace(engine, arguments={**engine.arguments, "folder": str(folder)})
 
 

@@ -9,6 +9,7 @@ from cobra.bench.runtimes import BUILDS, EXECUTORCH, GGUF
 from cobra.bench.subjects import Subject
 from cobra.config.build import build_on_meta
 from cobra.config.config_json import CONFIG, read_config
+from cobra.config.package_versions import package_versions
 from cobra.data.cache_folder import cache_folder
 from cobra.export.gguf.llama import VERSION
 from cobra.export.manifest import Contents, read_manifest, write_manifest
@@ -35,7 +36,8 @@ def exported(subject: Subject, runtime: str, quant: str) -> Path:
         ValueError: where ExecuTorch is missing, or the runtime cannot express the model, saying which part.
     """
     tree, target = subject.vlm or subject.lm, BUILDS[runtime]
-    said = json.dumps([tree, target, quant, cobra.__version__, VERSION], sort_keys=True, default=str)
+    versions = {GGUF: VERSION, EXECUTORCH: package_versions(("executorch", "torchao"))}[runtime]
+    said = json.dumps([tree, target, quant, cobra.__version__, versions], sort_keys=True, default=str)
     name = f"{subject.name.replace('/', '-')}-{quant}-{sha256(said.encode()).hexdigest()[:12]}"
     folder = cache_folder("exports") / name
     if not _is_readable(folder):

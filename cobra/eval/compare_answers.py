@@ -123,7 +123,7 @@ def _pairs(a: Path, b: Path) -> tuple[dict[str, tuple[Path, Path]], dict[Path, l
     if not (a.is_dir() and b.is_dir()):
         raise ValueError(f"{a} and {b}: compare two files or two folders")
     pairs = {name: (a / f"{name}.jsonl", b / f"{name}.jsonl") for name in shared_names(a, b)}
-    rest = {folder: sorted(_names(folder) - pairs.keys()) for folder in (a, b)}
+    rest = {folder: sorted(names_in(folder) - pairs.keys()) for folder in (a, b)}
     return pairs, {folder: names for folder, names in rest.items() if names}
 
 
@@ -131,15 +131,18 @@ def shared_names(*folders: Path) -> list[str]:
     """Of the files of predictions that all folders have.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: where there is none, or one is no folder.
     """
-    shared = set.intersection(*map(_names, folders))
+    for path in (path for path in folders if not path.is_dir()):
+        raise ValueError(f"{path} is no folder: of more than two, compare folders of `cobra eval`")
+    shared = set.intersection(*map(names_in, folders))
     if not shared:
         raise ValueError(f"{' and '.join(map(str, folders))} have no file of predictions of one name")
     return sorted(shared)
 
 
-def _names(folder: Path) -> set[str]:
+def names_in(folder: Path) -> set[str]:
+    """Of the files of predictions in a folder."""
     return {path.stem for path in folder.glob("*.jsonl")}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cobra.config.shown_text import harmless
 from cobra.eval.answer_file import question_key
-from cobra.eval.compare_answers import compare_files, shared_names
+from cobra.eval.compare_answers import Unscored, compare_files, names_in, shared_names
 from cobra.eval.evaluation_folder import named, read_run
 from cobra.eval.paired import Paired
 from cobra.eval.predictions import read_predictions
@@ -57,9 +57,17 @@ def compare_several(
     Raises:
         ValueError: where they have no ask in common, or answered different questions.
     """
-    names = shared_names(a, *others)
-    found = {name: [Beside.of(a, b, name, benchmark) for b in others] for name in names}
-    text = "\n".join([f"A: {named(a)}\n", *(_table(a, name, beside) for name, beside in found.items())])
+    names, found, left = shared_names(a, *others), dict[str, list[Beside]](), list[str]()
+    for name in names:
+        try:
+            found[name] = [Beside.of(a, b, name, benchmark) for b in others]
+        except Unscored as error:
+            left.append(f"Not compared: {error}\n")
+    for folder in (a, *others):
+        if alone := sorted(names_in(folder) - set(names)):
+            left.append(f"Not in all, but in {folder}: {', '.join(alone)}\n")
+    tables = (_table(a, name, beside) for name, beside in found.items())
+    text = "\n".join([f"A: {named(a)}\n", *tables, *left])
     print(harmless(text, sys.stdout))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

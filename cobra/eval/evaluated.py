@@ -84,7 +84,7 @@ class EvaluatedExport(Evaluated):
             "quant": manifest.quant,
             "bytes": sum(file["bytes"] for file in answering.values()),
             "parity": manifest.contents.parity,
-            "runtime": manifest.contents.versions,
+            "made_by": manifest.contents.versions,
         }
         hashes = {name: file["sha256"] for name, file in answering.items()}
         said = json.dumps([self._engine, manifest.quant, hashes])

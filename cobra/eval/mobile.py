@@ -16,9 +16,10 @@ from cobra.eval.evaluation_folder import RUN
 from cobra.eval.opening import Settings
 from cobra.eval.protocols.protocol import read_protocol
 from cobra.eval.tasks import read_tasks
+from cobra.export.manifest import BLIND, read_manifest
 from cobra.export.targets import TARGETS
 from cobra.export.verify import verify
-from cobra.export.write import export_model
+from cobra.export.write import check_place, export_model
 
 PAGE = "README.md"
 _KEPT, _BROKEN = "kept", "**broken**"
@@ -73,14 +74,22 @@ class Mobile:
 
     def __post_init__(self) -> None:
         (task,) = read_tasks([self.benchmark], [read_protocol(_PROTOCOL)], self.data, self.limit, False)
-        question = next(question for question in task.questions if question.images)
+        question = next((question for question in task.questions if question.images), None)
+        if question is None:
+            raise ValueError(f"--benchmark {self.benchmark} shows no picture: name one that does")
         self.prompt, self.truth = task.asks[0].render(question.fields), " / ".join(question.answers)
         self.picture = self.out / "picture.png"
         self.out.mkdir(parents=True, exist_ok=True)
         load_rgb(question.images[0]).save(self.picture)
 
     def write(self, targets: Sequence[str]) -> bool:
-        """Whether all builds of targets that could be made keep the laws and answer; writes the page."""
+        """Whether there is a build of one of the targets, and all keep the laws and answer; writes the page.
+
+        Raises:
+            ValueError: where something else is in a build's place.
+        """
+        for place in (self._place(target, quant) for target in targets for quant in TARGETS[target].quants):
+            check_place(place)
         self.evaluated.clear()
         self._evaluate(self.model, "model")
         runs = [run for t in targets for quant in TARGETS[t].quants for run in self.build(t, quant)]
@@ -89,11 +98,11 @@ class Mobile:
         page = "".join(_page(self, runs, lost))
         (self.out / PAGE).write_text(page, encoding="utf-8")
         print(f"{self.out / PAGE}: {len(runs)} lines")
-        return not any(run.failed for run in runs)
+        return len(self.evaluated) > 1 and not any(run.failed for run in runs)
 
     def build(self, target: str, quant: str) -> Iterator[Run]:
         """A build, on each device that its target has; it is evaluated last."""
-        name, folder = f"{target} {quant}", self.out / f"{target}-{quant}"
+        name, folder = f"{target} {quant}", self._place(target, quant)
         try:
             export_model(self.model, target, quant, folder)
         # what this machine, or this model, has not for it
@@ -105,9 +114,19 @@ class Mobile:
             yield Run(name, skipped="written, and run by nothing that is here")
             return
         laws = _laws(folder, self.out / f"{folder.name}-laws.txt")
+        missing = read_manifest(folder).contents.missing
+        if blind := next((text for text in missing if text.startswith(BLIND)), ""):
+            yield Run(name, skipped=f"laws of state {laws}; {blind}", failed=laws != _KEPT)
+            return
         for device in devices:
             yield self._ask(name, laws, folder, device)
-        self._evaluate(folder, folder.name)
+        try:
+            self._evaluate(folder, folder.name)
+        except (ValueError, OSError) as error:
+            yield Run(f"{name}, evaluated", spent=" ".join(str(error).split()), failed=True)
+
+    def _place(self, target: str, quant: str) -> Path:
+        return self.out / f"{target}-{quant}"
 
     def _evaluate(self, model: Path, name: str) -> None:
         to = self.out / "eval" / name

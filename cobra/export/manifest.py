@@ -12,6 +12,8 @@ from cobra.weights.file_hash import file_hash
 MANIFEST = "manifest.json"
 # raised when a folder of before could not be read any more
 _FORMAT = 2
+# begins what an export that reads no pictures says is missing
+BLIND = "the way of pictures"
 _PACKAGES = ("torch", "transformers", "numpy", "pillow")
 
 

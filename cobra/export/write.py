@@ -25,8 +25,7 @@ def export_model(model: Path, target: str, quant: str | None, out: Path) -> None
     with _alone(out), saving(out.parent) as folder:
         # what an export that was killed had moved aside
         restore(out)
-        if out.exists() and not _is_export(out):
-            raise ValueError(f"{out} is there and no export: name another folder")
+        check_place(out)
         contents = load(build.writer)(model, quant, folder)
         write_manifest(folder, target, quant, model.resolve().name, contents)
         put(folder, out)
@@ -47,8 +46,11 @@ def _alone(out: Path) -> Iterator[None]:
         lock.close()
 
 
-def _is_export(out: Path) -> bool:
-    return out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir()))
+def check_place(out: Path) -> None:
+    """Refuse, with a ValueError, to write over what is no export."""
+    is_export = out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir()))
+    if out.exists() and not is_export:
+        raise ValueError(f"{out} is there and no export: name another folder")
 
 
 def _megabytes(folder: Path) -> float:

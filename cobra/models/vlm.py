@@ -209,14 +209,14 @@ class CobraVLM(Component):
                 text are `Chat.answer_ids`.
             state: continue from here, and leave the state behind the prompts.
             rows: of `state`, one that each prompt is read behind instead, perhaps several behind one; the
-                state is left as it is.
+                state is left as it is. Choices of several tokens are said behind copies of it.
 
         Raises:
-            ValueError: where there is no choice, or logits are no finite numbers.
+            ValueError: where there is no choice, rows are of no state, or logits are no finite numbers.
         """
         check_choices(choices, len(ids), self.lm.vocab_size)
         longest = max(len(choice) for given in choices for choice in given)
-        if state is None and longest > 1:
+        if state is None and longest > 1 and rows is None:
             state = self.lm.allocate_state(ids.shape[0], ids.shape[1] + longest - 1)
         if state is not None and rows is not None and longest > 1:
             # what comes behind the prompts must find what they said

@@ -28,7 +28,7 @@ from cobra.export.gguf.seen import CannotExpress as NoStock
 from cobra.export.gguf.sentencepiece import CannotExpress
 from cobra.export.gguf.tokenizer import check_tokens, tokenizer_metadata, without_tokenizer
 from cobra.export.gguf.vocabulary import vocabulary
-from cobra.export.manifest import Contents
+from cobra.export.manifest import BLIND, Contents
 from cobra.export.oracle import ORACLE
 from cobra.export.pixels import PIXELS, pixel_settings
 from cobra.export.turns import TURNS, CannotCut, Turn, turns_of
@@ -95,7 +95,7 @@ def write_opened(opened: Opened, quant: str, folder: Path, source: Path | None) 
         planes = _write_pictures(opened, quant, folder / PICTURES)
         settings[PIXELS] = pixel_settings(planes)
     except NoProgram as error:
-        missing.append(f"the way of pictures: {error}")
+        missing.append(f"{BLIND}: {error}")
     missing += _write_mmproj(opened, quant, folder / MMPROJ) if source else []
     exact = oracle(opened, source) if source else None
     measured: dict[str, float] = {}

@@ -89,12 +89,12 @@ class LanguageModel(Component, ABC):
                 left as it is. As with `state.take(rows)`, without its copy. Without gradients only.
 
         Raises:
-            ValueError: where there is no room for the tokens, sequences are packed into a state, or gradients
-                that it holds would be cut off.
+            ValueError: where there is no room for the tokens, sequences are packed into a state, gradients
+                that it holds would be cut off, or rows are not there, or not one for each sequence.
         """
+        if rows is not None:
+            _check_rows(rows, len(embeds), state)
         if state is None:
-            if rows is not None:
-                raise ValueError("rows are of no state: give one, or leave them out")
             attends = any(buffer.grows for layout in self.layouts() for buffer in layout.values())
             tokens = packed(embeds, mask, seq_idx) if attends else Tokens(mask, seq_idx)
             return self.read(embeds, None, tokens)
@@ -106,7 +106,7 @@ class LanguageModel(Component, ABC):
                 "rows of a state are read behind without gradients: call it under torch.no_grad()"
             )
         state.record(gradients)
-        picked = None if rows is None else torch.tensor(rows, device=embeds.device)
+        picked = None if rows is None else torch.tensor(rows, dtype=torch.int64, device=embeds.device)
         tokens = following(state, embeds, mask, picked) if state.grows else Tokens(mask)
         hidden = self.read(embeds, state.layers, replace(tokens, rows=picked))
         if rows is None:
@@ -166,3 +166,12 @@ class LanguageModel(Component, ABC):
                 f"--state-dtype {name}: a {type(self).__name__} has no recurrent state; leave it out"
             )
         self.state_dtype = _STATE_DTYPES[name]
+
+
+def _check_rows(rows: Sequence[int], sequences: int, state: State | None) -> None:
+    if state is None:
+        raise ValueError("rows are of no state: give one, or leave them out")
+    if len(rows) != sequences or not all(0 <= row < state.rows for row in rows):
+        raise ValueError(
+            f"rows {list(rows)} of a state of {state.rows} are not one for each of {sequences} sequences"
+        )

@@ -207,7 +207,7 @@ class State:
         read = max(other.lengths.tolist(), default=0)
         self.check_room(read)
         to, origin = self._index(rows), other._index(others)
-        picked = torch.tensor(others, device=self.memory.device)
+        picked = torch.tensor(others, dtype=torch.int64, device=self.memory.device)
         for (buffer, mine), (_, theirs) in zip(self._buffers(), other._buffers(), strict=True):
             # what is not written yet takes no memory
             part = (..., slice(read if buffer.grows else None), slice(None))

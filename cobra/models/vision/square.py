@@ -5,7 +5,7 @@ How they are made is data: three ways to make a square, and the normalization of
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import floor
+from math import floor, isfinite
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _BICUBIC = Image.Resampling.BICUBIC
+# of a square, or of a picture that is padded to one
+_MOST_SIDE = 8192
 
 RGB = tuple[float, float, float]
 
@@ -78,7 +80,7 @@ class Letterbox(Crop):
     def __call__(self, image: Image.Image) -> Image.Image:
         """The whole RGB picture between bars."""
         # padded, a picture of 60 000 × 600 pixels would take gigabytes
-        image = image.reduce(max(1, max(image.size) // 8192))
+        image = image.reduce(max(1, max(image.size) // _MOST_SIDE))
         longer = max(image.size)
         width, height = image.size
         left, top = (longer - width) // 2, (longer - height) // 2
@@ -132,6 +134,11 @@ class Plane:
                 name: tuple(value) if isinstance(value, list) else value for name, value in said.items()
             }
             kind, mean, std = _WAYS[rest.pop("way")], rest.pop("mean"), rest.pop("std")
+            if not (len(mean) == len(std) == 3 and all(map(isfinite, (*mean, *std))) and min(std) > 0):
+                raise TypeError("mean and std are three numbers each, those of std above 0")
+            for side in (rest[name] for name in ("side", "shorter") if name in rest):
+                if type(side) is not int or not 0 < side <= _MOST_SIDE:
+                    raise TypeError(f"a side is {side!r}, not 1 to {_MOST_SIDE}")
             return cls(kind(**rest), mean, std)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{said!r} describes no pixels ({error!r})") from error

@@ -20,12 +20,15 @@ constexpr const char* kUsage =
     "  --prompt  the question; more are further turns\n"
     "  --image   a picture (JPEG, PNG, BMP), shown with the first\n";
 
+// 1 where the system does not say
+int cores() { return std::clamp(int(std::thread::hardware_concurrency()), 1, GGML_MAX_N_THREADS); }
+
 struct Arguments {
   std::string folder, image;
   std::vector<std::string> prompts;
   int most_new_tokens = 256;
   // more only wait for each other where cores are slow, or busy
-  int threads = std::clamp(int(std::thread::hardware_concurrency()), 1, 4);
+  int threads = std::min(cores(), 4);
 };
 
 // Refused, with the usage, where they are not understood.
@@ -33,11 +36,11 @@ struct Misused : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-int positive(const std::string& name, const std::string& text) {
+int positive(const std::string& name, const std::string& text, int most) {
   char* end = nullptr;
   const long value = std::strtol(text.c_str(), &end, 10);
-  if (text.empty() || *end || value < 1 || value > 1000000)
-    throw Misused(name + " " + text + " is no whole number from 1 to 1000000");
+  if (text.empty() || *end || value < 1 || value > most)
+    throw Misused(name + " " + text + " is no whole number from 1 to " + std::to_string(most));
   return int(value);
 }
 
@@ -55,9 +58,9 @@ Arguments parsed(const std::vector<std::string>& words) {
     if (word == "--image") {
       found.image = value;
     } else if (word == "--max-new-tokens") {
-      found.most_new_tokens = positive(word, value);
+      found.most_new_tokens = positive(word, value, 1000000);
     } else if (word == "--threads") {
-      found.threads = positive(word, value);
+      found.threads = positive(word, value, cores());
     } else if (word == "--prompt") {
       found.prompts.push_back(value);
       while (place + 1 < words.size() && words[place + 1].compare(0, 2, "--") != 0)
