@@ -87,7 +87,7 @@ class EvaluatedExport(Evaluated):
             "made_by": manifest.contents.versions,
         }
         hashes = {name: file["sha256"] for name, file in answering.items()}
-        said = json.dumps([self._engine, manifest.quant, hashes])
+        said = json.dumps([self._engine, manifest.quant, hashes, manifest.contents.settings])
         self.fingerprint = hashlib.sha256(said.encode()).hexdigest()[:16]
 
     @contextmanager

@@ -22,8 +22,10 @@ from cobra.export.verify import verify
 from cobra.export.write import check_place, export_model
 
 PAGE = "README.md"
-_KEPT, _BROKEN = "kept", "**broken**"
+_KEPT, _BROKEN, _UNTRIED = "kept", "**broken**", "not tried"
 _PROTOCOL = "llava"
+# what a machine may lack for another device than its CPU
+_LACKS = ("is not here: ", "finds no device", "has no scan of", "is not built for this version")
 # longest answer about the picture
 _WORDS = 16
 
@@ -113,13 +115,13 @@ class Mobile:
         if not devices:
             yield Run(name, skipped="written, and run by nothing that is here")
             return
-        laws = _laws(folder, self.out / f"{folder.name}-laws.txt")
         missing = read_manifest(folder).contents.missing
         if blind := next((text for text in missing if text.startswith(BLIND)), ""):
+            laws = self._laws(folder)
             yield Run(name, skipped=f"laws of state {laws}; {blind}", failed=laws != _KEPT)
             return
         for device in devices:
-            yield self._ask(name, laws, folder, device)
+            yield self._ask(name, folder, device)
         try:
             self._evaluate(folder, folder.name)
         except (ValueError, OSError) as error:
@@ -137,7 +139,7 @@ class Mobile:
         evaluate(*what, settings=Settings(), limit=self.limit)
         self.evaluated.append(to)
 
-    def _ask(self, name: str, laws: str, folder: Path, device: str) -> Run:
+    def _ask(self, name: str, folder: Path, device: str) -> Run:
         """What a build says of the picture, in a process of its own, whose memory is then the build's."""
         words = ["export", "run", str(folder), "--image", str(self.picture), "--prompt", self.prompt]
         words += ["--max-new-tokens", str(_WORDS), *(["--device", device] if device != "cpu" else [])]
@@ -147,18 +149,19 @@ class Mobile:
         command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-m", "cobra", *words]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         said = done.stderr.strip().splitlines() or [""]
-        # a crash has a status above
-        if 0 < done.returncode < 128 and device != "cpu":
+        if done.returncode == 1 and any(lack in said[-1] for lack in _LACKS):
             return Run(f"{name}, {device}", skipped=said[-1])
+        # which take a GPU in software many minutes
+        laws = self._laws(folder) if device == "cpu" else _UNTRIED
         if done.returncode:
             return Run(f"{name}, {device}", laws, failed=True, spent=said[-1] or f"status {done.returncode}")
         spent = next((line for line in reversed(said) if line.startswith("T_VE")), "")
-        return Run(f"{name}, {device}", laws, done.stdout.strip(), spent, failed=laws != _KEPT)
+        return Run(f"{name}, {device}", laws, done.stdout.strip(), spent, failed=laws == _BROKEN)
 
-
-def _laws(folder: Path, report: Path) -> str:
-    with report.open("w", encoding="utf-8") as file, redirect_stdout(file):
-        return _KEPT if verify(folder) else _BROKEN
+    def _laws(self, folder: Path) -> str:
+        report = self.out / f"{folder.name}-laws.txt"
+        with report.open("w", encoding="utf-8") as file, redirect_stdout(file):
+            return _KEPT if verify(folder) else _BROKEN
 
 
 def _page(mobile: Mobile, runs: Sequence[Run], lost: str) -> Iterator[str]:

@@ -278,8 +278,9 @@ def test_what_is_read_behind_rows_of_a_state_is_not_remembered(
     assert state.lengths.equal(before.lengths)
     for layer, other in zip(state.layers, before.layers, strict=True):
         assert all(buffer.equal(other[name]) for name, buffer in layer.items())
-    with pytest.raises(IndexError):
-        lm.prefill(new, state, rows=[0, 1, 2, 0])
+    for wrong in ([0, 1, 2, 0], [0, -1, 0, 0], [0, 1]):
+        with pytest.raises(ValueError, match="of a state of 2 are not one for each of 4 sequences"):
+            lm.prefill(new, state, rows=wrong)
     with pytest.raises(ValueError, match="rows are of no state"):
         lm.prefill(new, rows=rows)
 
