@@ -69,15 +69,30 @@ def test_normalized_values_are_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(native(plane, path), pillows(plane, path))
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_jpeg_is_turned_as_the_camera_was_held(orientation: int, tmp_path: Path) -> None:
+def held(path: Path, orientation: int) -> Path:
     image = Image.fromarray(np.zeros((40, 64, 3), np.uint8))
     image.paste("red", (0, 0, 30, 20))
     exif = Image.Exif()
     exif[0x010F], exif[0x0112] = "maker", orientation
-    image.save(tmp_path / "p.jpg", exif=exif, quality=95)
+    image.save(path, exif=exif, quality=95)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_the_camera_was_held(orientation: int, suffix: str, tmp_path: Path) -> None:
+    path = held(tmp_path / f"p.{suffix}", orientation)
     plane = Plane(Squash(24), ZERO, ONE)
-    assert np.abs(native(plane, tmp_path / "p.jpg") - pillows(plane, tmp_path / "p.jpg")).max() < 4.5 / 255
+    assert np.abs(native(plane, path) - pillows(plane, path)).max() < 4.5 / 255
+
+
+def test_bytes_that_fill_a_jpeg_up_hide_nothing(tmp_path: Path) -> None:
+    path, plane = held(tmp_path / "p.jpg", 6), Plane(Squash(24), ZERO, ONE)
+    expected, plain = native(plane, path), path.read_bytes()
+    # before the first segment and before Exif's
+    filled = plain[:2] + b"\xff\xff" + plain[2:].replace(b"\xff\xe1", b"\xff\xff\xff\xe1", 1)
+    path.write_bytes(filled)
+    np.testing.assert_array_equal(native(plane, path), expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "I;16"])

@@ -34,43 +34,65 @@ Bytes read(const std::string& path) {
   return bytes;
 }
 
-// Numbers of an Exif block, which are of either order.
-struct Exif {
+// Whole numbers in bytes, of either order; 0 beyond their end.
+struct Numbers {
   const uint8_t* begin;
   size_t size;
   bool is_little;
 
-  uint32_t number(size_t place, size_t length) const {
+  uint32_t at(size_t place, size_t length) const {
     if (place + length > size) return 0;
     uint32_t value = 0;
     for (size_t n = 0; n < length; ++n) value = value << 8 | begin[place + (is_little ? length - 1 - n : n)];
     return value;
   }
-  int orientation() const {
-    constexpr uint32_t kOrientation = 0x0112;
-    const size_t directory = number(4, 4);
-    const uint32_t entries = number(directory, 2);
-    for (uint32_t entry = 0; entry < entries; ++entry) {
-      const size_t place = directory + 2 + size_t(entry) * 12;
-      if (number(place, 2) == kOrientation) return int(number(place + 8, 2));
-    }
-    return 1;
-  }
 };
 
-// How a camera was held, 1 to 8, of a JPEG file; 1 where it does not say.
-int orientation(const Bytes& file) {
-  const auto big = [&](size_t place) { return size_t(file[place]) << 8 | file[place + 1]; };
-  if (file.size() < 4 || big(0) != 0xFFD8) return 1;
-  for (size_t place = 2; place + 4 <= file.size() && file[place] == 0xFF;) {
-    const size_t length = big(place + 2), data = place + 4, end = place + 2 + length;
+// How a camera was held, 1 to 8, of an Exif block; 1 where it does not say.
+int orientation_of_exif(const uint8_t* begin, size_t size) {
+  constexpr uint32_t kOrientation = 0x0112;
+  const Numbers exif{begin, size, size > 0 && *begin == 'I'};
+  const size_t directory = exif.at(4, 4);
+  const uint32_t entries = exif.at(directory, 2);
+  for (uint32_t entry = 0; entry < entries; ++entry) {
+    const size_t place = directory + 2 + size_t(entry) * 12;
+    if (exif.at(place, 2) == kOrientation) return int(exif.at(place + 8, 2));
+  }
+  return 1;
+}
+
+int orientation_of_jpeg(const Bytes& file) {
+  const Numbers numbers{file.data(), file.size(), false};
+  for (size_t place = 2; numbers.at(place, 1) == 0xFF;) {
+    // any number of them may stand before a marker
+    while (numbers.at(place + 1, 1) == 0xFF) ++place;
+    const size_t length = numbers.at(place + 2, 2), data = place + 4, end = place + 2 + length;
     // data of the picture begins, after which there is nothing of the kind
-    if (file[place + 1] == 0xDA || length < 2 || end > file.size()) return 1;
-    if (file[place + 1] == 0xE1 && length >= 16 && std::equal(&file[data], &file[data] + 6, "Exif\0"))
-      return Exif{&file[data + 6], end - data - 6, file[data + 6] == 'I'}.orientation();
+    if (numbers.at(place + 1, 1) == 0xDA || length < 2 || end > file.size()) break;
+    if (numbers.at(place + 1, 1) == 0xE1 && length >= 16 && std::equal(&file[data], &file[data] + 6, "Exif\0"))
+      return orientation_of_exif(&file[data + 6], end - data - 6);
     place = end;
   }
   return 1;
+}
+
+int orientation_of_png(const Bytes& file) {
+  const Numbers numbers{file.data(), file.size(), false};
+  for (size_t place = 8; place + 12 <= file.size();) {
+    const size_t length = numbers.at(place, 4), data = place + 8;
+    if (length > file.size() - data) break;
+    if (std::equal(&file[place + 4], &file[data], "eXIf")) return orientation_of_exif(&file[data], length);
+    place = data + length + 4;
+  }
+  return 1;
+}
+
+// How a camera was held, of a JPEG or PNG file.
+int orientation(const Bytes& file) {
+  const uint32_t kind = Numbers{file.data(), file.size(), false}.at(0, 2);
+  if (kind == 0x8950) return orientation_of_png(file);
+  if (kind != 0xFFD8) return 1;
+  return orientation_of_jpeg(file);
 }
 
 Image turned(const Image& image, int orientation) {
@@ -167,6 +189,7 @@ Image read_picture(const std::string& path) {
         path + " is no JPEG, PNG or BMP that can be read: save it as one");
   check(std::max(width, height) <= kMostSide && int64_t(width) * height <= kMostPixels,
         path + " is " + std::to_string(width) + " x " + std::to_string(height) + ", too large: scale it down");
+  const int held = orientation(file);
   const std::unique_ptr<uint8_t, void (*)(void*)> decoded(
       stbi_load_from_memory(file.data(), int(file.size()), &width, &height, &kinds, 4), stbi_image_free);
   check(decoded != nullptr, path + " is damaged: fetch it again");
@@ -174,7 +197,7 @@ Image read_picture(const std::string& path) {
   for (size_t place = 0; place < image.bytes.size() / 3; ++place)
     for (size_t c = 0; c < 3; ++c)
       image.bytes[3 * place + c] = laid(decoded.get()[4 * place + c], decoded.get()[4 * place + 3]);
-  return turned(image, orientation(file));
+  return turned(image, held);
 }
 
 }  // namespace cobra
