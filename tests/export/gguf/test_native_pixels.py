@@ -1,6 +1,7 @@
 """Pixels that the native library makes against those of Pillow."""
 
 import ctypes
+import io
 import json
 import os
 from pathlib import Path
@@ -118,9 +119,14 @@ def test_photos_are_pillows_but_for_the_rounding_of_jpegs_decoder() -> None:
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     whole = noise(tmp_path / "p.png", 40, 30).read_bytes()
+    preview = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(preview, "JPEG")
+    Image.open(tmp_path / "p.png").save(tmp_path / "p.jpg", comment=preview.getvalue())
+    photo = (tmp_path / "p.jpg").read_bytes()
     values, said = np.empty(3, np.float32), json.dumps(Plane(Squash(1), ZERO, ONE).as_json()).encode()
     for damaged, reason in (
         (whole[:500], "is damaged"),
+        (photo[: -len(photo) // 8], "is cut short: fetch it again"),
         (b"", "is empty"),
         (b"GIF89a", "is no JPEG, PNG or BMP"),
     ):

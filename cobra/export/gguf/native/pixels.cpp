@@ -61,19 +61,28 @@ int orientation_of_exif(const uint8_t* begin, size_t size) {
   return 1;
 }
 
-int orientation_of_jpeg(const Bytes& file) {
+struct Jpeg {
+  // 0 where there is no Exif block
+  int orientation = 0;
+  // where its segments end, and data of the picture begins
+  size_t data = 2;
+};
+
+Jpeg segments_of_jpeg(const Bytes& file) {
   const Numbers numbers{file.data(), file.size(), false};
-  for (size_t place = 2; numbers.at(place, 1) == 0xFF;) {
+  Jpeg found;
+  for (size_t place = 2; numbers.at(place, 1) == 0xFF; found.data = place) {
     // any number of them may stand before a marker
     while (numbers.at(place + 1, 1) == 0xFF) ++place;
     const size_t length = numbers.at(place + 2, 2), data = place + 4, end = place + 2 + length;
-    // data of the picture begins, after which there is nothing of the kind
     if (numbers.at(place + 1, 1) == 0xDA || length < 2 || end > file.size()) break;
-    if (numbers.at(place + 1, 1) == 0xE1 && length >= 16 && std::equal(&file[data], &file[data] + 6, "Exif\0"))
-      return orientation_of_exif(&file[data + 6], end - data - 6);
+    const bool is_exif =
+        numbers.at(place + 1, 1) == 0xE1 && length >= 16 && std::equal(&file[data], &file[data] + 6, "Exif\0");
+    // the first counts
+    if (is_exif && !found.orientation) found.orientation = orientation_of_exif(&file[data + 6], end - data - 6);
     place = end;
   }
-  return 1;
+  return found;
 }
 
 int orientation_of_png(const Bytes& file) {
@@ -87,12 +96,17 @@ int orientation_of_png(const Bytes& file) {
   return 1;
 }
 
-// How a camera was held, of a JPEG or PNG file.
-int orientation(const Bytes& file) {
+// How a camera was held, of a JPEG or PNG file; refused where a JPEG is cut short.
+int orientation(const Bytes& file, const std::string& path) {
+  constexpr uint8_t kEnd[] = {0xFF, 0xD9};
   const uint32_t kind = Numbers{file.data(), file.size(), false}.at(0, 2);
   if (kind == 0x8950) return orientation_of_png(file);
   if (kind != 0xFFD8) return 1;
-  return orientation_of_jpeg(file);
+  const Jpeg jpeg = segments_of_jpeg(file);
+  // stb fills up what is not there; a preview among the segments has an end of its own
+  check(std::search(file.begin() + std::ptrdiff_t(jpeg.data), file.end(), kEnd, kEnd + 2) != file.end(),
+        path + " is cut short: fetch it again");
+  return jpeg.orientation;
 }
 
 Image turned(const Image& image, int orientation) {
@@ -189,7 +203,7 @@ Image read_picture(const std::string& path) {
         path + " is no JPEG, PNG or BMP that can be read: save it as one");
   check(std::max(width, height) <= kMostSide && int64_t(width) * height <= kMostPixels,
         path + " is " + std::to_string(width) + " x " + std::to_string(height) + ", too large: scale it down");
-  const int held = orientation(file);
+  const int held = orientation(file, path);
   const std::unique_ptr<uint8_t, void (*)(void*)> decoded(
       stbi_load_from_memory(file.data(), int(file.size()), &width, &height, &kinds, 4), stbi_image_free);
   check(decoded != nullptr, path + " is damaged: fetch it again");
