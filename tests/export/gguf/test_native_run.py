@@ -55,6 +55,26 @@ def test_answers_are_those_of_the_engine(
     assert columns == [text.split()[0] for text in said.err.split(", ")]
 
 
+def test_spaces_around_a_question_are_pythons(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spaces = "".join(filter(str.isspace, map(chr, range(0x110000))))
+    # the second begins and ends with what is none
+    asked = [f"{spaces}x{spaces}y{spaces}", "\u200b\u180ex\ufeff"]
+    found = run(exported, "--prompt", *asked, "--max-new-tokens", "24")
+    run_export(exported, [], asked, 24)
+    assert found.stdout.decode(errors="replace") == capsys.readouterr().out, found.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"\xff", b"\xc3", b"a\x80", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"]
+)
+def test_a_question_that_is_no_utf_8_is_refused(wrong: bytes, exported: Path) -> None:
+    with pytest.raises(UnicodeDecodeError):
+        wrong.decode()
+    found = subprocess.run([program(), exported, "--prompt", "a", wrong], capture_output=True, timeout=60)
+    assert found.returncode == 1
+    assert b"a question is no text in UTF-8" in found.stderr
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_spaces_of_sentencepiece_are_those_of_the_engine(
     legacy: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -87,6 +107,7 @@ def test_spaces_of_sentencepiece_are_those_of_the_engine(
         ({}, ["--image", "none.png"], "none.png does not exist"),
         ({}, ["--image", __file__], "test_native_run.py is no JPEG, PNG or BMP that can be read"),
         ({}, ["--prompt", " "], "a question is empty"),
+        ({}, ["--prompt", "an <image>?"], "a question places a picture: remove '<image>' from it"),
         ({}, ["--pictures", "p.png"], "--pictures is no option"),
     ],
 )  # fmt: skip

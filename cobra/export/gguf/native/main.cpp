@@ -10,6 +10,7 @@
 
 #include "conversation.h"
 #include "pictures.h"
+#include "question.h"
 
 namespace cobra {
 namespace {
@@ -131,12 +132,6 @@ void print(const Spent& spent) {
                spent.seeing + spent.reading + spent.writing, peak);
 }
 
-std::string trimmed(const std::string& text) {
-  const size_t start = text.find_first_not_of(" \t\n\r"), end = text.find_last_not_of(" \t\n\r");
-  check(start != std::string::npos, "a question is empty: ask something");
-  return text.substr(start, end + 1 - start);
-}
-
 void say_errors(ggml_log_level level, const char* text, void*) {
   if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
 }
@@ -145,7 +140,7 @@ void run(const Arguments& arguments) {
   llama_log_set(say_errors, nullptr);
   const Export said = read_export(arguments.folder);
   std::vector<std::string> questions;
-  for (const std::string& prompt : arguments.prompts) questions.push_back(trimmed(prompt));
+  for (const std::string& prompt : arguments.prompts) questions.push_back(question_of(prompt));
   double seeing = 0;
   Picture picture;
   if (!arguments.image.empty()) picture = seen(said, arguments, seeing);
