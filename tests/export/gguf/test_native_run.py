@@ -75,6 +75,13 @@ def test_a_question_that_is_no_utf_8_is_refused(wrong: bytes, exported: Path) ->
     assert b"a question is no text in UTF-8" in found.stderr
 
 
+def test_it_says_how_it_is_used() -> None:
+    for option in ("--help", "-h"):
+        found = subprocess.run([program(), option], capture_output=True, timeout=60)
+        assert (found.returncode, found.stderr) == (0, b"")
+        assert found.stdout.startswith(b"usage: cobra-run DIR")
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_spaces_of_sentencepiece_are_those_of_the_engine(
     legacy: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -108,6 +115,7 @@ def test_spaces_of_sentencepiece_are_those_of_the_engine(
         ({}, ["--image", __file__], "test_native_run.py is no JPEG, PNG or BMP that can be read"),
         ({}, ["--prompt", " "], "a question is empty"),
         ({}, ["--prompt", "an <image>?"], "a question places a picture: remove '<image>' from it"),
+        ({}, ["--image", "p.png", "--image", "q.png"], "--image is one picture"),
         ({}, ["--pictures", "p.png"], "--pictures is no option"),
     ],
 )  # fmt: skip

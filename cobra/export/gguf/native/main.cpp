@@ -19,7 +19,8 @@ constexpr const char* kUsage =
     "usage: cobra-run DIR --prompt TEXT [TEXT ...] [--image FILE] [--max-new-tokens N] [--threads N]\n"
     "  DIR       what `cobra export MODEL --target gguf` wrote\n"
     "  --prompt  the question; more are further turns\n"
-    "  --image   a picture (JPEG, PNG, BMP), shown with the first\n";
+    "  --image   a picture (JPEG, PNG, BMP), shown with the first\n"
+    "  --help    prints this\n";
 
 // 1 where the system does not say
 int cores() { return std::clamp(int(std::thread::hardware_concurrency()), 1, GGML_MAX_N_THREADS); }
@@ -27,6 +28,7 @@ int cores() { return std::clamp(int(std::thread::hardware_concurrency()), 1, GGM
 struct Arguments {
   std::string folder, image;
   std::vector<std::string> prompts;
+  bool wants_help = false;
   int most_new_tokens = 256;
   // more only wait for each other where cores are slow, or busy
   int threads = std::min(cores(), 4);
@@ -49,6 +51,10 @@ Arguments parsed(const std::vector<std::string>& words) {
   Arguments found;
   for (size_t place = 0; place < words.size(); ++place) {
     const std::string& word = words[place];
+    if (word == "--help" || word == "-h") {
+      found.wants_help = true;
+      return found;
+    }
     if (word.compare(0, 2, "--") != 0) {
       if (!found.folder.empty()) throw Misused(word + " is one argument too many");
       found.folder = word;
@@ -57,6 +63,7 @@ Arguments parsed(const std::vector<std::string>& words) {
     if (place + 1 == words.size()) throw Misused(word + " needs a value");
     const std::string& value = words[++place];
     if (word == "--image") {
+      if (!found.image.empty()) throw Misused("--image is one picture");
       found.image = value;
     } else if (word == "--max-new-tokens") {
       found.most_new_tokens = positive(word, value, 1000000);
@@ -163,7 +170,11 @@ void run(const Arguments& arguments) {
 
 int main(int count, char** words) {
   try {
-    cobra::run(cobra::parsed({words + 1, words + count}));
+    const cobra::Arguments arguments = cobra::parsed({words + 1, words + count});
+    if (arguments.wants_help)
+      std::fputs(cobra::kUsage, stdout);
+    else
+      cobra::run(arguments);
     return 0;
   } catch (const cobra::Misused& error) {
     std::fprintf(stderr, "cobra-run: %s\n%s", error.what(), cobra::kUsage);
