@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,14 @@ def test_it_says_how_it_is_used() -> None:
         found = subprocess.run([program(), option], capture_output=True, timeout=60)
         assert (found.returncode, found.stderr) == (0, b"")
         assert found.stdout.startswith(b"usage: cobra-run DIR")
+
+
+def test_peak_memory_is_its_own(exported: Path) -> None:
+    # counted by the system for the process in whose place the program comes
+    held = "import os, sys; x = b'1' * 500_000_000; os.execv(sys.argv[1], sys.argv[1:])"
+    words = [sys.executable, "-c", held, program(), exported, "--prompt", "a", "--max-new-tokens", "1"]
+    found = subprocess.run([*words, "--threads", "1"], capture_output=True, timeout=60, check=True)
+    assert int(found.stderr.split(b"peak RSS ")[1].split()[0]) < 200
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <thread>
 
@@ -125,18 +126,26 @@ std::string harmless(const std::string& text) {
   return shown;
 }
 
-void print(const Spent& spent) {
+// Megabytes that this process has held at most.
+double peak_memory() {
+  // Linux's ru_maxrss counts what started this process, too
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.compare(0, 6, "VmHWM:") == 0) return std::strtod(line.c_str() + 6, nullptr) * 1024 / 1e6;
   rusage usage = {};
   getrusage(RUSAGE_SELF, &usage);
 #if defined(__APPLE__)
-  const double peak = double(usage.ru_maxrss) / 1e6;
+  return double(usage.ru_maxrss) / 1e6;
 #else
-  const double peak = double(usage.ru_maxrss) * 1024 / 1e6;
+  return double(usage.ru_maxrss) * 1024 / 1e6;
 #endif
+}
+
+void print(const Spent& spent) {
   const auto rate = [](int64_t tokens, double seconds) { return double(tokens) / std::max(seconds, 1e-9); };
   std::fprintf(stderr, "T_VE %.3f s, S_prompt %.1f tokens/s, S_gen %.1f tokens/s, T_total %.3f s, peak RSS %.0f MB\n",
                spent.seeing, rate(spent.read, spent.reading), rate(spent.written, spent.writing),
-               spent.seeing + spent.reading + spent.writing, peak);
+               spent.seeing + spent.reading + spent.writing, peak_memory());
 }
 
 void say_errors(ggml_log_level level, const char* text, void*) {
