@@ -111,6 +111,7 @@ def test_whatever_a_file_says_the_process_lives(tmp_path: Path) -> None:
         2**31,
         2**62,
         1.5,
+        1e300,
         True,
         None,
         [],
@@ -134,6 +135,8 @@ def test_whatever_a_file_says_the_process_lives(tmp_path: Path) -> None:
     ("name", "change", "reason"),
     [
         ("n", {"settings": {"eps": -1}}, "its eps is negative"),
+        ("n", {"settings": {"eps": 1e300}}, "its eps is negative or not finite"),
+        ("g", {"settings": {"eps": -1, "groups": 1}}, "its eps is negative"),
         ("m", {"settings": {"eps": -1e-9}}, "its eps is negative"),
         ("b", {"settings": {"axis": 2}}, "axis that is not the first"),
         ("v", {"inputs": ["b", "kernel"]}, "not of a sequence"),

@@ -1,5 +1,6 @@
 #include "graph.h"
 
+#include <cmath>
 #include <utility>
 
 namespace cobra {
@@ -39,7 +40,7 @@ Around around(const Shape& shape, size_t axis) {
 
 float eps(const Json& settings) {
   const float value = settings.at("eps").get<float>();
-  check(value >= 0, "its eps is negative");
+  check(std::isfinite(value) && value >= 0, "its eps is negative or not finite");
   return value;
 }
 
