@@ -54,7 +54,8 @@ struct cobra_pictures {
     if (!file || !context) throw cobra::Refused("its weights cannot be read");
     backend.reset(ggml_backend_cpu_init());
     if (!backend) throw cobra::Refused("there is no memory for it");
-    ggml_backend_cpu_set_n_threads(backend.get(), threads);
+    // ggml ends the process at more
+    ggml_backend_cpu_set_n_threads(backend.get(), std::clamp(threads, 1, GGML_MAX_N_THREADS));
     // shapes, and whether it can be run at all
     const cobra::Graph graph(program, weights.get());
     for (const auto& plane : graph.pixels()) pixels.push_back(plane.shape);

@@ -18,7 +18,8 @@ extern "C" {
 
 typedef struct cobra_pictures cobra_pictures;
 
-// A program and its weights, in memory; NULL where the file is none, see cobra_pictures_error.
+// A program and its weights, in memory; NULL where the file is none, see cobra_pictures_error. Threads are at least 1,
+// and no more than ggml can run.
 COBRA_API cobra_pictures* cobra_pictures_open(const char* path, int32_t threads);
 
 // Tensors of pixels that a picture is read from, one an encoder.
