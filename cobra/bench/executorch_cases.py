@@ -102,9 +102,7 @@ def prefill(folder: str, threads: int, length: int) -> Case:
 @cache
 def _runner(folder: str, threads: int) -> Runner:
     import_module("executorch.extension.pybindings.portable_lib")._unsafe_reset_threadpool(threads)
-    said = read_manifest(Path(folder)).contents.settings
-    settings = Settings(**{name: said[name] for name in Settings.__dataclass_fields__})
-    return Runner(Path(folder) / PROGRAMS, settings)
+    return Runner(Path(folder) / PROGRAMS, Settings.said_by(read_manifest(Path(folder))))
 
 
 def _settings(folder: str) -> dict[str, Any]:

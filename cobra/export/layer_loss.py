@@ -27,7 +27,7 @@ def print_layer_losses(exact: Path, others: Sequence[Path], model: Path | None, 
         ValueError: where one is for another runtime, or of another model.
     """
     manifests = {folder: _gguf(folder) for folder in (exact, *others)}
-    size = int(manifests[exact].contents.settings["vocab_size"])
+    size = manifests[exact].setting("vocab_size", int)
     ids = np.random.default_rng(_SEED).integers(size, size=_TOKENS)
     expected = _outputs(exact, ids, threads)
     losses: dict[str, list[float]] = {}

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 from cobra.config.package_versions import package_versions
@@ -15,6 +16,10 @@ _FORMAT = 2
 # begins what an export that reads no pictures says is missing
 BLIND = "the way of pictures"
 _PACKAGES = ("torch", "transformers", "numpy", "pillow")
+# what JSON makes of the fields, and of what is in those that have names of their own
+_FIELDS = {"target": str, "quant": str, "model": str, "files": dict, "contents": dict}
+_CONTENTS = {"parity": dict, "versions": dict, "missing": list, "settings": dict}
+_FILE = {"bytes": int, "sha256": str}
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,21 @@ class Manifest:
     files: Mapping[str, Mapping[str, Any]]
     contents: Contents
 
+    def setting(self, name: str, kind: type) -> Any:
+        """What the target's engine has to know, of that type.
+
+        Raises:
+            ValueError: where the manifest does not say it, or a whole number is negative.
+        """
+        value: Any = self.contents.settings.get(name)
+        # True is an int, too
+        if type(value) is not kind or (kind is int and value < 0):
+            raise ValueError(
+                f"the manifest of {self.model} has {name} {shortened(value)}, which is no {kind.__name__}: "
+                "export the model again"
+            )
+        return value
+
 
 def write_manifest(folder: Path, target: str, quant: str, model: str, contents: Contents) -> None:
     """Describe all files that are in the folder."""
@@ -78,13 +98,45 @@ def read_manifest(folder: Path) -> Manifest:
         raise FileNotFoundError(f"{path} is missing: expected a folder that `cobra export` wrote")
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-        if (found := said.pop("format")) != _FORMAT:
-            raise ValueError(
-                f"{path} has format {found!r}, this version of cobra reads {_FORMAT}: export the model again"
-            )
-        return Manifest(**{**said, "contents": Contents(**said["contents"])})
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        if not isinstance(said, dict):
+            raise ValueError("it is no object")
+        found = said.pop("format", None)
+        if found == _FORMAT:
+            return _manifest(said)
+    # what is no UTF-8 or no JSON is a ValueError as well
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no manifest of an export ({error}): export the model again") from error
+    raise ValueError(
+        f"{path} has format {shortened(found)}, this version of cobra reads {_FORMAT}: export the model again"
+    )
+
+
+def _manifest(said: dict[str, Any]) -> Manifest:
+    """What was read of a file, its fields checked."""
+    _check_fields(said, _FIELDS, "")
+    _check_fields(said["contents"], _CONTENTS, "contents.")
+    for name, file in said["files"].items():
+        # a NUL, or half of a surrogate pair
+        if not name.isprintable():
+            raise ValueError(f"files has the name {shortened(name)}, which no file has")
+        _check_fields(file, _FILE, f"files.{name}.")
+    contents = Contents(**said["contents"])
+    if not all(isinstance(value, int | float) for value in contents.parity.values()):
+        raise ValueError("contents.parity is not of numbers")
+    if not all(isinstance(text, str) for text in (*contents.versions.values(), *contents.missing)):
+        raise ValueError("contents.versions or contents.missing are not of texts")
+    return Manifest(**{**said, "contents": contents})
+
+
+def _check_fields(said: Any, kinds: Mapping[str, type], where: str) -> None:
+    """A ValueError names the first field that is missing, unknown or of another type."""
+    if not isinstance(said, dict):
+        raise ValueError(f"{where.rstrip('.')} is {shortened(said)}, no object")
+    if others := said.keys() ^ kinds.keys():
+        raise ValueError(f"{where}{min(others)} is {'unknown' if min(others) in said else 'missing'}")
+    for name, kind in kinds.items():
+        if type(said[name]) is not kind:
+            raise ValueError(f"{where}{name} is {shortened(said[name])}, no {kind.__name__}")
 
 
 def check_files(folder: Path) -> Manifest:

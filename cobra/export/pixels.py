@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 from cobra.data.image import load_rgb
@@ -24,9 +25,12 @@ def planes_in(manifest: Manifest) -> list[Plane]:
     Raises:
         ValueError: where the manifest does not say.
     """
-    said = manifest.contents.settings.get(PIXELS)
-    if not isinstance(said, Sequence) or not all(isinstance(plane, Mapping) for plane in said):
-        raise ValueError(f"the manifest has {PIXELS} {said!r}, no list of how they are made: export again")
+    said = manifest.setting(PIXELS, list)
+    if not said or not all(isinstance(plane, Mapping) for plane in said):
+        raise ValueError(
+            f"the manifest has {PIXELS} {shortened(said)}, which do not say how they are made: export the "
+            "model again"
+        )
     return [Plane.from_json(plane) for plane in said]
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from cobra.export import targets
-from cobra.export.manifest import MANIFEST, Contents, check_files
+from cobra.export.executorch.runner import Settings
+from cobra.export.manifest import MANIFEST, Contents, Manifest, check_files
+from cobra.export.pixels import planes_in
 from cobra.export.targets import Target
 from cobra.export.write import export_model
 
@@ -50,6 +52,11 @@ def change(folder: Path, key: str, value: object) -> None:
     (folder / MANIFEST).write_text(json.dumps({**said, key: value}))
 
 
+NUMBERS = {"vocab_size": 4, "d_model": 4, "tokens": 4, "room": 4}
+# the contents of a manifest that says nothing
+SAID: dict[str, object] = {"parity": {}, "versions": {}, "missing": [], "settings": {}}
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -58,10 +65,27 @@ def change(folder: Path, key: str, value: object) -> None:
         (lambda f: (f / "sub/lm.bin").unlink(), r"lm\.bin is missing, which the manifest names"),
         (lambda f: (f / MANIFEST).unlink(), r"manifest\.json is missing: expected a folder that"),
         (lambda f: change(f, "format", 1), r"has format 1, this version of cobra reads 2: export .* again"),
-        (lambda f: change(f, "files", {"../tiny": {}}), r"names '\.\./tiny' outside the folder"),
-        (lambda f: change(f, "contents", {"speed": 1}), r"is no manifest of an export"),
-        (lambda f: change(f, "contents", 3), r"is no manifest of an export"),
+        (
+            lambda f: change(f, "files", {"../tiny": {"bytes": 1, "sha256": ""}}),
+            r"names '\.\./tiny' outside the folder",
+        ),
+        (lambda f: change(f, "contents", {"speed": 1}), r"no manifest .*contents\.missing is missing"),
+        (lambda f: change(f, "contents", 3), r"is no manifest .*contents is 3, no dict"),
+        (lambda f: change(f, "contents", {**SAID, "settings": None}), r"settings is None, no dict"),
+        (lambda f: change(f, "contents", {**SAID, "settings": []}), r"settings is \[\], no dict"),
+        (lambda f: change(f, "contents", {**SAID, "missing": [1]}), r"missing are not of texts"),
+        (lambda f: change(f, "contents", {**SAID, "parity": {"a": "b"}}), r"parity is not of numbers"),
+        (lambda f: change(f, "files", None), r"files is None, no dict\): export the model again"),
+        (lambda f: change(f, "files", ["vision.bin"]), r"files is \['vision\.bin'\], no dict"),
+        (lambda f: change(f, "files", {"a\0": 1}), r"files has the name 'a\\x00', which no file has"),
+        (lambda f: change(f, "files", {"a": 1}), r"files\.a is 1, no object"),
+        (lambda f: change(f, "files", {"a": {"sha256": ""}}), r"files\.a\.bytes is missing"),
+        (lambda f: change(f, "target", ["gguf"]), r"target is \['gguf'\], no str"),
+        (lambda f: change(f, "quant", ["f32"]), r"quant is \['f32'\], no str"),
         (lambda f: (f / MANIFEST).write_text("{"), r"is no manifest of an export"),
+        (lambda f: (f / MANIFEST).write_text("[]"), r"is no manifest of an export"),
+        (lambda f: (f / MANIFEST).write_text("[" * 200_000), r"is no manifest of an export"),
+        (lambda f: (f / MANIFEST).write_bytes(b'{"format": "\xff"}'), r"is no manifest of an export"),
     ],
 )
 def test_a_folder_that_is_not_as_it_was_written_is_named(folder: Path, spoil, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -91,3 +115,26 @@ def test_what_is_no_export_is_not_replaced(tmp_path: Path) -> None:
         export_model(tmp_path / "tiny", "two", None, tmp_path)
     with pytest.raises(ValueError, match="has no --quant q9: take one of f16, q8_0"):
         export_model(tmp_path / "tiny", "two", "q9", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "of tiny has vocab_size None, which is no int: export the model again"),
+        ({"vocab_size": [4]}, r"has vocab_size \[4\]"),
+        ({"vocab_size": True}, "has vocab_size True"),
+        ({"vocab_size": -4}, "has vocab_size -4"),
+        ({**NUMBERS, "positions": 1}, "has positions 1, which is no bool"),
+        ({**NUMBERS, "positions": False, "memory": {}}, "has memory {}, which is no list"),
+        ({**NUMBERS, "positions": False, "memory": [{"shape": ["a"]}]}, "has memory .*, no list of shapes"),
+    ],
+)
+def test_a_setting_that_an_engine_cannot_use_is_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings.said_by(Manifest("two", "f16", "tiny", {}, Contents(settings=settings)))
+
+
+@pytest.mark.parametrize("said", [None, [], [3], {"way": "squash"}])
+def test_pixels_that_a_manifest_does_not_describe_are_named(said: object) -> None:
+    with pytest.raises(ValueError, match=r"has pixels .*: export the model again"):
+        planes_in(Manifest("two", "f16", "tiny", {}, Contents(settings={"pixels": said})))

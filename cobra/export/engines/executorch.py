@@ -39,14 +39,15 @@ class ExecuTorchEngine(Engine):
         manifest = read_manifest(folder)
         if manifest.target != _TARGET:
             raise ValueError(f"{folder} is an export for {manifest.target}, and this engine runs {_TARGET}")
-        said = {name: manifest.contents.settings[name] for name in Settings.__dataclass_fields__}
+        if manifest.quant not in _ROUNDING:
+            raise ValueError(f"{folder} is in quant {manifest.quant!r}, not one of {', '.join(_ROUNDING)}")
+        self._planes, settings = planes_in(manifest), Settings.said_by(manifest)
         self._oracle = folder / ORACLE
-        self.runner = Runner(folder / PROGRAMS, Settings(**said))
+        self.runner = Runner(folder / PROGRAMS, settings)
         self.lacks = _LACKS
-        self._planes = planes_in(manifest)
         self.rounding = _ROUNDING[manifest.quant]
         self.version = f"executorch {version('executorch')}"
-        self.vocab_size, self.eos_id = said["vocab_size"], PlainChat.read(folder).eos_id
+        self.vocab_size, self.eos_id = settings.vocab_size, PlainChat.read(folder).eos_id
 
     def reset(self) -> None:
         """See `Engine.reset`."""

@@ -55,10 +55,9 @@ class GGUFEngine(Engine):
     ) -> None:
         self.folder, self._length, self._device, self._more = folder, context, device, more
         manifest = check_sizes(folder)
-        settings = manifest.contents.settings
-        self.vocab_size, self.d_model = int(settings["vocab_size"]), int(settings["d_model"])
+        self.vocab_size, self.d_model = (manifest.setting(name, int) for name in ("vocab_size", "d_model"))
         # a language model alone may have no tokenizer, and then ends nowhere
-        self.eos_id = int(settings.get("eos_id", -1))
+        self.eos_id = manifest.setting("eos_id", int) if "eos_id" in manifest.contents.settings else -1
         self.rounding = UNQUANTISED.get(manifest.quant, _QUANTISED)
         if device is not None:
             self.version += f" on {device.description}"

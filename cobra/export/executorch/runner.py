@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cobra.export.executorch.stack import Stack
+from cobra.export.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,35 @@ class Settings:
         ]
         return cls(vocab_size, d_model, stack.tokens, stack.room, stack.positions, memory)
 
+    @classmethod
+    def said_by(cls, manifest: Manifest) -> "Settings":
+        """What an export's manifest says.
+
+        Raises:
+            ValueError: where it does not.
+        """
+        kinds: dict[str, type] = dict.fromkeys(("vocab_size", "d_model", "tokens", "room"), int)
+        kinds |= {"positions": bool, "memory": list}
+        found = cls(**{name: manifest.setting(name, kind) for name, kind in kinds.items()})
+        if not all(map(_is_buffer, found.memory)):
+            raise ValueError(
+                f"the manifest of {manifest.model} has memory {shortened(found.memory)}, no list of shapes: "
+                "export the model again"
+            )
+        return found
+
     def as_json(self) -> dict[str, Any]:
         """As a manifest has them."""
         return asdict(self)
+
+
+def _is_buffer(said: Any) -> bool:
+    return (
+        isinstance(said, dict)
+        and isinstance(said.get("grows"), bool)
+        and isinstance(said.get("shape"), list)
+        and all(type(size) is int and size >= 0 for size in said["shape"])
+    )
 
 
 class Runner:
