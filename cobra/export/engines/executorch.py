@@ -12,7 +12,7 @@ from cobra.data.plain_chat import PlainChat
 from cobra.export.engine import Engine, Floats, Ids
 from cobra.export.executorch.runner import Runner, Settings
 from cobra.export.executorch.write import PROGRAMS
-from cobra.export.manifest import read_manifest
+from cobra.export.manifest import check_sizes
 from cobra.export.oracle import ORACLE, Oracle
 from cobra.export.pixels import planes_in, read_pixels
 
@@ -32,11 +32,12 @@ class ExecuTorchEngine(Engine):
         folder: what `cobra export --target executorch-cpu` wrote.
 
     Raises:
-        ValueError: where the export is for another runtime, or ExecuTorch is missing.
+        OSError: where one of its files is missing.
+        ValueError: where one is damaged, the export is for another runtime, or ExecuTorch is missing.
     """
 
     def __init__(self, folder: Path) -> None:
-        manifest = read_manifest(folder)
+        manifest = check_sizes(folder)
         if manifest.target != _TARGET:
             raise ValueError(f"{folder} is an export for {manifest.target}, and this engine runs {_TARGET}")
         if manifest.quant not in _ROUNDING:

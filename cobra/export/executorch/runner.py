@@ -82,13 +82,20 @@ class Runner:
         path: of the programs.
         settings: of them.
 
+    Raises:
+        ValueError: where ExecuTorch is missing, or cannot load them.
+
     Attributes:
         memory: its buffers.
         read: tokens.
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
-        self.settings, self._module = settings, runtime()._load_for_executorch(str(path))
+        self.settings, load = settings, runtime()._load_for_executorch
+        try:
+            self._module = load(str(path))
+        except RuntimeError as error:
+            raise ValueError(f"ExecuTorch cannot load {path} ({error}): export the model again") from error
         self.reset()
 
     def reset(self) -> None:
