@@ -65,7 +65,7 @@ class Manifest:
         """
         value: Any = self.contents.settings.get(name)
         # True is an int, too
-        if type(value) is not kind or (kind is int and value < 0):
+        if type(value) is not kind or (isinstance(value, int) and value < 0):
             raise ValueError(
                 f"the manifest of {self.model} has {name} {shortened(value)}, which is no {kind.__name__}: "
                 "export the model again"
@@ -76,14 +76,18 @@ class Manifest:
 def write_manifest(folder: Path, target: str, quant: str, model: str, contents: Contents) -> None:
     """Describe all files that are in the folder."""
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_hash(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        name: {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+        for name, path in _files(folder).items()
     }
     said = asdict(Manifest(target, quant, model, files, contents))
     said["contents"]["versions"] = {**package_versions(_PACKAGES), **contents.versions}
     text = json.dumps({"format": _FORMAT, **said}, indent=2, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """All files that are in a folder, by the names that a manifest gives them."""
+    return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -140,13 +144,19 @@ def _check_fields(said: Any, kinds: Mapping[str, type], where: str) -> None:
 
 
 def check_files(folder: Path) -> Manifest:
-    """The manifest of a folder whose files are all there and as they were written.
+    """The manifest of a folder whose files are all there and as they were written, and no others.
 
     Raises:
         FileNotFoundError: where a file, or the manifest, is missing.
-        ValueError: where a file was changed.
+        ValueError: where a file was changed, the manifest does not name it, or it names none.
     """
     manifest = check_sizes(folder)
+    if not manifest.files:
+        raise ValueError(f"{folder / MANIFEST} names no files: export the model again")
+    if others := sorted(_files(folder).keys() - manifest.files.keys() - {MANIFEST}):
+        raise ValueError(
+            f"{folder / others[0]} is not in the manifest: move it away, or export the model again"
+        )
     for name, said in manifest.files.items():
         if file_hash(path := folder / name) != said["sha256"]:
             raise ValueError(f"{path} was changed since it was written: its SHA-256 is not the manifest's")

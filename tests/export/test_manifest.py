@@ -75,6 +75,8 @@ SAID: dict[str, object] = {"parity": {}, "versions": {}, "missing": [], "setting
         (lambda f: change(f, "contents", {**SAID, "settings": []}), r"settings is \[\], no dict"),
         (lambda f: change(f, "contents", {**SAID, "missing": [1]}), r"missing are not of texts"),
         (lambda f: change(f, "contents", {**SAID, "parity": {"a": "b"}}), r"parity is not of numbers"),
+        (lambda f: change(f, "files", {}), r"names no files: export the model again"),
+        (lambda f: (f / "sub/mmproj.gguf").write_bytes(b"1"), r"mmproj\.gguf is not in the manifest: move"),
         (lambda f: change(f, "files", None), r"files is None, no dict\): export the model again"),
         (lambda f: change(f, "files", ["vision.bin"]), r"files is \['vision\.bin'\], no dict"),
         (lambda f: change(f, "files", {"a\0": 1}), r"files has the name 'a\\x00', which no file has"),
