@@ -1,5 +1,6 @@
 """`cobra export MODEL`: the folder of a mobile build, which appears whole or not at all."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,17 @@ def export_model(model: Path, target: str, quant: str | None, out: Path) -> None
 
     Raises:
         ValueError: where the target has no such quant, cannot express the model, or `out` holds something
-            else, or is written by another process.
+            else, lies below a file, or is written by another process.
         OSError: where the model is missing, or the disk is full.
     """
     build = TARGETS[target]
     quant = quant or build.quants[0]
     if quant not in build.quants:
         raise ValueError(f"--target {target} has no --quant {quant}: take one of {', '.join(build.quants)}")
+    # `.` and what ends in `..` have no name to put another folder under
+    out = Path(os.path.abspath(out))
+    if file := next((above for above in out.parents if above.is_file()), None):
+        raise ValueError(f"{out} cannot be written: {file} is a file; name another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     with _alone(out), saving(out.parent) as folder:
         # what an export that was killed had moved aside

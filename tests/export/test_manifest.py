@@ -111,6 +111,21 @@ def test_an_export_that_fails_leaves_nothing_and_one_that_succeeds_replaces(tmp_
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_the_working_directory_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for said in (Path("."), Path("below/..")):
+        (place := tmp_path / "here").mkdir(exist_ok=True)
+        monkeypatch.chdir(place)
+        export_model(tmp_path / "tiny", "two", None, said)
+        assert check_files(place).model == "tiny"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("a")
+    with pytest.raises(ValueError, match="notes is a file; name another folder"):
+        export_model(tmp_path / "tiny", "two", None, tmp_path / "notes/a/out")
+
+
 def test_what_is_no_export_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"1")
     with pytest.raises(ValueError, match="is there and no export: name another folder"):
