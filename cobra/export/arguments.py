@@ -74,11 +74,13 @@ def _add_run(words: Any) -> None:
     )
     run.set_defaults(export=_run)
     run.add_argument("folder", type=path, metavar="DIR", help="what `cobra export` wrote")
+    # said twice, they are as many as are said once
+    several: dict[str, Any] = {"action": "extend", "nargs": "+"}
     run.add_argument(
-        "--image", type=path, nargs="+", default=[], metavar="FILE", help="the pictures, in order"
+        "--image", type=path, **several, default=[], metavar="FILE", help="the pictures, in order"
     )
     run.add_argument(
-        "--prompt", nargs="+", required=True, metavar="TEXT", help="the question; more are further turns"
+        "--prompt", **several, required=True, metavar="TEXT", help="the question; more are further turns"
     )
     run.add_argument("--max-new-tokens", type=whole(1), default=256, help="longest answer (default: 256)")
     _add_device(run)

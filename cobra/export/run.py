@@ -159,8 +159,10 @@ def run_export(
 
     Raises:
         OSError: where the folder, one of its files or a picture is missing.
-        ValueError: where they are damaged, or the export cannot do what is asked.
+        ValueError: where they are damaged, a question is empty, or the export cannot do what is asked.
     """
+    if not all(prompt.strip() for prompt in prompts):
+        raise ValueError("a question is empty: ask something about the picture")
     engine = open_engine(engine_of(read_manifest(folder).target, device), folder)
     try:
         talk = Talk(engine, PlainChat.read(folder), max_new_tokens)

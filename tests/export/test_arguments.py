@@ -2,6 +2,7 @@
 
 import pytest
 
+from cobra.cli import _parser
 from cobra.verbs import said_in_full
 
 
@@ -17,3 +18,24 @@ from cobra.verbs import said_in_full
 )
 def test_a_first_word_that_is_no_subcommand_is_the_model(said: list[str], full: list[str]) -> None:
     assert said_in_full(said) == full
+
+
+def test_pictures_and_questions_may_be_said_one_by_one() -> None:
+    said = [
+        "export",
+        "run",
+        "o",
+        "--image",
+        "a.png",
+        "--image",
+        "b.png",
+        "--prompt",
+        "a",
+        "--prompt",
+        "b",
+        "c",
+    ]
+    options = _parser().parse_args(said)
+    assert [path.name for path in options.image] == ["a.png", "b.png"]
+    assert options.prompt == ["a", "b", "c"]
+    assert _parser().parse_args(said[:3] + said[-5:]).image == []

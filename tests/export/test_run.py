@@ -10,7 +10,7 @@ from PIL import Image
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
 from cobra.export.engines.ours import OwnEngine
-from cobra.export.run import Talk
+from cobra.export.run import Talk, run_export
 from cobra.inference.conversation import Conversation
 from cobra.models.vlm import CobraVLM
 from tests.models.builders import LMS, PROJECTORS, small_vit
@@ -48,3 +48,8 @@ def test_pictures_that_an_engine_cannot_read_are_refused(model: CobraVLM, tmp_pa
     talk = Talk(OwnEngine(model.lm), Chat("cobra:data/shapes/tokenizer"))
     with pytest.raises(ValueError, match="this export reads no pictures: a language model alone"):
         next(talk.ask("what?", [tmp_path / "none.png"]))
+
+
+def test_an_empty_question_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a question is empty: ask something"):
+        run_export(tmp_path / "none", [], ["what?", " \n"], 8)
