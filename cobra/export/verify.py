@@ -18,7 +18,7 @@ def verify(folder: Path, device: str = DEVICES[0]) -> bool:
 
     Raises:
         ValueError: where a file was changed, the manifest is of another version, or nothing runs it there.
-        OSError: where a file is missing.
+        OSError: where a file is missing, or there is no room for unpacked weights.
     """
     manifest = check_files(folder)
     if manifest.target not in TARGETS:

@@ -10,6 +10,7 @@ import torch
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
 from cobra.export.engine import ABILITIES
+from cobra.export.engines.exact import dequantised
 from cobra.export.engines.ours import OwnEngine
 from cobra.export.laws import LAWS
 from cobra.export.laws.check import check_laws, drawn_pictures
@@ -124,6 +125,24 @@ def test_weights_that_do_not_compute_as_they_are_unpacked_are_red() -> None:
     engine.dequantised = lambda: OwnEngine(other)  # type: ignore[method-assign]
     (found,) = check_laws(engine, [LAWS["dequantised"]], [])
     assert found.status == RED
+
+
+def test_weights_are_unpacked_once_and_a_full_disk_breaks_no_law() -> None:
+    lm, made = tiny("mamba2"), list[OwnEngine]()
+    quantize_(lm, "int4")
+    engine = OwnEngine(lm)
+
+    def unpacked() -> OwnEngine:
+        if made:
+            raise OSError("no space is left: make room")
+        made.append(OwnEngine(dequantised(lm)))
+        return made[0]
+
+    engine.dequantised = unpacked  # type: ignore[method-assign]
+    (found,) = check_laws(engine, [LAWS["dequantised"]], [])
+    assert found.status == GREEN
+    with pytest.raises(OSError, match="no space is left: make room"):
+        check_laws(engine, [LAWS["dequantised"]], [])
 
 
 @pytest.mark.parametrize("ability", ABILITIES)

@@ -33,7 +33,8 @@ def quantize(source: Path, target: Path, quant: str, kept: Sequence[str] = (), t
     Raises:
         OSError: where llama.cpp fails, having said why.
     """
-    _convert(source, target, FILE_TYPES[quant], kept, threads)
+    with _shown(bindings(), "quantising"):
+        _convert(source, target, FILE_TYPES[quant], kept, threads)
 
 
 def dequantize(source: Path, target: Path) -> None:
@@ -42,7 +43,8 @@ def dequantize(source: Path, target: Path) -> None:
     Raises:
         OSError: where llama.cpp fails, having said why.
     """
-    _convert(source, target, _ALL_F32)
+    with _shown(bindings(), "unpacking"):
+        _convert(source, target, _ALL_F32)
 
 
 def _convert(source: Path, target: Path, file_type: int, kept: Sequence[str] = (), threads: int = 1) -> None:
@@ -54,8 +56,7 @@ def _convert(source: Path, target: Path, file_type: int, kept: Sequence[str] = (
         rule.pattern, rule.type = pattern.encode(), _F16
     # the list ends with a pattern that is none
     options.tt_overrides = ctypes.cast(rules, type(options.tt_overrides))
-    with _shown(llama):
-        failed = llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(options))
+    failed = llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(options))
     if failed:
         free = shutil.disk_usage(target.parent).free
         raise OSError(
@@ -65,12 +66,12 @@ def _convert(source: Path, target: Path, file_type: int, kept: Sequence[str] = (
 
 
 @contextmanager
-def _shown(llama: Any) -> Iterator[None]:
+def _shown(llama: Any, what: str) -> Iterator[None]:
     """A progress bar of the tensors that llama.cpp's quantiser tells of while it runs."""
     before = say_errors(llama)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("quantising", total=None)
+        task = bar.add_task(what, total=None)
 
         def say(level: int, text: bytes, data: Any) -> None:
             if found := _TENSOR.match(text):

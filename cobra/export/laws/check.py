@@ -14,6 +14,9 @@ from PIL import Image
 from cobra.export.engine import Engine, Ids
 from cobra.export.laws.law import GREEN, NONE, RED, Difference, Finding, Law, Probe
 
+# an ability that takes room on a disk
+_UNPACKS = "dequantised"
+
 
 def check_laws(engine: Engine, laws: Iterable[Law], pictures: Sequence[Path]) -> list[Finding]:
     """What each law finds in an engine, in order.
@@ -22,6 +25,9 @@ def check_laws(engine: Engine, laws: Iterable[Law], pictures: Sequence[Path]) ->
         engine: is asked for nothing that it lacks.
         laws: those to try.
         pictures: two files at least, for an engine that reads pictures.
+
+    Raises:
+        OSError: where there is no room for unpacked weights.
     """
     probe = Probe(text(0, engine), pictures, engine.oracle())
     lacks = dict(engine.lacks)
@@ -38,19 +44,35 @@ def _check(engine: Engine, law: Law, lacks: Mapping[str, str], probe: Probe) -> 
         return Finding(law.name, NONE, reason=reasons[0])
     tolerance, worst = law.slack * engine.rounding, 0.0
     reproduction: dict[str, Any] = {}
-    for length in law.lengths:
-        ids = text(length, engine)
-        try:
-            for found in law.check(engine, replace(probe, ids=ids)):
-                worst = max(worst, found.error)
-                if found.error > tolerance and not reproduction:
-                    reproduction = _reproduction(ids, found)
-        # whatever an engine raises is its answer, and the other laws are still asked
-        except Exception as error:
-            raised = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            reproduction = reproduction or _reproduction(ids, Difference(inf, 0, "it raised an error"))
-            return Finding(law.name, RED, inf, tolerance, raised, reproduction)
+    ids = text(law.lengths[0], engine)
+    try:
+        with _unpacked(engine, law) as other:
+            for length in law.lengths:
+                ids = text(length, engine)
+                for found in law.check(engine, replace(probe, ids=ids, dequantised=other)):
+                    worst = max(worst, found.error)
+                    if found.error > tolerance and not reproduction:
+                        reproduction = _reproduction(ids, found)
+    # whatever an engine raises is its answer, and the other laws are still asked
+    except Exception as error:
+        # but where unpacked weights had no room, nothing was answered
+        if isinstance(error, OSError) and _UNPACKS in law.needs:
+            raise
+        raised = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reproduction = reproduction or _reproduction(ids, Difference(inf, 0, "it raised an error"))
+        return Finding(law.name, RED, inf, tolerance, raised, reproduction)
     return Finding(law.name, RED if reproduction else GREEN, worst, tolerance, "", reproduction)
+
+
+@contextmanager
+def _unpacked(engine: Engine, law: Law) -> Iterator[Engine | None]:
+    """The engine on unpacked weights, made once for all texts of a law that needs it."""
+    other = engine.dequantised() if _UNPACKS in law.needs else None
+    try:
+        yield other
+    finally:
+        if other is not None:
+            other.close()
 
 
 def _reproduction(ids: Ids, found: Difference) -> dict[str, Any]:

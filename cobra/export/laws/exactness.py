@@ -19,18 +19,15 @@ def _oracle(engine: Engine, probe: Probe) -> Iterator[Difference]:
 
 
 def _dequantised(engine: Engine, probe: Probe) -> Iterator[Difference]:
+    assert probe.dequantised is not None
     ids, last = probe.ids[:-1], int(probe.ids[-1])
-    other = engine.dequantised()
-    try:
-        for got, expected, what in zip(
-            behind(engine, [ids], last),
-            behind(other, [ids], last),
-            ("logits", "logits of a step"),
-            strict=True,
-        ):
-            yield difference(got, expected, len(ids), what)
-    finally:
-        other.close()
+    for got, expected, what in zip(
+        behind(engine, [ids], last),
+        behind(probe.dequantised, [ids], last),
+        ("logits", "logits of a step"),
+        strict=True,
+    ):
+        yield difference(got, expected, len(ids), what)
 
 
 def _pictures(engine: Engine, probe: Probe) -> Iterator[Difference]:

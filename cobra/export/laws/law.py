@@ -21,11 +21,13 @@ class Probe:
         ids: of the text (T,); never an end of text.
         pictures: files.
         oracle: what exact arithmetic makes of the engine's weights, where that is known.
+        dequantised: the engine on unpacked weights, for a law that needs it.
     """
 
     ids: Ids
     pictures: Sequence[Path] = ()
     oracle: Oracle | None = None
+    dequantised: Engine | None = None
 
 
 @dataclass(frozen=True)
