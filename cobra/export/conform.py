@@ -1,6 +1,7 @@
 """`cobra conform`: engines against the laws of state."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,17 +29,19 @@ def conform(said: Sequence[str], names: Sequence[str], markdown: Path | None, re
 
     Raises:
         ValueError: where there is no such engine or law.
-        OSError: where a folder or one of its files is missing.
+        OSError: where a folder or one of its files is missing, or a page or report cannot be written there.
     """
     if unknown := [name for name in names if name not in LAWS]:
         raise ValueError(f"no law is called {', '.join(unknown)}: there are {', '.join(LAWS)}")
     laws = [LAWS[name] for name in names] if names else list(LAWS.values())
     engines = [_parted(text) for text in said]
+    for path in filter(None, (markdown, report)):
+        _check_writable(path)
     columns = [column_of(name, folder, laws) for name, folder in engines]
     print(printed(columns, laws))
     if markdown is not None:
-        command = ["cobra conform --engine", *said, *(["--law", *names] if names else [])]
-        text = page(columns, laws, f"{' '.join(command)} --markdown {markdown}")
+        command = ["cobra", "conform", "--engine", *said, *(["--law", *names] if names else [])]
+        text = page(columns, laws, shlex.join([*command, "--markdown", str(markdown)]))
         markdown.write_text(text, encoding="utf-8")
     if report is not None:
         text = json.dumps([_plain(asdict(column)) for column in columns], indent=2, allow_nan=False)
@@ -68,6 +71,14 @@ def _parted(text: str) -> tuple[str, Path]:
     if not Path(folder).expanduser().exists():
         raise FileNotFoundError(f"--engine {text}: {folder} is missing")
     return name, Path(folder).expanduser()
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse, with an OSError, a file that could not be written once the laws have run."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: make the folder {path.parent} first")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,15 +45,18 @@ def test_the_status_says_whether_one_of_ours_is_red(
     monkeypatch.setitem(targets.ENGINES, name, place)
     laws, files = (
         ("--law", "padding-right", "packed"),
-        ("--markdown", tmp_path / "c.md", "--json", tmp_path / "c.json"),
+        ("--markdown", tmp_path / "a page.md", "--json", tmp_path / "c.json"),
     )
     assert run(monkeypatch, "conform", "--engine", f"{name}={MAMBA2}", *laws, *files) == status
     (column,) = json.loads((tmp_path / "c.json").read_text())
     assert (column["engine"], column["model"]) == (name, "mamba2")
     padding, packed = column["findings"]
     assert packed["status"] == "green"
-    printed, page = capsys.readouterr().out, (tmp_path / "c.md").read_text()
-    assert f"cobra conform --engine {name}={MAMBA2} --law padding-right packed --markdown" in page
+    printed, page = capsys.readouterr().out, (tmp_path / "a page.md").read_text()
+    assert (
+        f"cobra conform --engine {name}={MAMBA2} --law padding-right packed --markdown '{tmp_path}/a page.md'"
+        in page
+    )
     if name == "ours":
         assert padding["status"] == "green"
         assert "red" not in printed
@@ -72,6 +76,8 @@ def test_the_status_says_whether_one_of_ours_is_red(
         (["--engine", "theirs=."], "say NAME=FOLDER, with a NAME out of ours,"),
         (["--engine", "ours=nowhere"], "nowhere is missing"),
         (["--engine", f"ours={MAMBA2}", "--law", "gravity"], "no law is called gravity: there are cut,"),
+        (["--engine", f"ours={MAMBA2}", "--json", "nowhere/c.json"], "make the folder nowhere first"),
+        (["--engine", f"ours={MAMBA2}", "--markdown", str(ROOT)], "is a folder: name a file"),
         (["--engine", f"ours={ROOT / 'tests'}"], "config.json is missing"),
         (["--engine", f"ours={ROOT / '.pre-commit-config.yaml'}"], "has no class_path and init_args"),
     ],
@@ -114,7 +120,7 @@ def test_the_page_is_of_the_laws_that_there_are_and_of_a_command_that_is_underst
         (law.name, law.title) for law in LAWS.values()
     ]
     (command,) = re.findall(r"^cobra (conform .*)$", page, re.M)
-    options = _parser().parse_args(command.split())
+    options = _parser().parse_args(shlex.split(command))
     assert {said.partition("=")[0] for said in options.engine} >= {"ours", "transformers"}
     assert "transformers mamba2, padding-right: ids [" in page
 
