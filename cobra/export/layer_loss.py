@@ -1,6 +1,6 @@
 """`cobra export layers`: what is lost behind each layer, by the precision of weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,21 +24,29 @@ def print_layer_losses(exact: Path, others: Sequence[Path], model: Path | None, 
 
     Raises:
         OSError: where a folder is missing, or no export.
-        ValueError: where one is for another runtime, or of another model.
+        ValueError: where one is for another runtime, or of another model, or torchao is missing.
     """
+    if model is not None:
+        from cobra.export.executorch.lower import torchao
+
+        # before what takes minutes
+        torchao()
     manifests = {folder: _gguf(folder) for folder in (exact, *others)}
     size = manifests[exact].setting("vocab_size", int)
     ids = np.random.default_rng(_SEED).integers(size, size=_TOKENS)
     expected = _outputs(exact, ids, threads)
-    losses: dict[str, list[float]] = {}
+    losses: dict[Path, list[float]] = {}
     for folder in others:
         found = _outputs(folder, ids, threads)
         if [layer.shape for layer in found] != [layer.shape for layer in expected]:
             raise ValueError(f"{folder} has not the layers of {exact}: compare exports of one model")
-        losses[manifests[folder].quant] = [_rms(*pair) for pair in zip(found, expected, strict=True)]
+        losses[folder] = [_rms(*pair) for pair in zip(found, expected, strict=True)]
+    titled = [
+        (f"{folder.absolute().name} {manifests[folder].quant}", loss) for folder, loss in losses.items()
+    ]
     if model is not None:
-        losses["8da4w"] = _of_8da4w(model, ids)
-    print("\n".join(_table(losses)))
+        titled.append((f"{model.absolute().name} 8da4w", _of_8da4w(model, ids)))
+    print("\n".join(_table(titled)))
 
 
 def _gguf(folder: Path) -> Manifest:
@@ -71,9 +79,9 @@ def _rms(found: Floats, expected: Floats) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
-def _table(losses: Mapping[str, Sequence[float]]) -> list[str]:
-    rows = [*zip(*losses.values(), strict=True)]
+def _table(columns: Sequence[tuple[str, Sequence[float]]]) -> list[str]:
+    rows = [*zip(*(losses for _, losses in columns), strict=True)]
     names = [*(str(number + 1) for number in range(len(rows) - 1)), "logits"]
-    head = [f"| layer | {' | '.join(losses)} |", f"|---|{'---:|' * len(losses)}"]
+    head = [f"| layer | {' | '.join(title for title, _ in columns)} |", f"|---|{'---:|' * len(columns)}"]
     cells = [" | ".join(f"{loss:.1e}" for loss in row) for row in rows]
     return [*head, *(f"| {name} | {row} |" for name, row in zip(names, cells, strict=True))]

@@ -63,10 +63,11 @@ def quantize_linears(modules: Sequence[nn.Module], bits: int, group: int | None)
         modules: may share linears; what else they hold stays as it is.
         bits: 4 or 8.
         group: inputs that share a scale; None: all of a row do. Linears whose width is no multiple stay.
+
+    Raises:
+        ValueError: as of `torchao`.
     """
-    quantization, granularity = (
-        import_module(f"torchao.quantization{name}") for name in ("", ".granularity")
-    )
+    quantization, granularity = torchao()
     config = quantization.Int8DynamicActivationIntxWeightConfig(
         weight_dtype=getattr(torch, f"int{bits}"),
         weight_granularity=granularity.PerAxis(0) if group is None else granularity.PerGroup(group),
@@ -81,6 +82,18 @@ def quantize_linears(modules: Sequence[nn.Module], bits: int, group: int | None)
         return is_new and isinstance(linear, nn.Linear) and linear.in_features % (group or 1) == 0
 
     quantization.quantize_(nn.ModuleList(modules), config, fits)
+
+
+def torchao() -> tuple[Any, Any]:
+    """torchao's modules of quantization and of its granularity.
+
+    Raises:
+        ValueError: where it is missing.
+    """
+    try:
+        return import_module("torchao.quantization"), import_module("torchao.quantization.granularity")
+    except ImportError as error:
+        raise ValueError(f"torchao is missing ({error}): pip install 'cobra-vlm[export]'") from error
 
 
 def _exported(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
