@@ -28,6 +28,8 @@ class Sums(Engine):
     def step(self, token: int) -> Floats:
         if token == 99:
             raise ValueError("no token 99")
+        if token == 98:
+            raise FileNotFoundError(2, "No such file", "lm.gguf")
         if token == 100:
             os._exit(3)
         return self.prefill(np.array([token]))
@@ -66,6 +68,8 @@ def test_an_engine_apart_is_the_engine_until_its_process_ends() -> None:
     engine.restore(second)
     with pytest.raises(RuntimeError, match="ValueError: no token 99"):
         engine.step(99)
+    with pytest.raises(OSError, match=r"No such file: 'lm\.gguf'"):
+        engine.step(98)
     assert engine.step(0).tolist() == [3, 1]
     for _ in range(2):
         with pytest.raises(RuntimeError, match="the engine's process has ended"):

@@ -139,5 +139,7 @@ def _serve(connection: Connection, place: str, folder: Path) -> None:
 
 
 def _sendable(error: Exception) -> Exception:
-    """An error that every process can read."""
+    """An error that every process can read; one of the machine stays one."""
+    if isinstance(error, OSError):
+        return OSError(str(error))
     return RuntimeError(f"{type(error).__name__}: {error}")

@@ -18,7 +18,7 @@ def open_gguf_vulkan(folder: Path) -> "GGUFEngine | GGUFVulkanApart":
         ModuleNotFoundError: where llama.cpp was not built for Vulkan.
         OSError: where there is no GPU.
         ValueError: where the GPU has no scan of such a model.
-        RuntimeError: one of these, in the other process.
+        RuntimeError: one of these but OSError, in the other process.
     """
     return in_this_process(folder) if can_load("vulkan") else GGUFVulkanApart(folder)
 
