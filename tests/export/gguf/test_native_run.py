@@ -87,7 +87,8 @@ def test_peak_memory_is_its_own(exported: Path) -> None:
     # counted by the system for the process in whose place the program comes
     held = "import os, sys; x = b'1' * 500_000_000; os.execv(sys.argv[1], sys.argv[1:])"
     words = ["-c", held, str(program()), str(exported), "--prompt", "a", "--max-new-tokens", "1"]
-    found = subprocess.run([*words, "--threads", "1"], capture_output=True, timeout=60, check=True)
+    command = [sys.executable, *words, "--threads", "1"]
+    found = subprocess.run(command, capture_output=True, timeout=60, check=True)
     assert int(found.stderr.split(b"peak RSS ")[1].split()[0]) < 200
 
 
