@@ -43,7 +43,8 @@ def _pictures(engine: Engine, probe: Probe) -> Iterator[Difference]:
         yield difference(logits, whole, position, "logits, the picture cut there")
         yield difference(step, stepped, position, "logits of a step, the picture cut there")
     blind, _ = behind(engine, [np.zeros_like(first), ids], last)
-    if difference(whole, blind, 0, "").error <= engine.rounding:
+    # of a model that has hardly learned to see, less than what is rounded
+    if np.array_equal(whole, blind):
         yield Difference(float("inf"), 0, "the picture changes no answer")
 
 
