@@ -81,15 +81,6 @@ def _load(variant: str) -> Any:
     return found
 
 
-def is_there() -> bool:
-    """Whether `bindings` finds the CPU's."""
-    try:
-        bindings()
-    except ModuleNotFoundError:
-        return False
-    return True
-
-
 def _from_folder(package: Path) -> Any:
     """The bindings' two files, without the rest of the package, which imports much."""
     if "llama_cpp" not in sys.modules:
