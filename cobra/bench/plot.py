@@ -9,7 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from cobra.bench.rates import STAGES, Entry, bound, labels, lengths, measured, operators, rate, seconds
+from cobra.bench.rates import (
+    STAGES,
+    Entry,
+    activations,
+    bound,
+    labels,
+    lengths,
+    measured,
+    operators,
+    rate,
+    seconds,
+)
 from cobra.bench.tables import operator_head, ours_of, short
 
 Report = Mapping[str, Any]
@@ -46,13 +57,13 @@ def _heading(report: Report) -> str:
     machine, settings = report["machine"], report["settings"]
     parts = [
         machine.get("gpu") or f"{machine['cpu']}, {machine['threads']} thread(s)",
-        settings.get("dtype", f"level {machine.get('isa')}"),
+        f"level {machine.get('isa')}" if report["kind"] == "kernels" else activations(report),
         "CPU time" if report["basis"] == "cpu" else "wall time",
         f"load {machine['load_before'][0]:.1f}",
     ]
     note = "quick sizes: the values mean nothing" if settings.get("quick") else ""
     note = "random weights" if report["kind"] != "kernels" else note
-    return ", ".join(parts) + (f"; {note}" if note else "")
+    return ", ".join(filter(None, parts)) + (f"; {note}" if note else "")
 
 
 def _draw_nothing(report: Report, axes: Axes) -> None:

@@ -82,6 +82,12 @@ def measured(report: Mapping[str, Any]) -> list[Entry]:
     return [entry for entry in report["measurements"] if "missing" not in entry]
 
 
+def activations(report: Mapping[str, Any]) -> str:
+    """The dtype that PyTorch computed in; empty where nothing but mobile builds ran, which have their own."""
+    is_torch = any("build" not in entry for entry in measured(report))
+    return report["settings"].get("dtype", "") if is_torch else ""
+
+
 def labels(report: Mapping[str, Any]) -> list[str]:
     """Engines with numbers, in the order they were asked for."""
     return list(dict.fromkeys(entry["label"] for entry in measured(report)))

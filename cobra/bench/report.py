@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from cobra.bench.published import published_table
-from cobra.bench.rates import measured, rate, spread
+from cobra.bench.rates import activations, measured, rate, spread
 from cobra.bench.tables import e2e_table, length_table, memory_table, operator_table
 
 Report = Mapping[str, Any]
 SCHEMA = 1
 _TITLES = {
-    "e2e": "One picture, one question, 256 tokens",
+    "e2e": "One picture, one question, {new_tokens} new tokens",
     "decode": "Decoding after a context",
     "prefill": "Reading a prompt",
     "train": "A step of training",
@@ -44,7 +44,7 @@ def read_json(path: Path) -> Report:
 def markdown(report: Report) -> str:
     """The machine and how it was measured, the tables, what follows from them, and what is missing."""
     kind = report["kind"]
-    parts = [f"# {_TITLES[kind]}", _machine(report)]
+    parts = [f"# {_TITLES[kind].format_map(report['settings'])}", _machine(report)]
     if kind == "e2e":
         parts += [e2e_table(report), "## Published by others, on their hardware", published_table()]
     elif kind == "kernels":
@@ -96,8 +96,10 @@ def _what(report: Report) -> list[str]:
     if report["kind"] == "train":
         return [true, f"autocast {settings['dtype']} over fp32 weights, AdamW, batch {settings['batch']}"]
     builds = sorted({entry["build"] for entry in measured(report) if "build" in entry})
-    ours = f"activations {settings['dtype']}{' (torch, transformers)' if builds else ''}"
-    return [true, *builds, f"{ours}, batch 1, greedy"]
+    how = "batch 1, greedy"
+    if dtype := activations(report):
+        how = f"activations {dtype}{' (torch, transformers)' if builds else ''}, {how}"
+    return [true, *builds, how]
 
 
 def _turn(report: Report) -> str:

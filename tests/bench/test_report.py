@@ -9,7 +9,7 @@ import pytest
 
 from cobra.bench.compare import comparison, ratio_interval
 from cobra.bench.published import read_published
-from cobra.bench.rates import bound, first_token, rate, seconds, share
+from cobra.bench.rates import activations, bound, first_token, rate, seconds, share
 from cobra.bench.report import crossings, read_json
 from cobra.bench.tables import memory_table, operator_table, summary
 
@@ -142,6 +142,14 @@ def test_published_rows_add_up_or_say_that_they_do_not() -> None:
         least, most = (256 / (row.tokens_per_second + sign * half) for sign in (1, -1))
         adds_up = least - 0.005 <= row.total_seconds <= most + 0.005
         assert adds_up != bool(row.note), row
+
+
+def test_mobile_builds_alone_have_no_dtype_of_pytorch() -> None:
+    made = {**report(), "settings": {"dtype": "bfloat16"}}
+    assert activations(made) == "bfloat16"
+    for measured in made["measurements"]:
+        measured["build"] = "llama.cpp"
+    assert activations(made) == ""
 
 
 def test_a_report_of_another_kind_is_refused(tmp_path: Path) -> None:
