@@ -24,7 +24,7 @@ def tensors_of(arguments: Sequence[Any]) -> list[Node]:
 
 
 def _source(node: Node) -> Node:
-    return node.args[0] if node.target in CUT else node  # type: ignore[return-value]
+    return _argument(node, 0) if node.target in CUT else node
 
 
 def shape_of(node: Node) -> torch.Size:
@@ -36,13 +36,13 @@ def shape_of(node: Node) -> torch.Size:
 Made = tuple[str, dict[str, Any]]
 
 
-def _argument(node: Node, place: int, default: Any) -> Any:
+def _argument(node: Node, place: int, default: Any = None) -> Any:
     return node.args[place] if len(node.args) > place else default
 
 
 def _conv(node: Node) -> Made:
     stride, padding = _argument(node, 3, [1, 1]), _argument(node, 4, [0, 0])
-    groups, channels = _argument(node, 6, 1), shape_of(node.args[0])[1]  # type: ignore[arg-type]
+    groups, channels = _argument(node, 6, 1), shape_of(_argument(node, 0))[1]
     if _argument(node, 5, [1, 1]) != [1, 1] or groups not in (1, channels) or isinstance(padding, str):
         raise CannotExpress(f"{node.name} is dilated or grouped")
     if groups != 1 and shape_of(node)[1] != channels:
@@ -51,7 +51,7 @@ def _conv(node: Node) -> Made:
 
 
 def _norm(node: Node) -> Made:
-    if len(node.args[1]) != 1 or len(tensors_of(node.args)) != 3:  # type: ignore[arg-type]
+    if len(_argument(node, 1)) != 1 or len(tensors_of(node.args)) != 3:
         raise CannotExpress(f"{node.name} has no scale or bias, or is over several axes")
     return "layer_norm", {"eps": _argument(node, 4, 1e-5)}
 
@@ -61,19 +61,19 @@ def _group_norm(node: Node) -> Made:
 
 
 def _permute(node: Node) -> Made:
-    axes: Sequence[int] = node.args[1]  # type: ignore[assignment]
+    axes = _argument(node, 1)
     return _permuted(node, [axis % len(axes) for axis in axes])
 
 
 def _transpose(node: Node) -> Made:
     order = list(range(len(shape_of(node))))
-    first, second = node.args[1:3]
-    order[first], order[second] = order[second], order[first]  # type: ignore[index]
+    first, second = _argument(node, 1), _argument(node, 2)
+    order[first], order[second] = order[second], order[first]
     return _permuted(node, order)
 
 
 def _permuted(node: Node, order: Sequence[int]) -> Made:
-    sizes, places = merged(shape_of(node.args[0]), order)  # type: ignore[arg-type]
+    sizes, places = merged(shape_of(_argument(node, 0)), order)
     missing = AXES - len(sizes)
     if missing < 0:
         raise CannotExpress(f"{node.name} permutes {len(sizes)} axes, ggml has {AXES}")
@@ -82,17 +82,16 @@ def _permuted(node: Node, order: Sequence[int]) -> Made:
 
 
 def _item(node: Node) -> Made:
-    cut: Node = node.args[0]  # type: ignore[assignment]
-    place: int = node.args[1]  # type: ignore[assignment]
+    cut, place = _argument(node, 0), _argument(node, 1)
     if cut.target is _ATEN.unbind.int:
         return "slice", {"axis": _argument(cut, 1, 0), "start": place, "length": 1}
-    sizes: list[int] = cut.args[1]  # type: ignore[assignment]
+    sizes = _argument(cut, 1)
     axis = _argument(cut, 2, 0) % len(shape_of(node))
     return "slice", {"axis": axis, "start": sum(sizes[:place]), "length": sizes[place]}
 
 
 def _flip(node: Node) -> Made:
-    axes: list[int] = node.args[1]  # type: ignore[assignment]
+    axes = _argument(node, 1)
     shape, first = shape_of(node), axes[0] % len(shape_of(node))
     if len(axes) != 1 or math.prod(shape[:first]) != 1:
         raise CannotExpress(f"{node.name} reverses axes that are not the first alone")
@@ -100,7 +99,7 @@ def _flip(node: Node) -> Made:
 
 
 def _slice(node: Node) -> Made:
-    source: Node = node.args[0]  # type: ignore[assignment]
+    source = _argument(node, 0)
     axis = _argument(node, 1, 0) % len(shape_of(source))
     if _argument(node, 4, 1) != 1:
         raise CannotExpress(f"{node.name} skips")
@@ -109,7 +108,7 @@ def _slice(node: Node) -> Made:
 
 
 def _select(node: Node) -> Made:
-    source: Node = node.args[0]  # type: ignore[assignment]
+    source = _argument(node, 0)
     axis, place = _argument(node, 1, 0) % len(shape_of(source)), _argument(node, 2, 0)
     return "slice", {"axis": axis, "start": place % shape_of(source)[axis], "length": 1}
 
@@ -119,7 +118,7 @@ def _concat(node: Node) -> Made:
 
 
 def _reshape(node: Node) -> Made:
-    source: Node = node.args[0]  # type: ignore[assignment]
+    source = _argument(node, 0)
     if shape_of(source).numel() != shape_of(node).numel():
         raise CannotExpress(f"{node.name} repeats")
     return "reshape", {}
@@ -128,7 +127,7 @@ def _reshape(node: Node) -> Made:
 def _attention(node: Node) -> Made:
     if len(tensors_of(node.args)) != 3 or _argument(node, 5, False) or _argument(node, 4, 0.0):
         raise CannotExpress(f"{node.name} has a mask")
-    scale = node.kwargs.get("scale") or 1 / math.sqrt(shape_of(node.args[0])[-1])  # type: ignore[arg-type]
+    scale = node.kwargs.get("scale") or 1 / math.sqrt(shape_of(_argument(node, 0))[-1])
     return "attention", {"scale": scale}
 
 
@@ -137,8 +136,8 @@ def _gelu(node: Node) -> Made:
 
 
 def _mean(node: Node) -> Made:
-    rank = len(shape_of(node.args[0]))  # type: ignore[arg-type]
-    axes = sorted(axis % rank for axis in node.args[1])  # type: ignore[union-attr, operator]
+    rank = len(shape_of(_argument(node, 0)))
+    axes = sorted(axis % rank for axis in _argument(node, 1))
     if axes != list(range(rank - len(axes), rank)):
         raise CannotExpress(f"{node.name} is over axes that are not the last")
     return "mean", {"axes": len(axes)}
@@ -147,7 +146,7 @@ def _mean(node: Node) -> Made:
 def _divide(node: Node) -> Made:
     if len(tensors_of(node.args)) != 1:
         raise CannotExpress(f"{node.name} divides by a tensor")
-    return "scale", {"by": 1 / float(node.args[1])}  # type: ignore[arg-type]
+    return "scale", {"by": 1 / float(_argument(node, 1))}
 
 
 def _root_mean_square(node: Node) -> Made:
@@ -161,7 +160,7 @@ def _sum_or_scale(kind: str) -> Callable[[Node], Made]:
             return kind, {"sizes": _repeated(node, [shape_of(tensor) for tensor in tensors])}
         if kind == "add":
             raise CannotExpress(f"{node.name} adds a number")
-        return "scale", {"by": float(node.args[1])}  # type: ignore[arg-type]
+        return "scale", {"by": float(_argument(node, 1))}
 
     return made
 
