@@ -123,10 +123,13 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(preview, "JPEG")
     Image.open(tmp_path / "p.png").save(tmp_path / "p.jpg", comment=preview.getvalue())
     photo = (tmp_path / "p.jpg").read_bytes()
+    Image.open(tmp_path / "p.png").convert("RGB").save(tmp_path / "p.bmp")
+    bitmap = (tmp_path / "p.bmp").read_bytes()
     values, said = np.empty(3, np.float32), json.dumps(Plane(Squash(1), ZERO, ONE).as_json()).encode()
     for damaged, reason in (
         (whole[:500], "is damaged"),
         (photo[: -len(photo) // 8], "is cut short: fetch it again"),
+        (bitmap[:-1], "is cut short: fetch it again"),
         (b"", "is empty"),
         (b"GIF89a", "is no JPEG, PNG or BMP"),
     ):

@@ -96,6 +96,15 @@ int orientation_of_png(const Bytes& file) {
   return 1;
 }
 
+// Whether all rows of a BMP are there: stb fills up those that are not.
+bool is_whole_bmp(const Bytes& file, int width, int height) {
+  const Numbers numbers{file.data(), file.size(), true};
+  constexpr uint32_t kOldHeader = 12;
+  const int64_t bits = numbers.at(numbers.at(14, 4) == kOldHeader ? 24 : 28, 2);
+  const int64_t row = (width * bits + 31) / 32 * 4;
+  return numbers.at(10, 4) + row * height <= int64_t(file.size());
+}
+
 // How a camera was held, of a JPEG or PNG file; refused where a JPEG is cut short.
 int orientation(const Bytes& file, const std::string& path) {
   constexpr uint8_t kEnd[] = {0xFF, 0xD9};
@@ -204,6 +213,7 @@ Image read_picture(const std::string& path) {
   check(std::max(width, height) <= kMostSide && int64_t(width) * height <= kMostPixels,
         path + " is " + std::to_string(width) + " x " + std::to_string(height) + ", too large: scale it down");
   const int held = orientation(file, path);
+  check(file[0] != 'B' || is_whole_bmp(file, width, height), path + " is cut short: fetch it again");
   const std::unique_ptr<uint8_t, void (*)(void*)> decoded(
       stbi_load_from_memory(file.data(), int(file.size()), &width, &height, &kinds, 4), stbi_image_free);
   check(decoded != nullptr, path + " is damaged: fetch it again");
