@@ -65,7 +65,7 @@ class GGUFEngine(Engine):
         self.lacks = {"mask": "llama.cpp has no padding"}
         if manifest.quant in UNQUANTISED:
             self.lacks["dequantised"] = "its weights are not quantised"
-        self._threads = threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
+        self._threads = threads or _threads_said() or os.cpu_count() or 1
         if (folder / PICTURES).is_file():
             self._planes = planes_in(manifest)
         else:
@@ -219,6 +219,11 @@ class _Dequantised(GGUFEngine):
     def close(self) -> None:
         super().close()
         self._folder.cleanup()
+
+
+def _threads_said() -> int:
+    """Of OMP_NUM_THREADS, which may be a list by depth of nesting; 0 where it is not set."""
+    return int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or 0)
 
 
 def _vulkan_rounding(quant: str) -> float:

@@ -32,6 +32,11 @@ _SEEING = [
 ]
 
 
+def test_threads_are_those_of_the_outermost_level(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,1")
+    assert GGUFEngine(export(model(), tmp_path))._threads == 3
+
+
 def rms(found: NDArray, expected: NDArray) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
