@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,19 +84,19 @@ def _texts(file: Path) -> dict[tuple[str, str], str]:
 
 
 def _table(a: Path, name: str, beside: Sequence[Beside]) -> str:
-    score = _score(a, name)
-    first = f"| {_called(a)} | {_costs(a)} | {_number(score)} | | {beside[0].paired.a:.2f} | | |\n"
-    lines = [_line(name, score, each) for each in beside]
+    score, called = _score(a, name), _names(a, *(each.folder for each in beside))
+    first = f"| {called[a]} | {_costs(a)} | {_number(score)} | | {beside[0].paired.a:.2f} | | |\n"
+    lines = [_line(called[each.folder], name, score, each) for each in beside]
     metric = score.metric if score else "score"
     return "".join([f"**{name}**\n\n", _HEAD.format(metric=metric), first, *lines])
 
 
-def _line(name: str, of_a: Row | None, beside: Beside) -> str:
+def _line(called: str, name: str, of_a: Row | None, beside: Beside) -> str:
     own, paired = _score(beside.folder, name), beside.paired
     has_both = of_a and own and of_a.ours is not None and own.ours is not None
     lost = f"{of_a.ours - own.ours:.2f}" if has_both else ""  # type: ignore[union-attr,operator]
     return (
-        f"| {_called(beside.folder)} | {_costs(beside.folder)} | {_number(own)} | {lost} "
+        f"| {called} | {_costs(beside.folder)} | {_number(own)} | {lost} "
         f"| {paired.difference:+.2f} | {paired.low:+.2f} … {paired.high:+.2f} "
         f"| {beside.differing:,} of {paired.questions:,} |\n"
     )
@@ -110,9 +111,12 @@ def _number(row: Row | None) -> str:
     return "" if row is None or row.ours is None else f"{row.ours:.2f}"
 
 
-def _called(folder: Path) -> str:
-    said = read_run(folder)
-    return f"{said['target']} {said['quant']}" if "target" in said else folder.name
+def _names(*folders: Path) -> dict[Path, str]:
+    """What each is called: an export by its build, with its folder where another is called that too."""
+    runs = {folder: read_run(folder) for folder in folders}
+    called = {f: f"{run['target']} {run['quant']}" if "target" in run else f.name for f, run in runs.items()}
+    times = Counter(called.values())
+    return {f: name if times[name] == 1 else f"{name} ({f})" for f, name in called.items()}
 
 
 def _costs(folder: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from cobra.data.image import load_rgb
 from cobra.eval.compare_several import compare_several
 from cobra.eval.evaluate import evaluate
+from cobra.eval.evaluated import is_export
 from cobra.eval.evaluation_folder import RUN
 from cobra.eval.opening import Settings
 from cobra.eval.protocols.protocol import read_protocol
@@ -61,6 +62,9 @@ class Mobile:
         benchmark: that they are evaluated on; its first picture is the one that each is asked about.
         data: folder of all benchmarks.
         limit: questions of the benchmark; None: all.
+
+    Raises:
+        ValueError: where the model is an export already, or the benchmark shows no picture.
     """
 
     model: Path
@@ -75,6 +79,8 @@ class Mobile:
     evaluated: list[Path] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
+        if is_export(str(self.model)):
+            raise ValueError(f"{self.model} is an export already: name the model that it was made of")
         (task,) = read_tasks([self.benchmark], [read_protocol(_PROTOCOL)], self.data, self.limit, False)
         question = next((question for question in task.questions if question.images), None)
         if question is None:

@@ -1,5 +1,6 @@
 """All builds of a model: each is held to the laws, asked and evaluated, and what is lacking is said."""
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cobra.eval import mobile as mobile_module
+from cobra.eval.compare_several import compare_several
 from cobra.eval.mobile import Mobile
 from cobra.export import write
 from cobra.export.manifest import Contents
@@ -77,6 +79,21 @@ def test_each_build_has_a_line_and_what_is_lacking_a_reason(
     assert (builds.out / "own-fp32-laws.txt").read_text() == "the laws of own-fp32\n"
     # and once more in the same folder
     assert builds.write(["own"])
+    build = builds.out / "own-fp32"
+    with pytest.raises(ValueError, match=r"own-fp32 is an export already"):
+        Mobile(build, builds.out, OWN, builds.data, 4)
+
+
+def test_two_exports_to_the_same_build_are_told_apart(
+    builds: Mobile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, 0, "red", "")
+    builds.write(["own"])
+    model, own = builds.evaluated
+    again = shutil.copytree(own, builds.out / "again")
+    table = compare_several(model, [own, again], OWN)
+    assert f"| own fp32 ({own}) | 0." in table
+    assert f"| own fp32 ({again}) | 0." in table
 
 
 @pytest.mark.parametrize("status", [1, 139])
