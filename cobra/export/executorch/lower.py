@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
+from cobra.export.executorch.quiet import quiet
 from cobra.export.executorch.rewrites import plain_attention, split_with_sizes
 
 Programs = Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]
@@ -34,25 +37,28 @@ class Lowered:
 
 
 def lower(programs: Programs, backend: str, path: Path) -> dict[str, Lowered]:
-    """Write programs as methods of one file; what became of each.
+    """Write programs as methods of one file, under progress bars; what became of each.
 
     Args:
         programs: a module each, and inputs as an example; their names become the methods'.
         backend: xnnpack or vulkan.
         path: of the file.
     """
-    exir = import_module("executorch.exir")
     module, name = _PARTITIONERS[backend]
-    partitioner = getattr(import_module(module), name)
-    exported = {name: _exported(*program) for name, program in programs.items()}
-    edge = exir.to_edge_transform_and_lower(
-        exported,
-        partitioner={name: [partitioner()] for name in exported},
-        compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),
-    )
-    found = {name: _counted(edge.exported_program(name).graph_module) for name in exported}
-    with path.open("wb") as file:
-        edge.to_executorch().write_to_file(file)
+    console = Console(stderr=True)
+    with quiet():
+        exir, partitioner = import_module("executorch.exir"), getattr(import_module(module), name)
+        shown = track(programs.items(), "tracing", console=console)
+        exported = {name: _exported(*program) for name, program in shown}
+        with console.status("lowering and writing: minutes for a large model"):
+            edge = exir.to_edge_transform_and_lower(
+                exported,
+                partitioner={name: [partitioner()] for name in exported},
+                compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),
+            )
+            found = {name: _counted(edge.exported_program(name).graph_module) for name in exported}
+            with path.open("wb") as file:
+                edge.to_executorch().write_to_file(file)
     return found
 
 
@@ -81,7 +87,8 @@ def quantize_linears(modules: Sequence[nn.Module], bits: int, group: int | None)
         done.add(linear)
         return is_new and isinstance(linear, nn.Linear) and linear.in_features % (group or 1) == 0
 
-    quantization.quantize_(nn.ModuleList(modules), config, fits)
+    with quiet():
+        quantization.quantize_(nn.ModuleList(modules), config, fits)
 
 
 def torchao() -> tuple[Any, Any]:
@@ -91,7 +98,8 @@ def torchao() -> tuple[Any, Any]:
         ValueError: where it is missing.
     """
     try:
-        return import_module("torchao.quantization"), import_module("torchao.quantization.granularity")
+        with quiet():
+            return import_module("torchao.quantization"), import_module("torchao.quantization.granularity")
     except ImportError as error:
         raise ValueError(f"torchao is missing ({error}): pip install 'cobra-vlm[export]'") from error
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cobra.export.executorch.quiet import quiet
 from cobra.export.executorch.stack import Stack
 from cobra.export.manifest import Manifest
 
@@ -159,9 +160,10 @@ def runtime() -> Any:
         ValueError: where it is missing.
     """
     try:
-        found = import_module("executorch.extension.pybindings.portable_lib")
-        # registers operators on quantized values
-        import_module("executorch.kernels.quantized")
+        with quiet():
+            found = import_module("executorch.extension.pybindings.portable_lib")
+            # registers operators on quantized values
+            import_module("executorch.kernels.quantized")
     except ImportError as error:
         raise ValueError(f"ExecuTorch is missing ({error}): pip install 'cobra-vlm[export]'") from error
     return found
