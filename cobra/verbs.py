@@ -41,7 +41,7 @@ def _chat(options: argparse.Namespace) -> None:
 
 def _kernels_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="device type to explain for (default: cpu)")
-    parser.add_argument("--dtype", default="float32", help="dtype to explain for (default: float32)")
+    parser.add_argument("--dtype", default="fp32", help="fp32, bf16, fp16 or fp64 (default: fp32)")
 
 
 def _kernels(options: argparse.Namespace) -> None:

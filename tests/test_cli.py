@@ -357,6 +357,8 @@ ASK = ["generate", "--ckpt", "nowhere", "--prompt", "hello"]
         (["models", "--training", "--memory", "-3"], "-3 must be finite and above 0"),
         (["models", "--training", "--memory", "nan"], "nan must be finite and above 0"),
         (["models", "--training", "--markdown"], "leave one of them out"),
+            ["kernels", "--dtype", "int32"],
+            "'int32' is none that operators compute in: take one of fp32, bf16",
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line(

@@ -9,6 +9,9 @@ from rich.table import Table
 from cobra.kernels import dispatch
 from cobra.kernels.ops import OPS
 
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
+_DTYPES |= {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES.values()}
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -42,9 +45,11 @@ def explain(device: torch.device, dtype: torch.dtype) -> list[Explanation]:
 
 def print_kernels(device: str, dtype: str) -> None:
     """Print which backend runs each op, its limits, those that run the rest, and why others do not."""
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype):
-        raise ValueError(f"--dtype {dtype!r} is not a torch dtype: try float32, bfloat16, float16 or float64")
+    if dtype not in _DTYPES:
+        raise ValueError(
+            f"--dtype {dtype!r} is none that operators compute in: take one of {', '.join(_DTYPES)}"
+        )
+    kind = _DTYPES[dtype]
     try:
         place = torch.device(device)
     except RuntimeError as error:
