@@ -8,7 +8,7 @@ from collections.abc import Callable
 from os.path import expanduser
 from pathlib import Path
 
-from cobra.config.argument_types import path, positive, whole
+from cobra.config.argument_types import path, positive, share, whole
 from cobra.config.limits import MAX_SEED, MAX_SIZE
 
 _Arguments = Callable[[argparse.ArgumentParser], None]
@@ -70,7 +70,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
         "--vocab-size", type=whole(300, MAX_SIZE), default=4096, help="tokens (default: 4096)"
     )
     tokenizer.add_argument(
-        "--held-out", type=float, default=0.0, help="share of documents that it does not see (default: 0)"
+        "--held-out", type=share, default=0.0, help="share of documents that it does not see (default: 0)"
     )
     tokenizer.add_argument("--out", type=path, required=True, help="folder to write to")
     check = sets.add_parser("check", help="find records that a run could not use: no chats, broken pictures")

@@ -359,6 +359,7 @@ ASK = ["generate", "--ckpt", "nowhere", "--prompt", "hello"]
         (["models", "--training", "--markdown"], "leave one of them out"),
             ["kernels", "--dtype", "int32"],
             "'int32' is none that operators compute in: take one of fp32, bf16",
+        (["data", "tokenizer", "x.txt", "--out", "x", "--held-out", "2"], "2 must be a share"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line(

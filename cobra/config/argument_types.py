@@ -27,6 +27,13 @@ def positive(text: str) -> float:
     return float(text)
 
 
+def share(text: str) -> float:
+    """A share of something of which some has to be left: at least 0, below 1."""
+    if not 0 <= float(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be a share, at least 0 and below 1")
+    return float(text)
+
+
 def path(text: str) -> Path:
     """A path; `~` is the user's home wherever a shell has left it, as in `--out=~/runs`."""
     if not text:
