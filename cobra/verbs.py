@@ -169,9 +169,9 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
-    from cobra.convert.run import convert
+    from cobra.convert.run import merge
 
-    convert(options.adapter, options.out, base=options.base)
+    merge(options.adapter, options.out, options.base)
 
 
 def _models_arguments(parser: argparse.ArgumentParser) -> None:

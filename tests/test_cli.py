@@ -360,6 +360,8 @@ ASK = ["generate", "--ckpt", "nowhere", "--prompt", "hello"]
             ["kernels", "--dtype", "int32"],
             "'int32' is none that operators compute in: take one of fp32, bf16",
         (["data", "tokenizer", "x.txt", "--out", "x", "--held-out", "2"], "2 must be a share"),
+        (["merge", str(ROOT), "x"], f"{ROOT} is no folder of an adapter"),
+        (["convert", str(ROOT), __file__], f"{__file__} is a file: name a folder"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line(

@@ -9,9 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from cobra.adapter_folder import is_adapter_folder
 from cobra.config.build import build_on_meta
 from cobra.config.config_json import CONFIG, LM, VLM, write_config
 from cobra.convert.checkpoint import Checkpoint, open_checkpoint
+from cobra.convert.hub import fetch
 from cobra.convert.layouts.hugging_face import to_hugging_face, to_hugging_face_name
 from cobra.convert.vision import tower_tensors
 from cobra.data.chat import Chat
@@ -52,6 +54,8 @@ def convert(
         OSError: where something is missing, or the disk is full.
         ValueError: where the checkpoint is not whole or cannot be written this way.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: name a folder to write to")
     checkpoint = open_checkpoint(source, base)
     if out.resolve() in (checkpoint.source.path.parent.resolve(), Path(source).resolve()):
         raise ValueError(f"{out} holds the source: name another folder to write to")
@@ -62,6 +66,18 @@ def convert(
     else:
         _write_vlm(checkpoint, out, towers or [], tokenizer)
     print(f"{checkpoint.layout.title} checkpoint {checkpoint.source.path} -> {out}")
+
+
+def merge(adapter: str, out: Path, base: str | None = None) -> None:
+    """Convert an adapter (folder or hub repository) and its base, as `convert` does.
+
+    Raises:
+        OSError: likewise.
+        ValueError: likewise, and where it is no adapter: a model would be copied as it is.
+    """
+    if not is_adapter_folder(fetch(adapter)):
+        raise ValueError(f"{adapter} is no folder of an adapter (adapter_config.json and its weights)")
+    convert(adapter, out, base=base)
 
 
 def _write_vlm(checkpoint: Checkpoint, out: Path, towers: list[Path], tokenizer: str | None) -> None:
