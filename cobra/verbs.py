@@ -110,6 +110,13 @@ def _tokenizer(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    files = {"--image-root": options.image_root}
+    run = {"--stage": options.stage, "--devices": options.devices}
+    run |= {"--json": options.report, "--plot": options.plot}
+    idle = [name for name, value in (files if options.config else run).items() if value]
+    if idle:
+        kind = "files are" if options.config else "a run is"
+        raise ValueError(f"{', '.join(idle)}: only where {kind} checked: leave it out")
     if options.config and not options.json:
         from cobra.train.check_data import check_data
 

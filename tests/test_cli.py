@@ -357,9 +357,13 @@ ASK = ["generate", "--ckpt", "nowhere", "--prompt", "hello"]
         (["models", "--training", "--memory", "-3"], "-3 must be finite and above 0"),
         (["models", "--training", "--memory", "nan"], "nan must be finite and above 0"),
         (["models", "--training", "--markdown"], "leave one of them out"),
+        (
             ["kernels", "--dtype", "int32"],
             "'int32' is none that operators compute in: take one of fp32, bf16",
+        ),
         (["data", "tokenizer", "x.txt", "--out", "x", "--held-out", "2"], "2 must be a share"),
+        (["data", "check", "x.json", "--image-root", "x", "--plot", "x"], "--plot: only where a run is"),
+        (["data", "check", "-c", "x.yaml", "--image-root", "x"], "--image-root: only where files are"),
         (["merge", str(ROOT), "x"], f"{ROOT} is no folder of an adapter"),
         (["convert", str(ROOT), __file__], f"{__file__} is a file: name a folder"),
     ],
