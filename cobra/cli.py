@@ -4,8 +4,9 @@ import argparse
 import os
 import sys
 from subprocess import CalledProcessError
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from cobra import __version__
 from cobra.config.one_line import in_one_line
 from cobra.verbs import VERBS, said_in_full
 from cobra.waiting import wait_briefly
@@ -59,8 +60,21 @@ def _run_trainer(program: str) -> None:
     run(program)
 
 
+class _Words(argparse._SubParsersAction):
+    """Words whose own help begins with the line that the list of all has, unless it says more."""
+
+    def add_parser(self, name: str, **settings: Any) -> argparse.ArgumentParser:
+        """A parser of a word, with `help` as its description."""
+        text = settings["help"]
+        return super().add_parser(name, **{"description": f"{text[0].upper()}{text[1:]}.", **settings})
+
+
 class _Parser(argparse.ArgumentParser):
     """Tells what is wrong with a command line in one line, which usage would push off the screen."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.register("action", "parsers", _Words)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}: see --help\n")
@@ -71,11 +85,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="cobra",
         description="Vision-language models on state-space backbones, from training to the phone.",
     )
+    parser.add_argument("--version", action="version", version=f"cobra {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, text in _TRAINER.items():
         verbs.add_parser(name, help=f"{text} (options: cobra {name} --help)", add_help=False)
     for name, text, arguments, run in VERBS:
-        verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        verb = verbs.add_parser(name, help=text)
         arguments(verb)
         verb.set_defaults(run=run)
     return parser

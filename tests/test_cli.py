@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from cobra import __version__
 from cobra.cli import main
 from cobra.config.argument_types import path
 from cobra.config.check_arguments import check_arguments
@@ -69,6 +70,28 @@ def test_help_is_there_without_loading_torch() -> None:
     assert result.returncode == 0, result.stderr
     for verb in ("fit", "validate", "test", "predict", "generate", "data", "kernels", "demo", "reproduce"):
         assert verb in result.stdout
+
+
+def test_help_of_every_word_says_what_it_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, line in (
+        ("data check", "Find records that a run could not use"),
+        ("bench decode", "Tokens a second against the context."),
+        ("eval score", "Score files of predictions again, without the model."),
+        ("eval run", "Answer benchmarks with a model and score the answers."),
+    ):
+        monkeypatch.setattr(sys, "argv", ["cobra", *words.split(), "--help"])
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main()
+        assert f"\n\n{line}" in capsys.readouterr().out
+
+
+def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["cobra", "--version"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
+    assert capsys.readouterr().out == f"cobra {__version__}\n"
 
 
 def test_the_smoke_preset_fits_the_tiny_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
