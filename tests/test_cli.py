@@ -94,6 +94,15 @@ def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert capsys.readouterr().out == f"cobra {__version__}\n"
 
 
+def test_training_without_a_yaml_says_how_to_name_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cobra", "fit"])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main()
+    assert "name the yaml of a run, e.g. -c configs/cobra_tiny.yaml" in capsys.readouterr().err
+
+
 def test_the_smoke_preset_fits_the_tiny_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     configs = ["-c", str(ROOT / "configs/cobra_tiny.yaml"), "-c", str(ROOT / "configs/presets/smoke.yaml")]
     cli = instantiate(monkeypatch, "fit", *configs, "--trainer.default_root_dir", str(tmp_path))

@@ -79,6 +79,8 @@ class Parser(LightningArgumentParser):
         )
         files = [path.name for path in _configs()]
         where = f" (in {', '.join(files)} or on the command line)" if files else ""
+        if not files and "are required" in words:
+            where = ": name the yaml of a run, e.g. -c configs/cobra_tiny.yaml"
         self.exit(2, f"{self.prog.partition(' [')[0]}: {words}{where}: see --help\n")
         raise AssertionError
 
