@@ -190,7 +190,9 @@ def _models_arguments(parser: argparse.ArgumentParser) -> None:
         "--configs", type=path, default=Path("configs"), help="folder of the yamls (default: configs)"
     )
     parser.add_argument(
-        "--notes", type=path, default=Path("docs/models.yaml"), help="sources (default: docs/models.yaml)"
+        "--notes",
+        type=path,
+        help="sources and published sizes (default: docs/models.yaml beside the configs)",
     )
     training = parser.add_argument_group(
         "training",
@@ -233,7 +235,10 @@ def _models(options: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(counted)}: these are of a training step: add --training")
     from cobra.bench.systems.show import print_systems
 
-    print_systems(options.configs, options.notes, options.markdown, options.systems)
+    if options.notes and not options.notes.is_file():
+        raise ValueError(f"--notes {options.notes}: there is no such file")
+    notes = options.notes or options.configs.resolve().parent / "docs/models.yaml"
+    print_systems(options.configs, notes, options.markdown, options.systems)
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:

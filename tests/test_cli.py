@@ -389,6 +389,7 @@ ASK = ["generate", "--ckpt", "nowhere", "--prompt", "hello"]
         (["models", "--training", "--memory", "-3"], "-3 must be finite and above 0"),
         (["models", "--training", "--memory", "nan"], "nan must be finite and above 0"),
         (["models", "--training", "--markdown"], "leave one of them out"),
+        (["models", "--notes", "nowhere.yaml"], "--notes nowhere.yaml: there is no such file"),
         (
             ["kernels", "--dtype", "int32"],
             "'int32' is none that operators compute in: take one of fp32, bf16",
@@ -485,6 +486,17 @@ def test_one_rule_says_which_errors_take_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("COBRA_DEBUG", "1")
     with pytest.raises(FileNotFoundError), in_one_line("cobra x"):
         ours()
+
+
+def test_what_is_published_lies_beside_the_configs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: list[Path] = []
+    monkeypatch.setattr(
+        "cobra.bench.systems.show.print_systems", lambda *arguments: given.append(arguments[1])
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cobra", "models", "--configs", f"{ROOT}/configs"])
+    main()
+    assert given == [ROOT / "docs/models.yaml"]
 
 
 def test_home_is_understood_where_a_shell_has_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
