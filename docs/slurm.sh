@@ -11,4 +11,5 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 srun cobra fit -c configs/cobra_2.8b.yaml \
-    --trainer.num_nodes 2 --trainer.devices 8 --trainer.default_root_dir /shared/runs/cobra_2.8b --ckpt_path auto
+    --trainer.num_nodes 2 --trainer.devices 8 --stages.0.batch_size 8 \
+    --trainer.default_root_dir /shared/runs/cobra_2.8b --ckpt_path auto

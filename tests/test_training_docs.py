@@ -1,6 +1,7 @@
 """Every command of docs/training.md, in order, at a tiny size, in a folder laid out as the page says."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -58,6 +59,16 @@ places = [dict(SLURM_PROCID=str(rank), SLURM_NODEID=str(rank)) for rank in range
 tasks = [subprocess.Popen(sys.argv[1:], env=job | place) for place in places]
 sys.exit(max(task.wait() for task in tasks))
 """
+
+
+@pytest.mark.parametrize("script", ["slurm.sh", "torchrun.sh"])
+def test_scripts_for_two_nodes_keep_the_published_batch(script: str) -> None:
+    text = (ROOT / "docs" / script).read_text(encoding="utf-8")
+    sizes = [
+        re.search(rf"--{name} (\d+)", text)
+        for name in ("trainer.num_nodes", "trainer.devices", "stages.0.batch_size")
+    ]
+    assert math.prod(int(size[1]) for size in sizes if size) == 128
 
 
 def tiny(tree: Any) -> Any:
