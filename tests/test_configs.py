@@ -59,6 +59,13 @@ def test_every_variant_belongs_to_a_config() -> None:
     assert {path.parent.name for path in CONFIGS.glob("variants/**/*.yaml")} <= {base.stem for base in BASES}
 
 
+def test_a_config_names_all_its_variants() -> None:
+    for path in CONFIGS.glob("variants/*/*.yaml"):
+        text = (CONFIGS / f"{path.parent.name}.yaml").read_text(encoding="utf-8")
+        comments = "".join(line for line in text.splitlines() if line.startswith("#"))
+        assert re.search(rf"\b{re.escape(path.stem)}\b", comments), path
+
+
 def test_no_two_runs_write_to_the_same_folder() -> None:
     folders = [
         yaml.safe_load(paths[-1].read_text())["trainer"]["default_root_dir"] for paths in CASES.values()
