@@ -56,4 +56,6 @@ def _with_model(model: str, options: Sequence[str]) -> list[str]:
 
 def _require(module: str, extra: str) -> None:
     if find_spec(module) is None:
-        raise ValueError(f"{module} is not installed: pip install 'cobra-vlm[{extra}]', best by itself")
+        raise ValueError(
+            f"{module} is not installed: pip install 'cobra-vlm[{extra}]', best in an environment of its own"
+        )
