@@ -6,7 +6,7 @@ import sys
 from subprocess import CalledProcessError
 from typing import Any, NoReturn
 
-from cobra import __version__
+import cobra
 from cobra.config.one_line import in_one_line
 from cobra.verbs import VERBS, said_in_full
 from cobra.waiting import wait_briefly
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="cobra",
         description="Vision-language models on state-space backbones, from training to the phone.",
     )
-    parser.add_argument("--version", action="version", version=f"cobra {__version__}")
+    parser.add_argument("--version", action="version", version=f"cobra {cobra.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, text in _TRAINER.items():
         verbs.add_parser(name, help=f"{text} (options: cobra {name} --help)", add_help=False)

@@ -1,4 +1,4 @@
-"""`cobra bench e2e|decode|prefill|train|kernels|compare`: speed, with random weights and the best honest settings.
+"""`cobra bench`: speed, with random weights and the best honest settings.
 
 Read arguments.py (what can be asked). Models: subjects.py and build.py (which), runtimes.py and engines.py
 (in which settings), exports.py with random_gguf.py and random_programs.py (mobile builds of them), room.py
