@@ -23,7 +23,9 @@ def read_letter(text: str, options: Mapping[str, str], english: bool = False) ->
             letter is found in `答案是B。`; MMBench-CN falls by half of its points for it (VLMEvalKit#1529).
     """
     if not english:
-        text = unicodedata.normalize("NFKC", text)
+        # both: a text of full width must still be part of what repeats it
+        text = _narrowed(text)
+        options = {letter: _narrowed(option) for letter, option in options.items()}
     spaced = text if english else re.sub(r"[^\x00-\x7f]", " ", text)
     words = spaced.translate(_BETWEEN).split()
     named = [letter for letter in options if letter in words]
@@ -33,6 +35,10 @@ def read_letter(text: str, options: Mapping[str, str], english: bool = False) ->
     if not named and "Z" in words:
         return None
     return _read_text(text, options)
+
+
+def _narrowed(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
 
 
 def _read_text(text: str, options: Mapping[str, str]) -> str | None:

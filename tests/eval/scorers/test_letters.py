@@ -92,3 +92,10 @@ def test_chinese_and_what_vlmevalkit_makes_of_it(
 ) -> None:
     assert read_letter(answer, CHINESE) == letter
     assert read_letter(answer, CHINESE, english=True) == english
+
+
+@pytest.mark.parametrize("option", ["红色（左）", "雄性，雌性", "１２", "½ cup", "H₂O"])
+def test_option_of_full_width_is_read_where_it_is_repeated(option: str) -> None:
+    options = {"A": "都不是", "B": option}
+    assert read_letter(option, options) == read_letter(option, options, english=True) == "B"
+    assert read_letter(f"图中是{option}。", options) == "B"
