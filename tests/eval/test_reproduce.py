@@ -67,6 +67,11 @@ def test_where_nothing_was_run_every_cell_of_ours_is_empty(
     assert "any accuracy of PhiVA" in page(capsys, "phiva")
 
 
+def test_a_note_says_of_which_column_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "- LLaVA-1.5-7B, vsr: not among the numbers of LLaVA itself" in page(capsys, "cobra")
+    assert "- MobileVLM V2 1.7B, v1 recipe: recipe and projector of v1" in page(capsys, "mobilevlm-v2")
+
+
 def test_every_printed_number_of_a_papers_tables_is_on_its_page(capsys: pytest.CaptureFixture[str]) -> None:
     for paper in read_papers():
         shown = page(capsys, paper.name)

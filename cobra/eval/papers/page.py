@@ -1,5 +1,6 @@
 """Page of a paper in Markdown: commands, tables, what was run, prices."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from cobra.eval.papers.cells import SECRET, Cell
@@ -8,6 +9,7 @@ from cobra.eval.papers.finished import Finished
 from cobra.eval.papers.paper import Paper
 from cobra.eval.papers.price import Price
 from cobra.eval.protocols.protocol import Protocol
+from cobra.eval.published import Number
 
 
 def commands_section(paper: Paper, protocols: Sequence[str]) -> str:
@@ -79,13 +81,26 @@ def _remarks(cells: Sequence[Cell]) -> list[str]:
         for n in numbers
         if not n.quoted
     ]
-    notes = [f"{n.system}: {n.note}" for n in numbers if n.note]
+    notes = _notes(numbers)
     if any(cell.secret and cell.ours is not None for cell in cells):
         notes.append(f"‡ ours is of the split with public answers; {SECRET} is scored by its server alone")
     if any(cell.partial for cell in cells):
         notes.append("* ours is of a part of the questions")
     said = dict.fromkeys([*(["; ".join(dict.fromkeys(columns))] if columns else []), *notes])
     return [*(f"- {each}" for each in said), *([""] if said else [])]
+
+
+def _notes(numbers: Sequence[Number]) -> list[str]:
+    """Each note once, with its columns where it is not of the whole row."""
+    noted: dict[tuple[str, str], list[str]] = {}
+    for number in numbers:
+        if number.note:
+            noted.setdefault((number.system, number.note), []).append(number.benchmark)
+    sizes = Counter(number.system for number in numbers)
+    return [
+        f"{', '.join([system, *columns] if len(columns) < sizes[system] else [system])}: {note}"
+        for (system, note), columns in noted.items()
+    ]
 
 
 def conflicts_section(tables: Iterable[Sequence[Cell]]) -> str:
