@@ -1,5 +1,6 @@
 """A finished file of predictions: one benchmark, one ask, one model, each question once."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,7 +105,7 @@ def _read(path: Path) -> list[Prediction]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                found.append(read_line(line))
+                found.append(_finite(read_line(line)))
             except ValueError as error:
                 broken.append(f"line {number} ({error})")
     if broken:
@@ -115,6 +116,13 @@ def _read(path: Path) -> list[Prediction]:
     if not found:
         raise ValueError(f"{path} holds no predictions")
     return found
+
+
+def _finite(prediction: Prediction) -> Prediction:
+    for choice, score in prediction.scores.items():
+        if not math.isfinite(score):
+            raise ValueError(f"the score of {choice!r} is {score}, no log-likelihood")
+    return prediction
 
 
 def _only(path: Path, predictions: list[Prediction], what: str) -> str:

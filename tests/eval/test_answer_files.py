@@ -79,6 +79,7 @@ def test_broken_lines_are_named_all_at_once(tmp_path: Path) -> None:
     [
         ("scores", {"Yes": None}, "no predictions in line 1"),
         ("scores", {"Yes": 10**400}, "no predictions in line 1"),
+        ("scores", {"Yes": float("nan"), "No": -1.0}, "line 1 .the score of .Yes. is nan"),
         ("answers", [1], "no predictions in line 1"),
         ("answers", [], "a line lacks what pope is scored by"),
     ],
