@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cobra.config.package_versions import package_versions
+from cobra.config.text_file import read_text
 from cobra.eval.benchmarks.base import Benchmark
 from cobra.eval.protocols.protocol import Ask
 from cobra.weights.file_hash import file_hash
@@ -41,7 +42,7 @@ def record_run(
             have changed since.
     """
     path = out / RUN
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    before = read_run(out)
     if before.get("fingerprint", fingerprint) != fingerprint:
         raise ValueError(
             f"{out} holds a run of another checkpoint, dtype or quantization ({before.get('model')}, "
@@ -70,7 +71,22 @@ def record_run(
 def read_run(path: Path) -> dict[str, Any]:
     """What run.json says in the folder of an evaluation, or beside a file in one; nothing where it is not."""
     run = (path if path.is_dir() else path.parent) / RUN
-    return json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
+    said: dict[str, Any] = read_written(run) if run.is_file() else {}
+    return said
+
+
+def read_written(path: Path) -> Any:
+    """The value of a JSON file that a run wrote beside its answers.
+
+    Raises:
+        ValueError: where it is damaged, as by a machine that lost its power.
+    """
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): remove it and run the same command again; answers are kept"
+        ) from error
 
 
 def named(path: Path) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from cobra.eval.asks import headline_of
 from cobra.eval.benchmarks.base import Benchmark, Scores
 from cobra.eval.beside import COLUMNS, Asked, beside_rows, beside_table
+from cobra.eval.evaluation_folder import read_written
 from cobra.eval.predictions import Prediction
 from cobra.eval.protocols.protocol import Ask, Protocol
 
@@ -112,7 +113,7 @@ def read_rows(out: Path) -> list[Row]:
 
 def _read(out: Path) -> list[Result]:
     path = out / SCORES
-    return [Result(**said) for said in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
+    return [Result(**said) for said in read_written(path)] if path.is_file() else []
 
 
 def print_results(results: Sequence[Result]) -> None:

@@ -316,6 +316,17 @@ def test_run_json_says_what_was_run(answered: Evaluate, model: Path, tmp_path: P
     ]
 
 
+@pytest.mark.parametrize("name", ["run.json", "scores.json"])
+def test_a_damaged_report_is_named_with_its_remedy(answered: Evaluate, tmp_path: Path, name: str) -> None:
+    answered(limit=2)
+    report = tmp_path / "out" / name
+    report.write_bytes(report.read_bytes()[:20])
+    with pytest.raises(ValueError, match=f"{name} is damaged .* remove it and run the same command again"):
+        answered(limit=2)
+    report.unlink()
+    assert answered(limit=2)
+
+
 def test_a_fingerprint_tells_weights_and_settings_apart(model: Path, tmp_path: Path) -> None:
     other = saved(tmp_path / "other", 1)
     settings = [Settings(), Settings("bf16"), Settings(quant="int4"), Settings(quant="int4", group_size=64)]

@@ -8,6 +8,7 @@ from typing import Any
 from cobra.eval.answer_file import AnswerFile
 from cobra.eval.benchmarks.base import Scores
 from cobra.eval.benchmarks.json_lines import read_json
+from cobra.eval.evaluation_folder import read_run, read_written
 from cobra.eval.papers.paper import Paper
 from cobra.eval.protocols.protocol import Headline
 from cobra.eval.published import read_numbers
@@ -64,8 +65,7 @@ class Finished:
         """
         name, _, path = said.rpartition("=")
         folder = Path(path)
-        described = folder / "run.json"
-        about = read_json(described) if described.is_file() else {}
+        about = read_run(folder)
         asks = _harness(folder, paper.tasks) if paper.tasks else _answers(folder)
         if not asks:
             raise ValueError(
@@ -106,7 +106,9 @@ def _answers(folder: Path) -> dict[tuple[str, str], Scored]:
         raise ValueError(f"{folder} has answers of {len(models)} models: {', '.join(sorted(models))}")
     written = folder / "scores.json"
     totals = (
-        {(e["benchmark"], e["ask"]): e["questions"] for e in read_json(written)} if written.is_file() else {}
+        {(e["benchmark"], e["ask"]): e["questions"] for e in read_written(written)}
+        if written.is_file()
+        else {}
     )
     return {
         (file.benchmark.name, file.ask): Scored(
