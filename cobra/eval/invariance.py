@@ -58,10 +58,10 @@ def check_invariance(
     for task in tasks:
         for ask in task.asks:
             answerer = Answerer(opened, processor, ask.max_new_tokens)
-            alone = _answered(answerer, task, ask, *_WAYS["1"])
+            alone = _answered(answerer, task, ask, *_WAYS["1"], allow_missing)
             for name, way in list(_WAYS.items())[1:]:
                 again = answerer.again
-                other = _answered(answerer, task, ask, *way)
+                other = _answered(answerer, task, ask, *way, allow_missing)
                 answers = _differing(alone, other, answerer.close)
                 scores = _scores_differing(task, ask, alone, other)
                 total += answers + scores
@@ -72,17 +72,18 @@ def check_invariance(
 
 
 def _answered(
-    answerer: Answerer, task: Task, ask: Ask, size: int, backwards: bool
+    answerer: Answerer, task: Task, ask: Ask, size: int, backwards: bool, allow_missing: bool
 ) -> list[tuple[Asked, Answer]]:
     """Questions and answers, in the order of the questions."""
     asked = [Asked.of(question, ask) for question in task.questions]
     batches = in_batches(asked[:: -1 if backwards else 1], size)
     found = {
         each.question.id: (each, answer)
-        for batch, examples in prepared(answerer, batches[:: -1 if backwards else 1])
+        for batch, examples in prepared(answerer, batches[:: -1 if backwards else 1], allow_missing)
         for each, answer in zip(batch, answerer.answer(batch, examples), strict=True)
     }
-    return [found[each.question.id] for each in asked]
+    # without those whose pictures are damaged
+    return [found[each.question.id] for each in asked if each.question.id in found]
 
 
 def _differing(

@@ -275,6 +275,18 @@ def test_no_answer_differs_by_its_batch(model: Path, tmp_path: Path) -> None:
     assert check_invariance(str(model), [OWN], ["llava"], tmp_path, settings=Settings(), limit=8) == 0
 
 
+def test_invariance_is_checked_without_damaged_pictures_where_that_is_allowed(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(Path(OWN).read_text().replace("[pictures[number * 9 // 24]]", '[b"no picture"]'))
+    check = partial(check_invariance, str(model), [str(own)], ["llava"], tmp_path, settings=Settings())
+    with pytest.raises(ValueError, match="--allow-missing"):
+        check()
+    assert check(allow_missing=True) == 0
+    assert "left out" in capsys.readouterr().err
+
+
 def test_answers_that_depend_on_their_batch_are_counted(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
