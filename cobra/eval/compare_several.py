@@ -13,7 +13,7 @@ from cobra.eval.compare_answers import Unscored, compare_files, names_in, shared
 from cobra.eval.evaluation_folder import named, read_run
 from cobra.eval.paired import Paired
 from cobra.eval.predictions import read_predictions
-from cobra.eval.results import Row, read_rows
+from cobra.eval.results import read_results, read_rows
 
 _HEAD = (
     "| | MB | logits | image tokens | {metric} | lost | all questions | 95 % interval | other answers |\n"
@@ -84,17 +84,18 @@ def _texts(file: Path) -> dict[tuple[str, str], str]:
 
 
 def _table(a: Path, name: str, beside: Sequence[Beside]) -> str:
-    score, called = _score(a, name), _names(a, *(each.folder for each in beside))
-    first = f"| {called[a]} | {_costs(a)} | {_number(score)} | | {beside[0].paired.a:.2f} | | |\n"
-    lines = [_line(called[each.folder], name, score, each) for each in beside]
-    metric = score.metric if score else "score"
+    folders = (a, *(each.folder for each in beside))
+    called, metric = _names(*folders), _metric(folders, name)
+    # of protocols that print different metrics of one ask, folders may have different ones
+    scores = {folder: _score(folder, name, metric) for folder in folders}
+    first = f"| {called[a]} | {_costs(a)} | {_number(scores[a])} | | {beside[0].paired.a:.2f} | | |\n"
+    lines = [_line(called[each.folder], scores[a], scores[each.folder], each) for each in beside]
     return "".join([f"**{name}**\n\n", _HEAD.format(metric=metric), first, *lines])
 
 
-def _line(called: str, name: str, of_a: Row | None, beside: Beside) -> str:
-    own, paired = _score(beside.folder, name), beside.paired
-    has_both = of_a and own and of_a.ours is not None and own.ours is not None
-    lost = f"{of_a.ours - own.ours:.2f}" if has_both else ""  # type: ignore[union-attr,operator]
+def _line(called: str, of_a: float | None, own: float | None, beside: Beside) -> str:
+    paired = beside.paired
+    lost = "" if of_a is None or own is None else f"{of_a - own:.2f}"
     return (
         f"| {called} | {_costs(beside.folder)} | {_number(own)} | {lost} "
         f"| {paired.difference:+.2f} | {paired.low:+.2f} … {paired.high:+.2f} "
@@ -102,13 +103,20 @@ def _line(called: str, name: str, of_a: Row | None, beside: Beside) -> str:
     )
 
 
-def _score(folder: Path, name: str) -> Row | None:
-    """What papers print of an ask, or its first number; None where the folder has no scores."""
-    return next((row for row in read_rows(folder) if f"{row.benchmark}-{row.ask}" == name), None)
+def _metric(folders: Sequence[Path], name: str) -> str:
+    """What papers print of an ask, or its first number, as the first folder with scores has it."""
+    rows = (row for folder in folders for row in read_rows(folder))
+    return next((row.metric for row in rows if f"{row.benchmark}-{row.ask}" == name), "score")
 
 
-def _number(row: Row | None) -> str:
-    return "" if row is None or row.ours is None else f"{row.ours:.2f}"
+def _score(folder: Path, name: str, metric: str) -> float | None:
+    """A metric of an ask; None where the folder has no scores."""
+    scores = (each.scores for each in read_results(folder) if f"{each.benchmark}-{each.ask}" == name)
+    return next((found.get(metric) for found in scores), None)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _names(*folders: Path) -> dict[Path, str]:

@@ -100,18 +100,19 @@ def rows(results: Sequence[Result]) -> list[Row]:
 def write_results(out: Path, results: Sequence[Result]) -> list[Result]:
     """Write scores.json and scores.md; all that are in them then, of other benchmarks too."""
     new = {(result.benchmark, result.ask) for result in results}
-    both = [*(each for each in _read(out) if (each.benchmark, each.ask) not in new), *results]
+    both = [*(each for each in read_results(out) if (each.benchmark, each.ask) not in new), *results]
     _replace(out / SCORES, json.dumps([asdict(result) for result in both], indent=2) + "\n")
     _replace(out / TABLE, markdown(rows(both)))
     return both
 
 
 def read_rows(out: Path) -> list[Row]:
-    """The rows of what `write_results` wrote to a folder; none where it wrote nothing."""
-    return rows(_read(out))
+    """The rows of `read_results`."""
+    return rows(read_results(out))
 
 
-def _read(out: Path) -> list[Result]:
+def read_results(out: Path) -> list[Result]:
+    """What `write_results` wrote to a folder; none where it wrote nothing."""
     path = out / SCORES
     return [Result(**said) for said in read_written(path)] if path.is_file() else []
 

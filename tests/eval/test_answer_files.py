@@ -9,7 +9,9 @@ import pytest
 
 from cobra.eval.answer_file import AnswerFile
 from cobra.eval.compare_answers import compare_answers, compare_files
+from cobra.eval.compare_several import compare_several
 from cobra.eval.predictions import Prediction, write_predictions
+from cobra.eval.results import Result, write_results
 from cobra.eval.score_files import score_files
 
 
@@ -172,3 +174,14 @@ def test_nine_thousand_answers_are_scored_in_two_seconds(tmp_path: Path) -> None
     start = time.process_time()
     assert AnswerFile.read(path).scores["accuracy"] == 100
     assert time.process_time() - start < 2
+
+
+def test_several_folders_are_held_to_one_metric_whatever_protocol_each_was_run_by(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "abc"]
+    for folder, printed in zip(folders, ("f1", "accuracy", "f1"), strict=True):
+        answers = [said(n, "Yes" if n < 3 else "No", "yes" if n % 2 else "no") for n in range(4)]
+        file = AnswerFile.read(written(folder / "pope-short.jsonl", answers))
+        write_results(folder, [Result("pope", "short", 4, 4, file.scores, {"one": printed})])
+    table = compare_several(folders[0], folders[1:])
+    assert "| image tokens | f1 | lost |" in table
+    assert table.count("|  |  |  | 40.00 | 0.00 | +0.00 |") == 2
