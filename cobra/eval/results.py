@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -98,9 +98,13 @@ def rows(results: Sequence[Result]) -> list[Row]:
 
 
 def write_results(out: Path, results: Sequence[Result]) -> list[Result]:
-    """Write scores.json and scores.md; all that are in them then, of other benchmarks too."""
-    new = {(result.benchmark, result.ask) for result in results}
-    both = [*(each for each in read_results(out) if (each.benchmark, each.ask) not in new), *results]
+    """Write scores.json and scores.md; all that are in them then, of other benchmarks and protocols too."""
+    before = {(each.benchmark, each.ask): each for each in read_results(out)}
+    both = []
+    for result in results:
+        earlier = before.pop((result.benchmark, result.ask), result)
+        both.append(replace(result, headlines={**earlier.headlines, **result.headlines}))
+    both = [*before.values(), *both]
     _replace(out / SCORES, json.dumps([asdict(result) for result in both], indent=2) + "\n")
     _replace(out / TABLE, markdown(rows(both)))
     return both

@@ -176,6 +176,16 @@ def test_nine_thousand_answers_are_scored_in_two_seconds(tmp_path: Path) -> None
     assert time.process_time() - start < 2
 
 
+def test_a_later_protocol_leaves_the_headline_of_an_earlier_one(tmp_path: Path) -> None:
+    for protocol, metric in (("llava", "f1"), ("prismatic", "accuracy"), ("llava", "f1")):
+        write_results(
+            tmp_path, [Result("pope", "short", 4, 4, {"accuracy": 75, "f1": 50}, {protocol: metric})]
+        )
+    table = (tmp_path / "scores.md").read_text()
+    assert "| pope | llava | short | f1 | 50.00 |" in table
+    assert "| pope | prismatic | short | accuracy | 75.00 |" in table
+
+
 def test_several_folders_are_held_to_one_metric_whatever_protocol_each_was_run_by(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in "abc"]
     for folder, printed in zip(folders, ("f1", "accuracy", "f1"), strict=True):
