@@ -8,6 +8,7 @@ from typing import Any
 
 from cobra.config.shown_text import harmless
 from cobra.eval.answer_file import AnswerFile
+from cobra.eval.benchmarks.find import find_benchmark
 
 
 def score_files(paths: Sequence[Path], benchmark: str | None = None, report: Path | None = None) -> None:
@@ -17,8 +18,16 @@ def score_files(paths: Sequence[Path], benchmark: str | None = None, report: Pat
         paths: files of predictions.
         benchmark: name or Python file of the benchmark, where the predictions name none that is known.
         report: JSON file to write the scores to.
+
+    Raises:
+        ValueError: where a path is a folder, or no file is of the benchmark that is given.
     """
+    for path in filter(Path.is_dir, paths):
+        raise ValueError(f"{path} is a folder: name the files of predictions in it, {path / '*.jsonl'}")
     files = [AnswerFile.read(path, benchmark) for path in paths]
+    if benchmark and find_benchmark(benchmark).name not in {file.benchmark.name for file in files}:
+        named = ", ".join(dict.fromkeys(file.benchmark.name for file in files))
+        raise ValueError(f"--benchmark {benchmark}: the predictions are of {named}: leave it out")
     scored = [
         {
             "file": str(file.path),

@@ -176,6 +176,15 @@ def test_nine_thousand_answers_are_scored_in_two_seconds(tmp_path: Path) -> None
     assert time.process_time() - start < 2
 
 
+def test_a_folder_and_a_benchmark_that_nothing_is_scored_by_are_refused(tmp_path: Path) -> None:
+    answers = written(tmp_path / "pope-short.jsonl", [said(0, "Yes")])
+    with pytest.raises(ValueError, match=r"is a folder: name the files of predictions in it, .*\*\.jsonl"):
+        score_files([tmp_path])
+    with pytest.raises(ValueError, match="--benchmark gqa: the predictions are of pope: leave it out"):
+        score_files([answers], "gqa")
+    score_files([answers], "pope")
+
+
 def test_a_later_protocol_leaves_the_headline_of_an_earlier_one(tmp_path: Path) -> None:
     for protocol, metric in (("llava", "f1"), ("prismatic", "accuracy"), ("llava", "f1")):
         write_results(
