@@ -51,7 +51,7 @@ class Ask:
             _template(self.prompt)
         except TemplateError as error:
             raise ValueError(f"the prompt of ask {self.name!r} is no Jinja template: {error}") from error
-        if self.choices is not None and not all(isinstance(choice, str) for choice in self.choices):
+        if self.choices is not None and not (self.choices and all(isinstance(c, str) for c in self.choices)):
             raise ValueError(
                 f"the choices of ask {self.name!r} are {list(self.choices)}: write texts, in yaml with quotes"
             )
@@ -79,8 +79,20 @@ class Ask:
             ) from error
 
     def choices_of(self, fields: Mapping[str, Any]) -> list[str]:
-        """What the model chooses from; empty where it answers in words."""
-        return list(fields[self.choices_field] if self.choices_field else self.choices or ())
+        """What the model chooses from; empty where it answers in words.
+
+        Raises:
+            ValueError: where the question has no such field, or no choices in it.
+        """
+        if not self.chooses:
+            return []
+        found = self.choices if self.choices_field is None else fields.get(self.choices_field)
+        if not isinstance(found, list | tuple) or not found:
+            raise ValueError(
+                f"the choices_field of ask {self.name!r} is {self.choices_field!r}, which is no list of "
+                f"texts here: name one of the fields {', '.join(fields)}"
+            )
+        return list(found)
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,8 @@ def _template(text: str) -> Template:
 
 def _ask(name: str, given: dict[str, Any]) -> Ask:
     choices = given.get("choices")
+    if not isinstance(choices, list | None):
+        raise ValueError(f"the choices of ask {name!r} are {choices!r}: write a list of texts")
     return Ask(name, **{**given, "choices": None if choices is None else tuple(choices)})
 
 

@@ -46,6 +46,8 @@ def test_benchmarks_of_choices_are_found_by_their_names(name: str) -> None:
             "let it be 1 or more",
         ),
         ("about: mine\nbenchmarks: {own: {asks: {a: {prompt: hm, choices: [Yes, No]}}}}", "with quotes"),
+        ("about: mine\nbenchmarks: {own: {asks: {a: {prompt: hm, choices: []}}}}", "write texts"),
+        ("about: mine\nbenchmarks: {own: {asks: {a: {prompt: hm, choices: 'yes'}}}}", "'yes': write a list"),
         ("about: mine\nbenchmarks: {own: {asks: [a]}}", "the stanza of own is wrong"),
     ],
 )
@@ -56,3 +58,10 @@ def test_a_protocol_of_ones_own_that_cannot_be_asked_is_refused_when_it_is_read(
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_protocol(str(path))
+
+
+@pytest.mark.parametrize("field", ["nothing", "question", "letters"])
+def test_a_field_without_choices_is_refused_and_the_fields_are_named(field: str) -> None:
+    ask = Ask("a", "{{ question }}", choices_field=field)
+    with pytest.raises(ValueError, match=f"choices_field of ask 'a' is '{field}'.* fields question, letters"):
+        ask.choices_of({"question": "Is it?", "letters": []})
