@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 # VLMEvalKit's: what stands between words, beside spaces
 _BETWEEN = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+# Such as Chinese, in which no space ends a word; a letter with an accent is part of one.
+_FOREIGN = re.compile(r"[^\x00-\x7fÀ-ÖØ-öø-\u024f\u1e00-\u1eff]")
 # The letter is one of so many words at the end.
 _LAST = 5
 
@@ -26,7 +28,7 @@ def read_letter(text: str, options: Mapping[str, str], english: bool = False) ->
         # both: a text of full width must still be part of what repeats it
         text = _narrowed(text)
         options = {letter: _narrowed(option) for letter, option in options.items()}
-    spaced = text if english else re.sub(r"[^\x00-\x7f]", " ", text)
+    spaced = text if english else _FOREIGN.sub(" ", text)
     words = spaced.translate(_BETWEEN).split()
     named = [letter for letter in options if letter in words]
     if len(named) == 1 and words.index(named[0]) > len(words) - _LAST:

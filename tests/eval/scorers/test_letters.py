@@ -99,3 +99,11 @@ def test_option_of_full_width_is_read_where_it_is_repeated(option: str) -> None:
     options = {"A": "都不是", "B": option}
     assert read_letter(option, options) == read_letter(option, options, english=True) == "B"
     assert read_letter(f"图中是{option}。", options) == "B"
+
+
+@pytest.mark.parametrize("name", ["Cézanne", "Côte d'Ivoire", "Dürer", "Ce\u0301zanne", "Đống Đa"])
+def test_a_letter_before_an_accent_is_none(name: str) -> None:
+    options = {"A": "Monet", "B": name, "C": "Degas", "D": "Munch"}
+    assert read_letter(name, options) == "B"
+    assert read_letter(f"It is {name}.", options) == "B"
+    assert read_letter(f"答案是C（{name}）。", options) == "C"
