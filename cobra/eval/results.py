@@ -126,8 +126,8 @@ def print_results(results: Sequence[Result]) -> None:
     table = Table()
     for name in ("benchmark", "protocol", "ask", "metric"):
         table.add_column(name, overflow="fold")
-    table.add_column("ours", justify="right")
-    table.add_column("coverage", justify="right")
+    table.add_column("ours", justify="right", no_wrap=True)
+    table.add_column("coverage", justify="right", overflow="fold")
     for row in rows(results):
         table.add_row(row.benchmark, row.protocol, row.ask, row.metric, _number(row.ours), row.coverage)
     Console().print(table)

@@ -11,7 +11,7 @@ from cobra.eval.answer_file import AnswerFile
 from cobra.eval.compare_answers import compare_answers, compare_files
 from cobra.eval.compare_several import compare_several
 from cobra.eval.predictions import Prediction, write_predictions
-from cobra.eval.results import Result, write_results
+from cobra.eval.results import Result, print_results, write_results
 from cobra.eval.score_files import score_files
 
 
@@ -193,6 +193,16 @@ def test_a_later_protocol_leaves_the_headline_of_an_earlier_one(tmp_path: Path) 
     table = (tmp_path / "scores.md").read_text()
     assert "| pope | llava | short | f1 | 50.00 |" in table
     assert "| pope | prismatic | short | accuracy | 75.00 |" in table
+
+
+def test_no_number_is_cut_off_in_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    print_results([Result("mine", "plain_likelihood", 1500, 3000, {"macro": 98.26}, {"llava": "macro"})])
+    shown = capsys.readouterr().out
+    assert "98.26" in shown
+    assert "…" not in shown
 
 
 def test_several_folders_are_held_to_one_metric_whatever_protocol_each_was_run_by(tmp_path: Path) -> None:
