@@ -81,7 +81,7 @@ def evaluate(
                 file.mend(mark)
         processes = join_processes(devices, device)
         processes.wait()
-        done = {key: set(file.read(mark)) for key, file in files.items()}
+        done = _answered(tasks, files, mark)
         # the first appends to what the others have read
         processes.wait()
         _answer_all(tasks, files, done, subject, processes, batch_size, allow_missing)
@@ -93,6 +93,32 @@ def prediction_files(tasks: Sequence[Task], out: Path) -> dict[tuple[str, str], 
     """The file of each benchmark's ask, by their names."""
     names = [(task.benchmark.name, ask.name) for task in tasks for ask in task.asks]
     return {name: PredictionFile(out, *name) for name in names}
+
+
+def _answered(
+    tasks: Sequence[Task], files: dict[tuple[str, str], PredictionFile], mark: str
+) -> dict[tuple[str, str], set[str]]:
+    """The ids of the questions that are answered.
+
+    Raises:
+        ValueError: where one has other words, or other true answers, than when it was answered. Files that a
+            benchmark lists are held to their hashes; one of a user's own need not list any.
+    """
+    done = {}
+    for task in tasks:
+        for ask in task.asks:
+            key = (task.benchmark.name, ask.name)
+            found = files[key].read(mark)
+            for question in task.questions:
+                told = found.get(question.id)
+                asked = (ask.render(question.fields), list(question.answers))
+                if told is not None and (told.question, told.answers) != asked:
+                    raise ValueError(
+                        f"question {question.id!r} of {key[0]} is another than the one that is answered in "
+                        f"{files[key].path}: name another --out"
+                    )
+            done[key] = set(found)
+    return done
 
 
 def in_batches(asked: Sequence[Asked], size: int) -> list[list[Asked]]:

@@ -154,6 +154,19 @@ def test_other_words_of_an_ask_are_refused(answered: Evaluate, tmp_path: Path) -
         answered(benchmarks=(str(own),), limit=2)
 
 
+@pytest.mark.parametrize(("old", "new"), [('"ring?"', '"disc?"'), ('["red"]', '["blue"]')])
+def test_a_question_of_ones_own_that_has_changed_is_refused(
+    answered: Evaluate, tmp_path: Path, old: str, new: str
+) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(Path(OWN).read_text())
+    answered(benchmarks=(str(own),), limit=2)
+    answered(benchmarks=(str(own),), limit=3)
+    own.write_text(Path(OWN).read_text().replace(old, new))
+    with pytest.raises(ValueError, match=r"question 'q\d+' of own is another .* name another --out"):
+        answered(benchmarks=(str(own),), limit=4)
+
+
 def test_words_that_were_never_answered_may_change(answered: Evaluate, tmp_path: Path) -> None:
     own = tmp_path / "own_benchmark.py"
     own.write_text(Path(OWN).read_text().replace("{{ question }}", "{{ questoin }}"))
