@@ -101,14 +101,19 @@ def _answered(
     """The ids of the questions that are answered.
 
     Raises:
-        ValueError: where one has other words, or other true answers, than when it was answered. Files that a
-            benchmark lists are held to their hashes; one of a user's own need not list any.
+        ValueError: where one has other words, or other true answers, than when it was answered, or is asked
+            no more. Files that a benchmark lists are held to their hashes; a user's own need not list any.
     """
     done = {}
     for task in tasks:
         for ask in task.asks:
             key = (task.benchmark.name, ask.name)
             found = files[key].read(mark)
+            if gone := found.keys() - task.ids:
+                raise ValueError(
+                    f"{files[key].path} answers {min(gone)!r}, which {key[0]} does not ask any more: name "
+                    "another --out"
+                )
             for question in task.questions:
                 told = found.get(question.id)
                 asked = (ask.render(question.fields), list(question.answers))

@@ -24,13 +24,18 @@ class Task:
         benchmark: it.
         asks: how.
         questions: those that are asked.
-        total: questions that it has.
+        ids: of all questions that it has.
     """
 
     benchmark: Benchmark
     asks: Sequence[Ask]
     questions: Sequence[Question]
-    total: int
+    ids: frozenset[str]
+
+    @property
+    def total(self) -> int:
+        """Questions that it has."""
+        return len(self.ids)
 
 
 def read_tasks(
@@ -57,7 +62,7 @@ def read_tasks(
             lacks.append(told(kind.name, "pictures", pictures))
             gone = {str(picture) for picture in pictures}
             chosen = [q for q in chosen if gone.isdisjoint(map(str, picture_paths(q)))]
-        tasks.append(Task(benchmark, given, chosen, len(questions)))
+        tasks.append(Task(benchmark, given, chosen, frozenset(q.id for q in questions)))
     if lacks and this_rank() == 0:
         print(harmless("\n".join(lacks), sys.stderr), file=sys.stderr)
     if lacks and not allow_missing:

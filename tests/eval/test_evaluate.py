@@ -165,6 +165,9 @@ def test_a_question_of_ones_own_that_has_changed_is_refused(
     own.write_text(Path(OWN).read_text().replace(old, new))
     with pytest.raises(ValueError, match=r"question 'q\d+' of own is another .* name another --out"):
         answered(benchmarks=(str(own),), limit=4)
+    own.write_text(Path(OWN).read_text().replace('f"q{number}"', 'f"p{number}"'))
+    with pytest.raises(ValueError, match=r"answers 'q\d+', which own does not ask any more: name another"):
+        answered(benchmarks=(str(own),), limit=4)
 
 
 def test_words_that_were_never_answered_may_change(answered: Evaluate, tmp_path: Path) -> None:
