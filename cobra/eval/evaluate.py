@@ -116,8 +116,10 @@ def _answered(
                 )
             for question in task.questions:
                 told = found.get(question.id)
-                asked = (ask.render(question.fields), list(question.answers))
-                if told is not None and (told.question, told.answers) != asked:
+                if told and (told.question, told.answers) != (
+                    ask.render(question.fields),
+                    list(question.answers),
+                ):
                     raise ValueError(
                         f"question {question.id!r} of {key[0]} is another than the one that is answered in "
                         f"{files[key].path}: name another --out"
