@@ -17,7 +17,7 @@ from cobra.export.oracle import Oracle
 Ids = NDArray[np.integer]
 Floats = NDArray[np.float32]
 
-# what not every engine can, by the method that it then need not have
+# what not every engine can, by what it then need not have
 ABILITIES = {
     "pictures": "read_pictures",
     "embeddings": "embed",
@@ -25,6 +25,7 @@ ABILITIES = {
     "mask": "prefill_rows with a mask, and step_rows",
     "packed": "prefill_packed",
     "dequantised": "dequantised",
+    "end": "an eos_id that ends a text",
 }
 
 
@@ -33,7 +34,7 @@ class Engine(ABC):
 
     Attributes:
         vocab_size: logits V.
-        eos_id: ends a text.
+        eos_id: ends a text; -1 where `lacks` names `end`.
         version: of the runtime, for reports.
         rounding: relative RMS by which logits may differ that were computed in two ways: 1e-5 in fp32, 2e-3
             in fp16; more where activations are quantised.

@@ -57,12 +57,15 @@ class GGUFEngine(Engine):
         manifest = check_sizes(folder)
         self.vocab_size, self.d_model = (manifest.setting(name, int) for name in ("vocab_size", "d_model"))
         # a language model alone may have no tokenizer, and then ends nowhere
-        self.eos_id = manifest.setting("eos_id", int) if "eos_id" in manifest.contents.settings else -1
+        ends = "eos_id" in manifest.contents.settings
+        self.eos_id = manifest.setting("eos_id", int) if ends else -1
         self.rounding = UNQUANTISED.get(manifest.quant, _QUANTISED)
         if device is not None:
             self.version += f" on {device.description}"
             self.rounding = _vulkan_rounding(manifest.quant)
         self.lacks = {"mask": "llama.cpp has no padding"}
+        if not ends:
+            self.lacks["end"] = "without a tokenizer no token ends a text"
         if manifest.quant in UNQUANTISED:
             self.lacks["dequantised"] = "its weights are not quantised"
         self._threads = threads or _threads_said() or os.cpu_count() or 1

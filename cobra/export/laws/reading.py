@@ -88,5 +88,5 @@ READING = [
     Law("steps", "Steps give the state that a prompt gives", _steps),
     Law("embeddings", "Embeddings in are tokens in", _embeddings, needs=("embeddings",)),
     Law("long", "A long text is many short ones", _long, slack=3.0, lengths=(sum(_PIECES) + 1,)),
-    Law("end-of-text", "An end of text is read like any other token", _end_of_text),
+    Law("end-of-text", "An end of text is read like any other token", _end_of_text, needs=("end",)),
 ]

@@ -75,7 +75,7 @@ def _packed(engine: Engine, probe: Probe) -> Iterator[Difference]:
 
 ROWS = [
     Law("batch", "A batch is its rows alone", _batch, needs=("batch",)),
-    Law("ended-row", "A row that has ended leaves the others alone", _ended, needs=("batch",)),
+    Law("ended-row", "A row that has ended leaves the others alone", _ended, needs=("batch", "end")),
     *(
         Law(
             f"padding-{where}",

@@ -18,9 +18,12 @@ from cobra.export.laws import LAWS
 from cobra.export.laws.check import check_laws, drawn_pictures
 from cobra.export.laws.law import NONE, RED
 from cobra.export.manifest import read_manifest
+from cobra.export.random_lm import write_random_lm
+from cobra.export.write import export_model
 from cobra.inference.conversation import Conversation
 from cobra.models.vision.pictures import Pictures
 from tests.export.gguf.exported import NO_LLAMA, TOKENIZER, engine, export, model, unseeing
+from tests.export.test_conform import MAMBA2
 from tests.models.builders import VOCAB
 
 pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_LLAMA)]
@@ -124,6 +127,18 @@ def test_the_laws_are_kept(quant: str, tmp_path: Path) -> None:
     nothing = {"f32": {"dequantised"}}.get(quant, {"oracle", "pictures-oracle"})
     padding = {"padding-left", "padding-right", "padding-middle"}
     assert {f.law for f in found if f.status == NONE} == nothing | padding
+
+
+def test_a_language_model_without_a_tokenizer_keeps_the_laws_of_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "lm").mkdir()
+    write_random_lm(MAMBA2, tmp_path / "lm")
+    export_model(tmp_path / "lm", "gguf", "f32", tmp_path / "out")
+    opened = GGUFEngine(tmp_path / "out", threads=1)
+    found = check_laws(opened, LAWS.values(), [])
+    opened.close()
+    assert [f for f in found if f.status == RED] == []
+    unended = {f.law for f in found if f.reason == "without a tokenizer no token ends a text"}
+    assert unended == {"end-of-text", "ended-row"}
 
 
 def test_a_run_answers_as_the_model_and_imports_no_torch(tmp_path: Path) -> None:
