@@ -30,6 +30,8 @@ _HALF_PRODUCTS = 2e-2
 _ATTENTION_BY_VULKAN = 1e-3
 # sequences that are read beside each other
 _ROWS = 8
+# GGML_MAX_N_THREADS, above which ggml ends the process or never ends
+_MOST_THREADS = 512
 
 
 class GGUFEngine(Engine):
@@ -68,7 +70,7 @@ class GGUFEngine(Engine):
             self.lacks["end"] = "without a tokenizer no token ends a text"
         if manifest.quant in UNQUANTISED:
             self.lacks["dequantised"] = "its weights are not quantised"
-        self._threads = threads or _threads_said() or os.cpu_count() or 1
+        self._threads = threads or _threads_said() or min(os.cpu_count() or 1, _MOST_THREADS)
         if (folder / PICTURES).is_file():
             self._planes = planes_in(manifest)
         else:
@@ -226,7 +228,10 @@ class _Dequantised(GGUFEngine):
 
 def _threads_said() -> int:
     """Of OMP_NUM_THREADS, which may be a list by depth of nesting; 0 where it is not set."""
-    return int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or 0)
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip() or "0"
+    if not (said.isdecimal() and int(said) <= _MOST_THREADS):
+        raise ValueError(f"OMP_NUM_THREADS is {said}: set it to a number of threads up to {_MOST_THREADS}")
+    return int(said)
 
 
 def _vulkan_rounding(quant: str) -> float:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
-from cobra.export.engines.gguf import GGUFEngine
+from cobra.export.engines.gguf import GGUFEngine, _threads_said
 from cobra.export.laws import LAWS
 from cobra.export.laws.check import check_laws, drawn_pictures
 from cobra.export.laws.law import NONE, RED
@@ -38,6 +38,13 @@ _SEEING = [
 def test_threads_are_those_of_the_outermost_level(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3,1")
     assert GGUFEngine(export(model(), tmp_path))._threads == 3
+
+
+@pytest.mark.parametrize("said", ["-1", "513", "all"])
+def test_a_number_of_threads_that_is_none_is_refused(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    with pytest.raises(ValueError, match=f"OMP_NUM_THREADS is {said}: set it to a number of threads up to"):
+        _threads_said()
 
 
 def rms(found: NDArray, expected: NDArray) -> float:
