@@ -26,7 +26,7 @@ def write_shown(path: Path, metadata: Mapping[str, Value], weights: Mapping[str,
     size = sum(weight.nbytes for weight in weights.values())
     free = shutil.disk_usage(path.parent).free
     if size > free:
-        raise OSError(f"{path.name} needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: make room")
+        raise OSError(f"{path.name} needs {size / 1e6:.1f} MB, {free / 1e6:.1f} MB are free: make room")
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=size)

@@ -1,15 +1,20 @@
-"""A disk that is full while llama.cpp quantises."""
+"""A disk that is full, before a file is written or while llama.cpp quantises."""
 
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from cobra.data.chat import Chat
+from cobra.export.gguf import progress
+from cobra.export.gguf.file import Weight
 from cobra.export.write import export_model
 from cobra.pretrained import save_pretrained
+from cobra.weights.tensors import Stored
 from tests.export.gguf.exported import NO_LLAMA, TOKENIZER, model
 
 pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_LLAMA)]
@@ -37,6 +42,15 @@ def disk(saved: Path, tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this machine mounts nothing")
     yield found
     subprocess.run(["umount", "-l", found], check=True)
+
+
+def test_room_for_small_files_is_told_in_numbers_that_say_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_500_000))
+    weight = Weight(Stored(torch.Size([700, 1000]), torch.float32, lambda: torch.zeros(700, 1000)))
+    with pytest.raises(OSError, match=r"lm\.gguf needs 2\.8 MB, 1\.5 MB are free: make room"):
+        progress.write_shown(tmp_path / "lm.gguf", {}, {"w": weight}, "language model")
 
 
 def test_it_is_told_and_nothing_is_left(saved: Path, disk: Path) -> None:
