@@ -169,7 +169,7 @@ def run_export(
         for number, prompt in enumerate(prompts):
             for text in talk.ask(prompt, () if number else images):
                 print(harmless(text, sys.stdout), end="", flush=True)
-            print()
+            print(flush=True)
         print(talk.spent, file=sys.stderr)
     finally:
         engine.close()

@@ -1,5 +1,6 @@
 """Conversations with an engine: what they say is what the model says, and nothing is read twice."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ from PIL import Image
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
 from cobra.export.engines.ours import OwnEngine
+from cobra.export.manifest import Contents, write_manifest
 from cobra.export.run import Talk, run_export
+from cobra.export.targets import TARGETS, Target
 from cobra.inference.conversation import Conversation
 from cobra.models.vlm import CobraVLM
+from cobra.pretrained import save_pretrained
 from tests.models.builders import LMS, PROJECTORS, small_vit
 
 
@@ -42,6 +46,26 @@ def test_several_turns_are_those_of_the_model(model: CobraVLM, tmp_path: Path) -
     tokens = int(conversation._allocated().lengths.sum())
     # the last token that was said is not read
     assert talk.spent.read + talk.spent.written - 3 == tokens
+
+
+@pytest.fixture
+def export(model: CobraVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a target that is this project's own format."""
+    monkeypatch.setitem(TARGETS, "own", Target(("fp32",), "", {"cpu": "ours"}))
+    save_pretrained(model, Chat("cobra:data/shapes/tokenizer"), tmp_path / "export")
+    write_manifest(tmp_path / "export", "own", "fp32", "model", Contents())
+    return tmp_path / "export"
+
+
+def test_an_answer_ends_before_the_times_where_both_go_to_one_file(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    with log.open("a") as out, log.open("a", buffering=1) as error:
+        monkeypatch.setattr("sys.stdout", out)
+        monkeypatch.setattr("sys.stderr", error)
+        run_export(export, [], ["what?"], 2)
+    assert re.fullmatch(r"(?s).*\nT_VE [^\n]* MB\n", log.read_text())
 
 
 def test_pictures_that_an_engine_cannot_read_are_refused(model: CobraVLM, tmp_path: Path) -> None:
