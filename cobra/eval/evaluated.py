@@ -77,6 +77,7 @@ class EvaluatedExport(Evaluated):
 
     def __init__(self, folder: Path, device: str) -> None:
         manifest = check_files(folder)
+        manifest.check_tokenizer()
         self._folder, self._engine = folder, engine_of(manifest.target, device)
         answering = {name: file for name, file in manifest.files.items() if name != ORACLE}
         self.said = {

@@ -15,6 +15,7 @@ MANIFEST = "manifest.json"
 _FORMAT = 2
 # begins what an export that reads no pictures says is missing
 BLIND = "the way of pictures"
+_TOKENIZER = "tokenizer.json"
 _PACKAGES = ("torch", "transformers", "numpy", "pillow")
 # what JSON makes of the fields, and of what is in those that have names of their own
 _FIELDS = {"target": str, "quant": str, "model": str, "files": dict, "contents": dict}
@@ -56,6 +57,14 @@ class Manifest:
     model: str
     files: Mapping[str, Mapping[str, Any]]
     contents: Contents
+
+    def check_tokenizer(self) -> None:
+        """Refuse, with a ValueError, to ask an export that has no tokenizer."""
+        if _TOKENIZER not in self.files:
+            raise ValueError(
+                f"the export of {self.model} has no {_TOKENIZER}, as the model had none, and cannot be "
+                "asked: give the model's folder a tokenizer, and export it again"
+            )
 
     def setting(self, name: str, kind: type) -> Any:
         """What the target's engine has to know, of that type.

@@ -163,7 +163,9 @@ def run_export(
     """
     if not all(prompt.strip() for prompt in prompts):
         raise ValueError("a question is empty: ask something about the picture")
-    engine = open_engine(engine_of(read_manifest(folder).target, device), folder)
+    manifest = read_manifest(folder)
+    manifest.check_tokenizer()
+    engine = open_engine(engine_of(manifest.target, device), folder)
     try:
         talk = Talk(engine, PlainChat.read(folder), max_new_tokens)
         for number, prompt in enumerate(prompts):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
+from cobra.eval.evaluated import EvaluatedExport
 from cobra.export.engines.ours import OwnEngine
 from cobra.export.manifest import Contents, write_manifest
 from cobra.export.run import Talk, run_export
@@ -66,6 +67,17 @@ def test_an_answer_ends_before_the_times_where_both_go_to_one_file(
         monkeypatch.setattr("sys.stderr", error)
         run_export(export, [], ["what?"], 2)
     assert re.fullmatch(r"(?s).*\nT_VE [^\n]* MB\n", log.read_text())
+
+
+def test_an_export_without_a_tokenizer_is_not_asked(export: Path) -> None:
+    for name in ("tokenizer.json", "manifest.json"):
+        (export / name).unlink()
+    write_manifest(export, "own", "fp32", "model", Contents())
+    asked = "the export of model has no tokenizer.json, as the model had none, and cannot be asked: give"
+    with pytest.raises(ValueError, match=asked):
+        run_export(export, [], ["what?"], 2)
+    with pytest.raises(ValueError, match=asked):
+        EvaluatedExport(export, "cpu")
 
 
 def test_pictures_that_an_engine_cannot_read_are_refused(model: CobraVLM, tmp_path: Path) -> None:
