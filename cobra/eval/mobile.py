@@ -175,9 +175,16 @@ def _page(mobile: Mobile, runs: Sequence[Run], lost: str) -> Iterator[str]:
     yield "the model's accuracy. `-laws.txt` beside a build is what `cobra export verify` printed of it.\n\n"
     yield f"{mobile.prompt} (true: {mobile.truth})\n\n"
     yield "| build | laws of state | answer | spent |\n|---|---|---|---|\n"
-    yield from (f"| {r.name} | {r.laws} | {r.answer} | {r.spent} |\n" for r in runs if not r.skipped)
+    for run in runs:
+        if not run.skipped:
+            yield f"| {run.name} | {run.laws} | {_cell(run.answer)} | {_cell(run.spent)} |\n"
     if skipped := [f"- {run.name}: {run.skipped}\n" for run in runs if run.skipped]:
         yield "\nLeft out:\n\n"
         yield from skipped
-    yield "\nSizes are of all files; logits and image tokens are relative RMS, of the manifest's parity.\n\n"
+    yield "\nSizes are without oracle.npz; logits and image tokens are relative RMS, of the manifest's parity.\n\n"
     yield lost
+
+
+def _cell(text: str) -> str:
+    """What a build says, which may be of several lines, within a table."""
+    return " ".join(text.split()).replace("|", "\\|")

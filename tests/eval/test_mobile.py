@@ -64,12 +64,12 @@ def answers(monkeypatch: pytest.MonkeyPatch, status: int, out: str, error: str) 
 def test_each_build_has_a_line_and_what_is_lacking_a_reason(
     builds: Mobile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = answers(monkeypatch, 0, "red\n", "warning\nT_VE 0.1 s, peak RSS 9 MB\n")
+    asked = answers(monkeypatch, 0, "red |\n\nnot blue\n", "warning\nT_VE 0.1 s, peak RSS 9 MB\n")
     assert builds.write(["own", "unrun", "lacking"])
     (command,) = asked
     assert command[7:11] == ["export", "run", str(builds.out / "own-fp32"), "--image"]
     page = (builds.out / "README.md").read_text()
-    assert "| own fp32, cpu | kept | red | T_VE 0.1 s, peak RSS 9 MB |" in page
+    assert "| own fp32, cpu | kept | red \\| not blue | T_VE 0.1 s, peak RSS 9 MB |" in page
     assert "- unrun q1: written, and run by nothing that is here" in page
     assert "- lacking q2: no runtime here: pip install it" in page
     assert "**own-words**" in page
