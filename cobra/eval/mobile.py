@@ -181,7 +181,8 @@ def _page(mobile: Mobile, runs: Sequence[Run], lost: str) -> Iterator[str]:
     if skipped := [f"- {run.name}: {run.skipped}\n" for run in runs if run.skipped]:
         yield "\nLeft out:\n\n"
         yield from skipped
-    yield "\nSizes are without oracle.npz; logits and image tokens are relative RMS, of the manifest's parity.\n\n"
+    yield "\nSizes are without oracle.npz; logits and image tokens are relative RMS, of the manifest's "
+    yield "parity.\n\n"
     yield lost
 
 
