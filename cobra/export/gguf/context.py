@@ -64,7 +64,7 @@ class Context:
         seen: Callable[[int, bool, int], bool] | None = None,
         **more: Any,
     ) -> None:
-        self._llama = llama = bindings()
+        self._llama, self._length = (llama := bindings()), length
         settings = llama.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max, settings.n_batch, settings.n_ubatch = length, rows, _PIECE, _PIECE
         settings.n_outputs_max = rows
@@ -179,8 +179,8 @@ class Context:
     def _decode(self, batch: Any) -> None:
         if failed := self._llama.llama_decode(self._context, batch):
             raise ValueError(
-                f"llama.cpp could not read {batch.n_tokens} tokens (status {failed}): a transformer's "
-                "context is full, open it with a longer one"
+                f"llama.cpp could not read {batch.n_tokens} tokens (status {failed}): a transformer's context "
+                f"of {self._length} tokens is full, start anew or with less text"
             )
 
     def _logits(self, place: int) -> Floats:

@@ -117,6 +117,13 @@ def test_more_tokens_than_a_piece_are_read(tmp_path: Path) -> None:
     assert rms(engine(made, tmp_path).prefill(ids[0].numpy()), expected) < 1e-5
 
 
+def test_a_transformer_whose_context_is_full_says_how_long_it_is(tmp_path: Path) -> None:
+    opened = engine(model("llama"), tmp_path)
+    with pytest.raises(ValueError, match="context of 512 tokens is full, start anew or with less text"):
+        opened.prefill(np.full(600, 5))
+    opened.close()
+
+
 @pytest.mark.parametrize("quant", ["f32", "q8_0", "q4_k_m"])
 def test_the_laws_are_kept(quant: str, tmp_path: Path) -> None:
     made = model()
