@@ -179,8 +179,8 @@ class Context:
     def _decode(self, batch: Any) -> None:
         if failed := self._llama.llama_decode(self._context, batch):
             raise ValueError(
-                f"llama.cpp could not read {batch.n_tokens} tokens (status {failed}): a transformer's context "
-                f"of {self._length} tokens is full, start anew or with less text"
+                f"llama.cpp could not read {batch.n_tokens} tokens (status {failed}): a transformer's "
+                f"context of {self._length} tokens is full, start anew or with less text"
             )
 
     def _logits(self, place: int) -> Floats:
