@@ -22,8 +22,8 @@ def export_model(model: Path, target: str, quant: str | None, out: Path) -> None
     quant = quant or build.quants[0]
     if quant not in build.quants:
         raise ValueError(f"--target {target} has no --quant {quant}: take one of {', '.join(build.quants)}")
-    # `.` and what ends in `..` have no name to put another folder under
-    out = Path(os.path.abspath(out))
+    # `.` and what ends in `..` have no name to put another folder under, and a link would be replaced
+    out = Path(os.path.realpath(out))
     if file := next((above for above in out.parents if above.is_file()), None):
         raise ValueError(f"{out} cannot be written: {file} is a file; name another folder")
     out.parent.mkdir(parents=True, exist_ok=True)

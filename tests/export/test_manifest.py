@@ -111,6 +111,15 @@ def test_an_export_that_fails_leaves_nothing_and_one_that_succeeds_replaces(tmp_
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_is_followed(is_there: bool, tmp_path: Path) -> None:
+    (link := tmp_path / "link").symlink_to(place := tmp_path / "place")
+    for _ in range(1 + is_there):
+        export_model(tmp_path / "tiny", "two", None, link)
+    assert link.is_symlink()
+    assert check_files(place).model == "tiny"
+
+
 def test_the_working_directory_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for said in (Path("."), Path("below/..")):
         (place := tmp_path / "here").mkdir(exist_ok=True)
