@@ -92,7 +92,7 @@ class Runner:
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
-        self.settings, load = settings, runtime()._load_for_executorch
+        self.settings, self._path, load = settings, path, runtime()._load_for_executorch
         try:
             self._module = load(str(path))
         except RuntimeError as error:
@@ -105,7 +105,7 @@ class Runner:
 
     def encode_image(self, pixels: Sequence[Tensor]) -> Tensor:
         """Pixels of a picture, (1, 3, side, side) for each encoder, to image tokens (M, D)."""
-        return self._module.run_method("encode_image", list(pixels))[0]
+        return self._run("encode_image", list(pixels))[0]
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (T,) to embeddings (T, D)."""
@@ -113,7 +113,7 @@ class Runner:
         for piece in ids.int().split(self.settings.tokens):
             padded = torch.zeros(self.settings.tokens, dtype=torch.int32)
             padded[: len(piece)] = piece
-            found.append(self._module.run_method("embed", [padded])[0][: len(piece)])
+            found.append(self._run("embed", [padded])[0][: len(piece)])
         return torch.cat(found)
 
     def prefill(self, embeds: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class Runner:
 
     def _call(self, program: str, tokens: int, inputs: list[Tensor]) -> Tensor:
         position = [_int32(self.read)] if self.settings.positions else []
-        logits, *new = self._module.run_method(program, [*inputs, *position, *self.memory])
+        logits, *new = self._run(program, [*inputs, *position, *self.memory])
         for index, (buffer, value) in enumerate(zip(self.settings.memory, new, strict=True)):
             if buffer["grows"]:
                 self.memory[index][..., self.read : self.read + tokens, :] = value[..., :tokens, :]
@@ -144,6 +144,16 @@ class Runner:
                 self.memory[index] = value
         self.read += tokens
         return logits[0]
+
+    def _run(self, program: str, inputs: list[Tensor]) -> Any:
+        """What a program returns; a ValueError where ExecuTorch cannot run it, e.g. of a damaged file."""
+        try:
+            return self._module.run_method(program, inputs)
+        except RuntimeError as error:
+            raise ValueError(
+                f"ExecuTorch cannot run {program} of {self._path} ({error}): see `cobra export verify`, or "
+                "export the model again"
+            ) from error
 
     def _check_room(self, tokens: int) -> None:
         if self.settings.positions and self.read + tokens > self.settings.room:

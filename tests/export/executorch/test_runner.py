@@ -37,3 +37,16 @@ def test_a_program_that_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(runner, "runtime", lambda: SimpleNamespace(_load_for_executorch=load))
     with pytest.raises(ValueError, match=r"cannot load .*model\.pte \(loading program failed .*: export the"):
         Runner(tmp_path / "model.pte", Settings(4, 4, 4, 4, False, []))
+
+
+def test_a_program_that_cannot_be_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_method(name: str, inputs: object) -> object:
+        raise RuntimeError("Failed to get method_meta for step, error: 0x23")
+
+    module = SimpleNamespace(run_method=run_method)
+    monkeypatch.setattr(runner, "runtime", lambda: SimpleNamespace(_load_for_executorch=lambda path: module))
+    opened = Runner(tmp_path / "model.pte", Settings(4, 4, 4, 4, False, []))
+    with pytest.raises(
+        ValueError, match=r"cannot run step of .*model\.pte \(Failed .*0x23\): see `cobra exp"
+    ):
+        opened.step(1)
