@@ -20,6 +20,7 @@ from cobra.export.manifest import check_sizes
 from cobra.export.oracle import ORACLE, Oracle
 from cobra.export.pixels import planes_in, read_pixels
 
+_TARGET = "gguf"
 # in an export folder: the language model, encoder and projector
 LANGUAGE_MODEL, PICTURES = "lm.gguf", "pictures.gguf"
 # relative RMS of logits by the precision of weights; quantised products round activations to 8 bits
@@ -43,6 +44,10 @@ class GGUFEngine(Engine):
         threads: of a product; None takes OMP_NUM_THREADS, or as many as there are CPUs.
         device: that the language model runs on; None is the CPU, which reads pictures in any case.
         more: see `Context`.
+
+    Raises:
+        OSError: where one of its files is missing.
+        ValueError: where one is damaged, or the export is for another runtime.
     """
 
     version = f"llama-cpp-python {VERSION}"
@@ -57,6 +62,8 @@ class GGUFEngine(Engine):
     ) -> None:
         self.folder, self._length, self._device, self._more = folder, context, device, more
         manifest = check_sizes(folder)
+        if manifest.target != _TARGET:
+            raise ValueError(f"{folder} is an export for {manifest.target}, and this engine runs {_TARGET}")
         self.vocab_size, self.d_model = (manifest.setting(name, int) for name in ("vocab_size", "d_model"))
         # a language model alone may have no tokenizer, and then ends nowhere
         ends = "eos_id" in manifest.contents.settings

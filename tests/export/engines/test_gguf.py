@@ -17,7 +17,7 @@ from cobra.export.engines.gguf import GGUFEngine, _threads_said
 from cobra.export.laws import LAWS
 from cobra.export.laws.check import check_laws, drawn_pictures
 from cobra.export.laws.law import NONE, RED
-from cobra.export.manifest import read_manifest
+from cobra.export.manifest import Contents, read_manifest, write_manifest
 from cobra.export.random_lm import write_random_lm
 from cobra.export.write import export_model
 from cobra.inference.conversation import Conversation
@@ -45,6 +45,12 @@ def test_a_number_of_threads_that_is_none_is_refused(said: str, monkeypatch: pyt
     monkeypatch.setenv("OMP_NUM_THREADS", said)
     with pytest.raises(ValueError, match=f"OMP_NUM_THREADS is {said}: set it to a number of threads up to"):
         _threads_said()
+
+
+def test_an_export_for_another_runtime_is_refused(tmp_path: Path) -> None:
+    write_manifest(tmp_path, "executorch-cpu", "fp32", "model", Contents())
+    with pytest.raises(ValueError, match="is an export for executorch-cpu, and this engine runs gguf"):
+        GGUFEngine(tmp_path)
 
 
 def rms(found: NDArray, expected: NDArray) -> float:
