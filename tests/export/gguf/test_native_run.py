@@ -126,6 +126,7 @@ def test_spaces_of_sentencepiece_are_those_of_the_engine(
         ({}, ["--prompt", " "], "a question is empty"),
         ({}, ["--prompt", "an <image>?"], "a question places a picture: remove '<image>' from it"),
         ({}, ["--image", "p.png", "--image", "q.png"], "--image is one picture"),
+        ({}, ["--image", ""], "--image names no file"),
         ({}, ["--pictures", "p.png"], "--pictures is no option"),
     ],
 )  # fmt: skip

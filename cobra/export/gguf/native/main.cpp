@@ -64,6 +64,7 @@ Arguments parsed(const std::vector<std::string>& words) {
     if (place + 1 == words.size()) throw Misused(word + " needs a value");
     const std::string& value = words[++place];
     if (word == "--image") {
+      if (value.empty()) throw Misused("--image names no file");
       if (!found.image.empty()) throw Misused("--image is one picture");
       found.image = value;
     } else if (word == "--max-new-tokens") {
@@ -85,7 +86,8 @@ Arguments parsed(const std::vector<std::string>& words) {
 // The picture's tokens; encoder and projector are out of memory then.
 Picture seen(const Export& said, const Arguments& arguments, double& seconds_spent) {
   const std::string path = said.file("pictures.gguf");
-  check(!said.planes.empty(), said.folder + " reads no pictures; its manifest says: " + said.blind);
+  const std::string why = said.blind.empty() ? "nothing of pixels" : said.blind;
+  check(!said.planes.empty(), said.folder + " reads no pictures; its manifest says: " + why);
   const std::unique_ptr<cobra_pictures, void (*)(cobra_pictures*)> program(
       cobra_pictures_open(path.c_str(), arguments.threads), cobra_pictures_close);
   check(program != nullptr, cobra_pictures_error());
@@ -168,6 +170,8 @@ void run(const Arguments& arguments) {
       std::fflush(stdout);
     });
     std::puts("");
+    // before the times, where both go to one file
+    std::fflush(stdout);
   }
   Spent spent = conversation.spent();
   spent.seeing = seeing;
