@@ -118,6 +118,8 @@ def comparison_table(results: Mapping[str, Mapping[str, Paired]]) -> str:
 
 def _pairs(a: Path, b: Path) -> tuple[dict[str, tuple[Path, Path]], dict[Path, list[str]]]:
     """Files to compare by name, and the names that one folder alone has."""
+    for path in (path for path in (a, b) if not path.exists()):
+        raise FileNotFoundError(f"{path} is missing: name predictions, or a folder of `cobra eval`")
     if not a.is_dir() and not b.is_dir():
         return {b.stem if a.stem == b.stem else f"{a.stem}, {b.stem}": (a, b)}, {}
     if not (a.is_dir() and b.is_dir()):

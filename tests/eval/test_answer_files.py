@@ -137,6 +137,8 @@ def test_folders_are_compared_file_by_file(tmp_path: Path, capsys: pytest.Captur
     assert (tmp_path / "out/comparison.png").stat().st_size > 5000
     with pytest.raises(ValueError, match="compare two files or two folders"):
         compare_answers(tmp_path / "a", tmp_path / "b/pope-short.jsonl")
+    with pytest.raises(FileNotFoundError, match="c is missing"):
+        compare_answers(tmp_path / "a", tmp_path / "c")
 
 
 SECRET = """

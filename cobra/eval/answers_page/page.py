@@ -33,12 +33,14 @@ def write_page(
 
     Raises:
         OSError: where predictions are missing.
-        ValueError: where a file holds none.
+        ValueError: where a file holds none, or a folder is in the page's place.
     """
     sides, judges = read_sides(paths), Judges(own, root)
     rows = pair(sides)
     shown = _spread(rows, limit)
     out = out or (paths[0] if paths[0].is_dir() else paths[0].parent) / "answers.html"
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder: name the page, {out / 'answers.html'}")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_suffix(".tmp")
     try:

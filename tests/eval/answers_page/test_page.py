@@ -197,3 +197,8 @@ def test_what_is_no_prediction_is_named(tmp_path: Path, wrong: str) -> None:
     with pytest.raises(ValueError, match=r"p\.jsonl, line 2"):
         write_page([tmp_path / "p.jsonl"], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["p.jsonl"]
+
+
+def test_a_folder_is_no_page(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a folder: name the page, .*answers\.html"):
+        show(tmp_path, [said("0", "yes")], out=tmp_path)
