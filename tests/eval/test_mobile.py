@@ -44,7 +44,7 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mobile:
     return Mobile(saved(tmp_path / "model", 0), tmp_path / "out", OWN, tmp_path, 4)
 
 
-def verified(folder: Path, kept: bool = True) -> bool:
+def verified(folder: Path, device: str, kept: bool = True) -> bool:
     print(f"the laws of {folder.name}")
     return kept
 
@@ -76,7 +76,7 @@ def test_each_build_has_a_line_and_what_is_lacking_a_reason(
     assert "| own fp32 | 0." in page
     assert "| 2.5e-01 | 5.0e-01 |" in page
     assert "| 0 of 4 |" in page
-    assert (builds.out / "own-fp32-laws.txt").read_text() == "the laws of own-fp32\n"
+    assert (builds.out / "own-fp32-cpu-laws.txt").read_text() == "the laws of own-fp32\n"
     # and once more in the same folder
     assert builds.write(["own"])
     build = builds.out / "own-fp32"
@@ -107,7 +107,7 @@ def test_a_build_that_does_not_answer_is_a_failure(
 
 def test_a_build_that_breaks_a_law_is_a_failure(builds: Mobile, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, 0, "red", "")
-    monkeypatch.setattr(mobile_module, "verify", lambda folder: verified(folder, False))
+    monkeypatch.setattr(mobile_module, "verify", lambda folder, device: verified(folder, device, False))
     assert not builds.write(["own"])
     assert "| own fp32, cpu | **broken** | red |" in (builds.out / "README.md").read_text()
 
