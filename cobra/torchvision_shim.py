@@ -5,10 +5,14 @@ library cannot load (a CUDA wheel beside a CPU torch, or any other mismatched pa
 "operator torchvision::nms does not exist", and timm, lightning and transformers die with it although none of
 them needs the operator here. Declaring the schemas first is enough: this project never calls one of them.
 
+torchao, which transformers imports where it is installed, warns at every start that its libraries are for
+another torch, and torch of what torchao calls: four lines above each answer, which are kept back here, too.
+
 Import this module before timm, lightning or transformers.
 """
 
 import importlib.util
+import logging
 
 import torch
 
@@ -49,3 +53,5 @@ def _binary_loads(origin: str) -> bool:
 
 
 _library = declare_missing_operators()
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)

@@ -21,3 +21,12 @@ def test_what_another_package_declared_first_is_left_as_it_is(kind: str, others:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "torchvision.nms torchvision.qnms" in done.stdout, done.stderr
+
+
+def test_torchao_warns_of_nothing_above_an_answer() -> None:
+    code = (
+        "import cobra.torchvision_shim, logging\n"
+        "for name in ('torchao', 'torch.utils._pytree'): logging.getLogger(name).warning('too old')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
