@@ -44,11 +44,11 @@ endif
 
 mobile: .venv/mobile  ## the model of make demo as every mobile build: verified, asked, evaluated (PRESET=smoke)
 # llama.cpp for GPUs takes some minutes more, once, where its tools are here (docs/mobile.md)
-	@command -v glslc > /dev/null || echo "no glslc: builds are not asked on Vulkan"
 ifneq ($(PRESET),smoke)
+	@command -v glslc > /dev/null || echo "no glslc: builds are not asked on Vulkan"
 	if command -v glslc > /dev/null; then $(BIN)/cobra export llama --variant vulkan; fi
 endif
-	OMP_NUM_THREADS=1 $(BIN)/cobra eval mobile $(OUT)/model --out $(OUT)/mobile $(if $(filter smoke,$(PRESET)),--limit 300)
+	OMP_NUM_THREADS=1 $(BIN)/cobra eval mobile $(OUT)/model --out $(OUT)/mobile $(if $(filter smoke,$(PRESET)),--limit 300 --device cpu)
 
 rehearsal: .venv/installed  ## the tiny model on the road of the large recipes: files, full, packed, LoRA (PRESET=smoke, SEEDS=3)
 	$(BIN)/cobra rehearse --out runs/rehearsal$(if $(filter smoke,$(PRESET)),-smoke --smoke) \

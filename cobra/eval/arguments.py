@@ -8,7 +8,7 @@ from typing import Any
 from cobra.config.argument_types import path, whole
 from cobra.config.unsaid_word import with_word
 from cobra.config.weight_options import add_weight_options
-from cobra.export.targets import TARGETS
+from cobra.export.targets import DEVICES, TARGETS
 
 # the subcommand of `cobra eval MODEL`, which need not be said
 _UNSAID = "run"
@@ -303,13 +303,20 @@ def _add_mobile(words: Any) -> None:
     mobile.add_argument(
         "--target", nargs="+", choices=sorted(TARGETS), default=list(TARGETS), help="(default: all)"
     )
+    mobile.add_argument(
+        "--device",
+        nargs="+",
+        choices=DEVICES,
+        default=list(DEVICES),
+        help="that builds are asked on, where their targets run there (default: all)",
+    )
 
 
 def _mobile(options: argparse.Namespace) -> None:
     from cobra.eval.mobile import Mobile
 
     given = (options.model, options.out, options.benchmark, options.data, options.limit)
-    if not Mobile(*given).write(options.target):
+    if not Mobile(*given).write(options.target, options.device):
         sys.exit(1)
 
 

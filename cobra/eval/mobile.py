@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cobra.config.shown_text import harmless
 from cobra.data.image import load_rgb
 from cobra.eval.compare_several import compare_several
 from cobra.eval.evaluate import evaluate
@@ -41,7 +42,7 @@ class Run:
         answer: to the question; empty where it was not asked.
         spent: how long that took.
         skipped: why it was left out.
-        failed: whether the build broke a law, or did not answer.
+        failed: why it counts as broken; empty where it does not.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Run:
     answer: str = ""
     spent: str = ""
     skipped: str = ""
-    failed: bool = False
+    failed: str = ""
 
 
 @dataclass
@@ -90,8 +91,12 @@ class Mobile:
         self.out.mkdir(parents=True, exist_ok=True)
         load_rgb(question.images[0]).save(self.picture)
 
-    def write(self, targets: Sequence[str]) -> bool:
+    def write(self, targets: Sequence[str], devices: Sequence[str] = DEVICES) -> bool:
         """Whether there is a build of one of the targets, and all keep the laws and answer; writes the page.
+
+        Args:
+            targets: of `cobra.export.targets.TARGETS`.
+            devices: that builds are asked on, of those that their targets have.
 
         Raises:
             ValueError: where something else is in a build's place.
@@ -100,16 +105,18 @@ class Mobile:
             check_place(place)
         self.evaluated.clear()
         self._evaluate(self.model, "model")
-        runs = [run for t in targets for quant in TARGETS[t].quants for run in self.build(t, quant)]
+        runs = [run for t in targets for quant in TARGETS[t].quants for run in self.build(t, quant, devices)]
         first, *others = self.evaluated
         lost = compare_several(first, others, self.benchmark) if others else ""
-        page = "".join(_page(self, runs, lost))
-        (self.out / PAGE).write_text(page, encoding="utf-8")
-        print(f"{self.out / PAGE}: {len(runs)} lines")
-        return len(self.evaluated) > 1 and not any(run.failed for run in runs)
+        page = "".join(_page(self, runs))
+        (self.out / PAGE).write_text(page + lost, encoding="utf-8")
+        print(harmless(page, sys.stdout) + f"{self.out / PAGE}: {len(runs)} lines")
+        failed = [f"{run.name}: {run.failed}" for run in runs if run.failed]
+        print(harmless("\n".join(failed), sys.stdout))
+        return len(self.evaluated) > 1 and not failed
 
-    def build(self, target: str, quant: str) -> Iterator[Run]:
-        """A build, on each device that its target has; it is evaluated last."""
+    def build(self, target: str, quant: str, devices: Sequence[str] = DEVICES) -> Iterator[Run]:
+        """A build, on each of the devices that its target has; it is evaluated last."""
         name, folder = f"{target} {quant}", self._place(target, quant)
         try:
             export_model(self.model, target, quant, folder)
@@ -117,21 +124,22 @@ class Mobile:
         except (ModuleNotFoundError, ValueError) as error:
             yield Run(name, skipped=" ".join(str(error).split()))
             return
-        devices = TARGETS[target].engines
-        if not devices:
+        engines = TARGETS[target].engines
+        if not engines:
             yield Run(name, skipped="written, and run by nothing that is here")
             return
         missing = read_manifest(folder).contents.missing
         if blind := next((text for text in missing if text.startswith(BLIND)), ""):
-            laws = self._laws(folder)
-            yield Run(name, skipped=f"laws of state {laws}; {blind}", failed=laws != _KEPT)
+            laws, broken = self._laws(folder)
+            yield Run(name, skipped=f"laws of state {laws}; {blind}", failed=broken)
             return
-        for device in devices:
+        for device in (device for device in devices if device in engines):
             yield self._ask(name, folder, device)
         try:
             self._evaluate(folder, folder.name)
         except (ValueError, OSError) as error:
-            yield Run(f"{name}, evaluated", spent=" ".join(str(error).split()), failed=True)
+            why = " ".join(str(error).split())
+            yield Run(f"{name}, evaluated", spent=why, failed=why)
 
     def _place(self, target: str, quant: str) -> Path:
         return self.out / f"{target}-{quant}"
@@ -158,19 +166,23 @@ class Mobile:
         if done.returncode == 1 and any(lack in said[-1] for lack in _LACKS):
             return Run(f"{name}, {device}", skipped=said[-1])
         # which take a GPU in software a minute
-        laws = self._laws(folder, device)
+        laws, broken = self._laws(folder, device)
         if done.returncode:
-            return Run(f"{name}, {device}", laws, failed=True, spent=said[-1] or f"status {done.returncode}")
+            why = said[-1] or f"status {done.returncode}"
+            return Run(f"{name}, {device}", laws, spent=why, failed=why)
         spent = next((line for line in reversed(said) if line.startswith("T_VE")), "")
-        return Run(f"{name}, {device}", laws, done.stdout.strip(), spent, failed=laws == _BROKEN)
+        return Run(f"{name}, {device}", laws, done.stdout.strip(), spent, failed=broken)
 
-    def _laws(self, folder: Path, device: str = DEVICES[0]) -> str:
+    def _laws(self, folder: Path, device: str = DEVICES[0]) -> tuple[str, str]:
+        """What the page says of them, and why the build counts as broken, where it does."""
         report = self.out / f"{folder.name}-{device}-laws.txt"
         with report.open("w", encoding="utf-8") as file, redirect_stdout(file):
-            return _KEPT if verify(folder, device) else _BROKEN
+            if verify(folder, device):
+                return _KEPT, ""
+        return _BROKEN, f"breaks a law, see {report}"
 
 
-def _page(mobile: Mobile, runs: Sequence[Run], lost: str) -> Iterator[str]:
+def _page(mobile: Mobile, runs: Sequence[Run]) -> Iterator[str]:
     yield f"# Mobile builds of {mobile.model}\n\nWhat each build says of `picture.png`, and what it loses of "
     yield "the model's accuracy. `-laws.txt` beside a build is what `cobra export verify` printed of it.\n\n"
     yield f"{mobile.prompt} (true: {mobile.truth})\n\n"
@@ -183,7 +195,6 @@ def _page(mobile: Mobile, runs: Sequence[Run], lost: str) -> Iterator[str]:
         yield from skipped
     yield "\nSizes are without oracle.npz; logits and image tokens are relative RMS, of the manifest's "
     yield "parity.\n\n"
-    yield lost
 
 
 def _cell(text: str) -> str:

@@ -77,7 +77,9 @@ def test_each_build_has_a_line_and_what_is_lacking_a_reason(
     assert "| 2.5e-01 | 5.0e-01 |" in page
     assert "| 0 of 4 |" in page
     assert (builds.out / "own-fp32-cpu-laws.txt").read_text() == "the laws of own-fp32\n"
-    # and once more in the same folder
+    # on no device it is not asked, and once more in the same folder
+    assert builds.write(["own"], ["vulkan"])
+    assert len(asked) == 1
     assert builds.write(["own"])
     build = builds.out / "own-fp32"
     with pytest.raises(ValueError, match=r"own-fp32 is an export already"):
@@ -105,10 +107,14 @@ def test_a_build_that_does_not_answer_is_a_failure(
     assert "| own fp32, cpu | kept |  | cobra: cannot |" in (builds.out / "README.md").read_text()
 
 
-def test_a_build_that_breaks_a_law_is_a_failure(builds: Mobile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_breaks_a_law_is_a_failure_and_named(
+    builds: Mobile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     answers(monkeypatch, 0, "red", "")
     monkeypatch.setattr(mobile_module, "verify", lambda folder, device: verified(folder, device, False))
     assert not builds.write(["own"])
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    assert said == f"own fp32, cpu: breaks a law, see {builds.out / 'own-fp32-cpu-laws.txt'}"
     assert "| own fp32, cpu | **broken** | red |" in (builds.out / "README.md").read_text()
 
 
