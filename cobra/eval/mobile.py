@@ -112,7 +112,8 @@ class Mobile:
         (self.out / PAGE).write_text(page + lost, encoding="utf-8")
         print(harmless(page, sys.stdout) + f"{self.out / PAGE}: {len(runs)} lines")
         failed = [f"{run.name}: {run.failed}" for run in runs if run.failed]
-        print(harmless("\n".join(failed), sys.stdout))
+        for line in failed:
+            print(harmless(line, sys.stdout))
         return len(self.evaluated) > 1 and not failed
 
     def build(self, target: str, quant: str, devices: Sequence[str] = DEVICES) -> Iterator[Run]:
