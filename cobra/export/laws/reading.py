@@ -78,9 +78,9 @@ def _end_of_text(engine: Engine, probe: Probe) -> Iterator[Difference]:
     logits = [engine.step(int(token)) for token in text][-1]
     yield difference(logits, whole, len(first), "logits of steps over the end of text")
     others = np.flip(probe.ids)[:-1]
-    ends = [behind(engine, [np.concatenate([before, end])], last)[0] for before in (first, others)]
+    one, other = (behind(engine, [np.concatenate([before, end])], last)[0] for before in (first, others))
     # two texts of one length are computed alike, so that what was forgotten leaves no trace
-    if not np.array_equal(first, others) and np.array_equal(*ends):
+    if not np.array_equal(first, others) and np.array_equal(one, other):
         yield Difference(float("inf"), len(first), "what is before the end of text was forgotten there")
 
 
