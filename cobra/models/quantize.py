@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from cobra.kernels.quantize import check_group
+from cobra.models.linear import Linear
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.layers import TiedEmbedding
 from cobra.models.lm.mamba import FusedLinear
@@ -26,7 +27,7 @@ from cobra.models.packed import (
 Quantization = Literal["none", "bf16", "int8", "int4"]
 
 # these and no subclasses, which may compute something else
-_QUANTIZED = (nn.Linear, nn.Embedding, TiedEmbedding, FusedLinear)
+_QUANTIZED = (nn.Linear, Linear, nn.Embedding, TiedEmbedding, FusedLinear)
 # of random weights
 _STD = 0.02
 

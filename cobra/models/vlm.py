@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from cobra.models.choices import Choices, check_choices, score_choices
 from cobra.models.component import Component
 from cobra.models.generate import decode
+from cobra.models.linear import adopt_linears
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.state import State
 from cobra.models.projectors.base import Projector
@@ -54,6 +55,7 @@ class CobraVLM(Component):
         self.projector: Projector = _built(projector(*widths), Projector, "projector")
         self.num_image_tokens = self.projector.counter(self.vision.num_patches)
         self.adapters: dict[str, Any] = {}
+        adopt_linears(self)
 
     def forward(
         self, ids: Tensor, pictures: Pictures | Pixels | None = None, seq_idx: Tensor | None = None

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cobra.kernels.ops import add_rms_norm, rms_norm
+from cobra.models.linear import linear
 
 
 class RMSNorm(nn.Module):
@@ -36,7 +36,7 @@ class TiedEmbedding(nn.Embedding):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., rows of the embedding)."""
-        return F.linear(hidden, self.weight)
+        return linear(hidden, self.weight)
 
 
 class DepthwiseConv1d(nn.Conv1d):

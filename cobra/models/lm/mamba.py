@@ -4,7 +4,6 @@ import math
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cobra.kernels.ops import (
@@ -14,6 +13,7 @@ from cobra.kernels.ops import (
     selective_scan,
     selective_state_update,
 )
+from cobra.models.linear import linear
 from cobra.models.lm.init import inverse_softplus_dt, scale_output, stack, without_weight_decay
 from cobra.models.lm.layers import DepthwiseConv1d, method
 from cobra.models.lm.mixer import Mixer
@@ -64,7 +64,7 @@ class FusedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) to (..., N), without the bias, which the scan adds to the time steps."""
-        return F.linear(x, self.weight.to(x.dtype))
+        return linear(x, self.weight.to(x.dtype))
 
 
 class MambaMixer(Mixer):

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from cobra.models.linear import adopt_linears
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.layers import RMSNorm, TiedEmbedding, method
 from cobra.models.lm.mixer import Mixer
@@ -114,6 +115,7 @@ class StackedLM(LanguageModel):
         self.add_module(self.names.embedding, embedding)
         self.layers = nn.ModuleList(blocks)
         self.add_module(self.names.final_norm, RMSNorm(d_model, norm_eps))
+        adopt_linears(self)
 
     @property
     def blocks(self) -> list[Block]:

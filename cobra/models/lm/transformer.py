@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, Cache
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from cobra.models.linear import adopt_linears
 from cobra.models.lm.attention import attend, keys_and_values
 from cobra.models.lm.base import LanguageModel
 from cobra.models.lm.state import LayerState, Layout, State
@@ -69,6 +70,7 @@ class TransformerLM(LanguageModel):
         self.layout, self.n_layers = keys_and_values(kv_heads, head_dim), n_layers
         # configurations keep a window that is switched off out of sliding_window
         self.window: int | None = getattr(config, "sliding_window", None)
+        adopt_linears(self)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (B, T) to embeddings (B, T, D)."""
