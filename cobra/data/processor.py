@@ -81,7 +81,7 @@ class Processor:
             record.messages[:-1] if prompt and record.messages[-1].role == "assistant" else record.messages
         )
         segments = rendered(self.chat, record.id, messages, prompt)
-        pictures = [self._picture(image) for image in record.images]
+        pictures = [self.picture(image) for image in record.images]
         ids, labels = self._ids(segments, record, [picture.layout for picture in pictures])
         if not prompt and len(ids) > self.max_length:
             if IMAGE_ID in ids[self.max_length :]:
@@ -108,7 +108,7 @@ class Processor:
 
     def _layout(self, image: object) -> Layout:
         fixed: Layout | None = getattr(self.transform, "layout", None)
-        return self._picture(image).layout if fixed is None else fixed
+        return self.picture(image).layout if fixed is None else fixed
 
     def _text(self, record: Record, tokens: np.ndarray) -> Example:
         """Plain text, in which every token is learned that has one before it."""
@@ -135,7 +135,7 @@ class Processor:
         segments = rendered_question(self.chat, record)
         images = sum(part["type"] == "image" for part in record.messages[-1].content)
         new = record.images[len(record.images) - images + len(seen) :]
-        pictures = [self._picture(image) for image in new]
+        pictures = [self.picture(image) for image in new]
         layouts = [*seen, *(picture.layout for picture in pictures)]
         ids, labels = self._ids(segments, record, layouts)
         return Example(ids, labels, pictures, record)
@@ -204,7 +204,13 @@ class Processor:
                 f"({len(example.pictures)}) make {made} image tokens: change ids and pictures together"
             )
 
-    def _picture(self, image: object) -> Picture:
+    def picture(self, image: object) -> Picture:
+        """A picture of a record as the encoder takes it.
+
+        Raises:
+            ValueError: where it is damaged, naming it.
+            OSError: where it is missing.
+        """
         picture = self.transform(load_rgb(image))  # type: ignore[arg-type]
         if not isinstance(picture, Picture):
             raise TypeError(

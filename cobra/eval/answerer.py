@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,13 +16,15 @@ from cobra.eval.benchmarks.base import Question
 from cobra.eval.protocols.protocol import Ask
 from cobra.models.lm.state import State
 from cobra.models.sampling import Sampler
-from cobra.models.vision.pictures import Picture
+from cobra.models.vision.pictures import Layout, Picture
 from cobra.models.vlm import IMAGE_ID, CobraVLM
 
 # Two logits, or two choices in nats, that are nearer than this may change places in another batch. Over 600
 # answers of the tiny model a batch moved leads by 2e-5 in fp32, by 8e-4 with int8 weights, by 0.06 in bf16.
 _CLOSE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
 _CLOSE_QUANTIZED = 0.02
+# that are kept as token ids
+_PROMPTS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,7 @@ class Asked:
         """The question in the words of an ask."""
         return cls(question, ask.render(question.fields), ask.choices_of(question.fields))
 
-    @property
+    @cached_property
     def pictures(self) -> tuple[object, ...]:
         """The same for questions about the same pictures."""
         return tuple(_identity(image) for image in self.question.images)
@@ -106,6 +109,7 @@ class Answerer(Answering):
         self.unknown = processor.chat.unknown_ids(model.lm.vocab_size).to(self.device)
         self.again = 0
         self._choice_ids: dict[str, list[int]] = {}
+        self._prompt_ids: dict[tuple[str, tuple[Layout, ...]], list[int]] = {}
 
     def prepare(self, asked: Sequence[Asked]) -> list[Example]:
         """See `Answering.prepare`; neighbours with the same pictures share them."""
@@ -113,13 +117,21 @@ class Answerer(Answering):
         seen: list[Picture] = []
         before: tuple[object, ...] | None = None
         for each in asked:
-            images = each.question.images
+            images, pictures = each.question.images, each.pictures
+            if pictures != before:
+                seen, before = [self.processor.picture(image) for image in images], pictures
             record = Record(each.question.id, [user(each.prompt, len(images))], images)
-            known = seen if each.pictures == before else []
-            example = self.processor.encode_question(record, [picture.layout for picture in known])
-            seen, before = known or example.pictures, each.pictures
-            examples.append(replace(example, pictures=seen))
+            ids = self._ids_of_prompt(each.prompt, record, tuple(picture.layout for picture in seen))
+            examples.append(Example(ids, ids, seen, record))
         return examples
+
+    def _ids_of_prompt(self, prompt: str, record: Record, layouts: tuple[Layout, ...]) -> list[int]:
+        """Of a record that asks it; the same words are asked about many pictures."""
+        if (prompt, layouts) not in self._prompt_ids:
+            if len(self._prompt_ids) >= _PROMPTS:
+                self._prompt_ids.clear()
+            self._prompt_ids[prompt, layouts] = self.processor.encode_question(record, layouts).ids
+        return self._prompt_ids[prompt, layouts]
 
     def answer(self, asked: Sequence[Asked], examples: Sequence[Example]) -> list[Answer]:
         """See `Answering.answer`."""

@@ -13,12 +13,14 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
 import cobra
 from cobra.data.chat import Chat
-from cobra.data.processor import Example
+from cobra.data.processor import Example, Processor
+from cobra.data.record import ImageSource, Record, user
 from cobra.eval.answerer import Answer, Answerer, Asked
 from cobra.eval.benchmarks.base import Question
 from cobra.eval.evaluate import evaluate
@@ -32,6 +34,7 @@ from cobra.models.vision.small_vit import SmallViT
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import save_pretrained
 from tests.models.builders import LMS
+from tests.models.tiled import TileTransform
 
 OWN = str(Path(__file__).with_name("own_benchmark.py"))
 FILES = ("own-words.jsonl", "own-choose.jsonl")
@@ -285,6 +288,24 @@ def test_questions_of_one_picture_are_answered_as_if_each_had_it_alone(model: Pa
             (alone,) = answerer.answer([each], answerer.prepare([each]))
             assert answer.close == pytest.approx(alone.close, abs=1e-4)
             assert answer.scores == pytest.approx(alone.scores, abs=2e-4)
+
+
+def test_the_same_words_are_encoded_for_each_number_of_image_tokens(model: Path) -> None:
+    vlm, processor = open_model(model, Settings(), "cpu")
+    tiled = TileTransform(vlm.vision.transform)
+    tokens = processor.num_image_tokens
+    processor = Processor(processor.chat, tiled, lambda layout: layout.tiles * tokens(layout))
+    answerer = Answerer(vlm, processor, 4)
+    wide, high = (np.zeros((64, width, 3), np.uint8) for width in (200, 64))
+    given: list[list[ImageSource]] = [[wide], [high], [wide, high], [high, wide], [], [wide]]
+    asked = [
+        Asked(Question(str(number), {}, images), "what is there?", []) for number, images in enumerate(given)
+    ]
+    for each, example in zip(asked, answerer.prepare(asked), strict=True):
+        images = each.question.images
+        alone = processor.encode_question(Record("0", [user(each.prompt, len(images))], images))
+        assert (example.ids, example.record.id) == (alone.ids, each.question.id)
+        assert [picture.layout for picture in example.pictures] == [p.layout for p in alone.pictures]
 
 
 def test_no_answer_differs_by_its_batch(model: Path, tmp_path: Path) -> None:
