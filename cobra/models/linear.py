@@ -7,10 +7,13 @@ from torch import Tensor, nn
 from cobra.kernels.call import needs_gradient
 from cobra.kernels.product_rates import linear_by_onednn, onednn_speed
 
-# of x, from which on oneDNN is ahead for every shape that was tried
-_ROWS = 16
+# rows of x and multiplications from which on oneDNN is ahead for every shape that was tried, for all that a
+# call takes it 12 µs besides
+_ROWS, _PRODUCTS = 16, 2**21
 # so that a busy machine does not change the choice: it is 1 or 2.2
 _FASTER = 1.3
+# subclasses, e.g. of packed or distributed weights, multiply in their own way
+_PLAIN = (Tensor, nn.Parameter)
 
 
 class Linear(nn.Linear):
@@ -44,8 +47,11 @@ def adopt_linears(module: nn.Module) -> None:
 def _onednn_takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return (
         x.device.type == "cpu"
+        and type(x) in _PLAIN
+        and type(weight) in _PLAIN
         and x.dtype == weight.dtype == torch.float32
         and x.numel() >= _ROWS * weight.shape[1]
+        and x.numel() * weight.shape[0] >= _PRODUCTS
         and not torch.is_autocast_enabled("cpu")
         and not needs_gradient(x, weight, bias)
     )
