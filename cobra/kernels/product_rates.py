@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from cobra.kernels.onednn import HAS_ONEDNN, linear_by_onednn
+
 
 @functools.cache
 def bf16_speed() -> float:
@@ -26,16 +28,11 @@ def onednn_speed() -> float:
 
     2.2 with AVX-512 on an AMD EPYC, where MKL keeps to 256 bits; 0 where torch has no oneDNN.
     """
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+    if not HAS_ONEDNN:
         return 0.0
     with torch.autocast("cpu", enabled=False), torch.no_grad():
         x, weight = (torch.ones(shape, device="cpu") for shape in ((512, 256), (1024, 256)))
         return _best_time(lambda: F.linear(x, weight)) / _best_time(lambda: linear_by_onednn(x, weight, None))
-
-
-def linear_by_onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """x weight^T + bias (..., N) in fp32, without a gradient; as F.linear."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def _product(dtype: torch.dtype) -> Callable[[], torch.Tensor]:

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cobra.kernels.call import needs_gradient
-from cobra.kernels.product_rates import linear_by_onednn, onednn_speed
+from cobra.kernels.onednn import linear_by_onednn
+from cobra.kernels.product_rates import onednn_speed
 
 # rows of x and multiplications from which on oneDNN is ahead for every shape that was tried, for all that a
 # call takes it 12 µs besides

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from cobra.kernels.product_rates import onednn_speed
 from cobra.models import linear as linear_module
@@ -44,7 +45,10 @@ def test_a_product_is_the_same_to_rounding(
     apart, turned = torch.cat([x, x], dim=-1)[..., :256], x.transpose(0, -2).contiguous().transpose(0, -2)
     part = torch.cat([weight, weight], dim=1)[:, 256:]
     for given, matrix in ((x, weight), (apart, weight), (turned, weight), (x, part)):
-        torch.testing.assert_close(linear(given, matrix, offset).double(), expected, rtol=1e-5, atol=1e-4)
+        with FlopCounterMode(display=False) as counter:
+            product = linear(given, matrix, offset)
+        assert counter.get_total_flops() == 2 * x.numel() * len(weight)
+        torch.testing.assert_close(product.double(), expected, rtol=1e-5, atol=1e-4)
     assert len(calls) == 4
 
 
