@@ -1,4 +1,4 @@
-"""Silence about versions, while packages of ExecuTorch are imported and at work."""
+"""Silence about details, while packages of ExecuTorch are imported and at work."""
 
 import logging
 import warnings
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what torch, torchao and ExecuTorch warn of each other, in dozens of lines."""
+    """Without what the Vulkan backend tells of its work, and torch of its own calls that it will drop."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(max(before, logging.INFO))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         logging.disable(before)

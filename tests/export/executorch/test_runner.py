@@ -1,6 +1,8 @@
 """What ExecuTorch's runtime is given."""
 
 import json
+import logging
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +10,7 @@ import pytest
 
 from cobra.export.engines.executorch import ExecuTorchEngine
 from cobra.export.executorch import runner
+from cobra.export.executorch.quiet import quiet
 from cobra.export.executorch.runner import Runner, Settings
 from cobra.export.manifest import MANIFEST, Contents, write_manifest
 
@@ -50,3 +53,12 @@ def test_a_program_that_cannot_be_run_is_named(tmp_path: Path, monkeypatch: pyte
         ValueError, match=r"cannot run step of .*model\.pte \(Failed .*0x23\): see `cobra exp"
     ):
         opened.step(1)
+
+
+def test_at_work_details_are_kept_back_and_warnings_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), warnings.catch_warnings(record=True) as warned, quiet():
+        logging.info("a detail")
+        logging.warning("seen")
+        warnings.warn("will be dropped", FutureWarning, stacklevel=1)
+        warnings.warn("seen", stacklevel=1)
+    assert caplog.messages == [str(each.message) for each in warned] == ["seen"]
