@@ -31,7 +31,7 @@ def exported(subject: Subject, runtime: str, quant: str) -> Path:
     and nothing removes it.
 
     Raises:
-        ModuleNotFoundError: where llama.cpp is missing.
+        LackingError: where llama.cpp is missing.
         OSError: where the disk is full.
         ValueError: where ExecuTorch is missing, or the runtime cannot express the model, saying which part.
     """

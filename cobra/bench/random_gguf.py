@@ -43,7 +43,7 @@ def write_random_gguf(tree: dict[str, Any], quant: str, folder: Path) -> Content
         folder: to fill.
 
     Raises:
-        ModuleNotFoundError: where llama.cpp is not here.
+        LackingError: where llama.cpp is not here.
         ValueError: where the language model cannot be expressed, saying which part.
     """
     model: Any = build_on_meta(tree)

@@ -1,6 +1,7 @@
 """Command-line arguments of `cobra eval`. No torch here."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,9 @@ def _add_mobile(words: Any) -> None:
 def _mobile(options: argparse.Namespace) -> None:
     from cobra.eval.mobile import Mobile
 
+    # else llama.cpp leaves out a GPU in software, such as lavapipe: set here, because laws are checked in this
+    # process or in one that it starts, as answers are given
+    os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")
     given = (options.model, options.out, options.benchmark, options.data, options.limit)
     if not Mobile(*given).write(options.target, options.device):
         sys.exit(1)

@@ -1,6 +1,5 @@
 """`cobra eval mobile`: every mobile build of a model, verified, asked, evaluated, and told of in one page."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from cobra.eval.evaluation_folder import RUN
 from cobra.eval.opening import Settings
 from cobra.eval.protocols.protocol import read_protocol
 from cobra.eval.tasks import read_tasks
+from cobra.export.lacking import LACKING, LackingError
 from cobra.export.manifest import BLIND, read_manifest
 from cobra.export.targets import DEVICES, TARGETS
 from cobra.export.verify import verify
@@ -26,8 +26,6 @@ from cobra.export.write import check_place, export_model
 PAGE = "README.md"
 _KEPT, _BROKEN = "kept", "**broken**"
 _PROTOCOL = "llava"
-# what a machine may lack for another device than its CPU
-_LACKS = ("is not here: ", "finds no device", "has no scan of", "is not built for this version")
 # longest answer about the picture
 _WORDS = 16
 
@@ -122,7 +120,7 @@ class Mobile:
         try:
             export_model(self.model, target, quant, folder)
         # what this machine, or this model, has not for it
-        except (ModuleNotFoundError, ValueError) as error:
+        except (LackingError, ValueError) as error:
             yield Run(name, skipped=" ".join(str(error).split()))
             return
         engines = TARGETS[target].engines
@@ -158,13 +156,11 @@ class Mobile:
         """What a build says of the picture, in a process of its own, whose memory is then the build's."""
         words = ["export", "run", str(folder), "--image", str(self.picture), "--prompt", self.prompt]
         words += ["--max-new-tokens", str(_WORDS), *(["--device", device] if device != "cpu" else [])]
-        # else llama.cpp leaves out a GPU in software, such as Mesa's lavapipe
-        os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")
         # not at once from this process, whose memory would be counted as the build's
         command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-m", "cobra", *words]
         done = subprocess.run(command, capture_output=True, text=True)
         said = done.stderr.strip().splitlines() or [""]
-        if done.returncode == 1 and any(lack in said[-1] for lack in _LACKS):
+        if done.returncode == LACKING:
             return Run(f"{name}, {device}", skipped=said[-1])
         # which take a GPU in software a minute
         laws, broken = self._laws(folder, device)

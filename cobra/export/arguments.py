@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from cobra.config.argument_types import path, whole
+from cobra.config.shown_text import harmless
 from cobra.config.unsaid_word import with_word
 from cobra.export.gguf.llama import ARM64, VARIANTS
 from cobra.export.targets import DEVICES, ENGINES, TARGETS
@@ -70,7 +71,8 @@ def _add_run(words: Any) -> None:
     run = words.add_parser(
         "run",
         help="ask an export about a picture, with no model of PyTorch in memory",
-        description="Ask an export about a picture, by its own runtime alone, and say how long it took.",
+        description="Ask an export about a picture, by its own runtime alone, and say how long it took. "
+        "Status 3 where this machine lacks what that needs.",
     )
     run.set_defaults(export=_run)
     run.add_argument("folder", type=path, metavar="DIR", help="what `cobra export` wrote")
@@ -87,9 +89,14 @@ def _add_run(words: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from cobra.export.lacking import LACKING, LackingError
     from cobra.export.run import run_export
 
-    run_export(options.folder, options.image, options.prompt, options.max_new_tokens, options.device)
+    try:
+        run_export(options.folder, options.image, options.prompt, options.max_new_tokens, options.device)
+    except LackingError as error:
+        print(harmless(f"cobra export: {error}", sys.stderr), file=sys.stderr)
+        sys.exit(LACKING)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from cobra.eval import mobile as mobile_module
 from cobra.eval.compare_several import compare_several
 from cobra.eval.mobile import Mobile
 from cobra.export import write
+from cobra.export.lacking import LACKING, LackingError
 from cobra.export.manifest import Contents
 from cobra.export.targets import TARGETS, Target
 from cobra.pretrained import from_pretrained, save_pretrained
@@ -28,7 +29,7 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mobile:
         return Contents({"logits": 0.25, "image_tokens": 0.5})
 
     def lacking(model: Path, quant: str, folder: Path) -> Contents:
-        raise ModuleNotFoundError("no runtime here: pip install it")
+        raise LackingError("no runtime here: pip install it")
 
     writers = {"own:own": copied, "lacking:lacking": lacking}
     monkeypatch.setattr(write, "load", writers.__getitem__)
@@ -105,6 +106,12 @@ def test_a_build_that_does_not_answer_is_a_failure(
     answers(monkeypatch, status, "", "cobra: cannot")
     assert not builds.write(["own"])
     assert "| own fp32, cpu | kept |  | cobra: cannot |" in (builds.out / "README.md").read_text()
+
+
+def test_a_build_that_lacks_a_device_is_left_out(builds: Mobile, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, LACKING, "", "a warning\ncobra export: no GPU")
+    assert builds.write(["own"])
+    assert "- own fp32, cpu: cobra export: no GPU" in (builds.out / "README.md").read_text()
 
 
 def test_a_build_that_breaks_a_law_is_a_failure_and_named(

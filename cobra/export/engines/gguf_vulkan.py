@@ -15,10 +15,8 @@ def open_gguf_vulkan(folder: Path) -> "GGUFEngine | GGUFVulkanApart":
     """The engine on the first GPU; in a process of its own where this one runs llama.cpp's other build.
 
     Raises:
-        ModuleNotFoundError: where llama.cpp was not built for Vulkan.
-        OSError: where there is no GPU.
-        ValueError: where the GPU has no scan of such a model.
-        RuntimeError: one of these but OSError, in the other process.
+        LackingError: where llama.cpp was not built for Vulkan, there is no GPU, or it has no scan of such a
+            model; an OSError of the same words in the other process.
     """
     return in_this_process(folder) if can_load("vulkan") else GGUFVulkanApart(folder)
 

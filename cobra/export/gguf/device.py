@@ -10,6 +10,7 @@ from typing import Any
 
 from cobra.export.gguf.ggml import functions
 from cobra.export.gguf.llama import bindings
+from cobra.export.lacking import LackingError
 
 VULKAN = "Vulkan0"
 _NO_VULKAN = (
@@ -92,14 +93,13 @@ def open_vulkan() -> Device:
     """The first GPU.
 
     Raises:
-        ModuleNotFoundError: where llama.cpp was not built for it.
+        LackingError: where llama.cpp was not built for it, or there is no GPU.
         ValueError: where this process runs another llama.cpp.
-        OSError: where there is no GPU.
     """
     bindings("vulkan")
     found = _ggml().backend_dev_by_name(VULKAN.encode())
     if not found:
-        raise OSError(_NO_VULKAN)
+        raise LackingError(_NO_VULKAN)
     return Device(found, _ggml().backend_dev_description(found).decode())
 
 
@@ -107,7 +107,7 @@ def check_scan(device: Device, weights: Any) -> None:
     """Refuse a state-space model whose scan a GPU has not: llama.cpp would run it on the CPU, in silence.
 
     Raises:
-        ValueError: naming the sizes.
+        LackingError: naming the sizes.
     """
     architecture = _said(weights, "general.architecture")
     sizes = ("state_size", "inner_size", "time_step_rank", "group_count")
@@ -117,7 +117,7 @@ def check_scan(device: Device, weights: Any) -> None:
     # a Mamba-1 is as many heads as channels, each with a decay for every part of its state
     heads, decays = (int(rank), 1) if groups else (int(inner), int(state))
     if not _scans(device, int(state), int(inner) // heads, heads, int(groups or 1), decays):
-        raise ValueError(
+        raise LackingError(
             f"{device.description} has no scan of a {architecture} with a state of {state} and heads of "
             f"{int(inner) // heads}, only of Mamba-2 with a state of 128 or 256 and heads of a multiple of "
             "16: run it with --device cpu"

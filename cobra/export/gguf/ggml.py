@@ -64,7 +64,7 @@ def ggml() -> SimpleNamespace:
     """The functions, without `ggml_` before their names.
 
     Raises:
-        ModuleNotFoundError: where llama.cpp is not here.
+        LackingError: where llama.cpp is not here.
     """
     return functions({"libggml-base": _FUNCTIONS})
 

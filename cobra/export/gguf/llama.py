@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from cobra.data.cache_folder import cache_folder
+from cobra.export.lacking import LackingError
 
 # of llama-cpp-python on PyPI, whose source archive holds llama.cpp and its bindings
 VERSION = "0.3.36"
@@ -38,7 +39,7 @@ def bindings(variant: str = "cpu") -> Any:
         variant: one of `VARIANTS`.
 
     Raises:
-        ModuleNotFoundError: where it is not here.
+        LackingError: where it is not here.
         ValueError: where this process has another library already.
     """
     if not can_load(variant) and variant != "cpu":
@@ -65,14 +66,14 @@ def _load(variant: str) -> Any:
         with _library_in(folder / "lib"):
             found = _from_folder(folder / "llama_cpp")
     elif variant != "cpu":
-        raise ModuleNotFoundError(
+        raise LackingError(
             f"llama.cpp for {variant} is not here: `cobra export llama --variant {variant}` builds it"
         )
     else:
         try:
             found = import_module(_BINDINGS)
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
+            raise LackingError(
                 "llama.cpp is not here: `cobra export llama` builds it (CMake, a C++ compiler, minutes), or "
                 "pip install 'cobra-vlm[llama]' does for Python as a whole"
             ) from error

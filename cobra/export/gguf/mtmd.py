@@ -12,6 +12,7 @@ import numpy as np
 
 from cobra.export.engine import Floats
 from cobra.export.gguf.llama import bindings, built_folder
+from cobra.export.lacking import LackingError
 
 _BINDINGS = "llama_cpp.mtmd_cpp"
 _ERROR = 4
@@ -22,7 +23,7 @@ def mtmd() -> Any:
     """llama-cpp-python's module of libmtmd's functions; the library says nothing but errors.
 
     Raises:
-        ModuleNotFoundError: where llama.cpp was built without it.
+        LackingError: where llama.cpp was built without it.
     """
     llama = bindings()
     # beside the library that is in use; an installed package finds its own
@@ -31,7 +32,7 @@ def mtmd() -> Any:
     try:
         found = import_module(_BINDINGS)
     except (ModuleNotFoundError, FileNotFoundError) as error:
-        raise ModuleNotFoundError(
+        raise LackingError(
             f"libmtmd is not here: remove {built_folder()}, and `cobra export llama` builds llama.cpp with it"
         ) from error
     finally:
@@ -45,7 +46,7 @@ def is_there() -> bool:
     """Whether `mtmd` finds it."""
     try:
         mtmd()
-    except ModuleNotFoundError:
+    except LackingError:
         return False
     return True
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cobra.export.gguf.llama import bindings, built_folder
+from cobra.export.lacking import LackingError
 
 SOURCES = Path(__file__).parent / "native"
 
@@ -35,7 +36,7 @@ def library() -> ctypes.CDLL:
     """The library, of the build of llama.cpp that runs in this process.
 
     Raises:
-        ModuleNotFoundError: where it was not built, or for other sources.
+        LackingError: where it was not built, or for other sources.
     """
     opened = ctypes.CDLL(str(_built("libcobra_pictures.*")))
     for name, (result, *arguments) in _FUNCTIONS.items():
@@ -54,7 +55,7 @@ def _built(pattern: str, variant: str | None = None) -> Path:
     folder = native_folder(of_llama)
     if found := sorted(folder.glob(pattern)):
         return found[0]
-    raise ModuleNotFoundError(
+    raise LackingError(
         "what runs exports beside llama.cpp is not built for this version: run `cobra export llama"
         f"{f' --variant {variant}' if variant else ''}` (seconds, where llama.cpp is built already)"
     )
@@ -64,6 +65,6 @@ def is_there() -> bool:
     """Whether `library` finds it, and llama.cpp with it."""
     try:
         library()
-    except ModuleNotFoundError:
+    except LackingError:
         return False
     return True

@@ -51,7 +51,7 @@ def write_gguf_target(model: Path, quant: str, folder: Path) -> Contents:
         folder: to fill.
 
     Raises:
-        ModuleNotFoundError: where llama.cpp is not here.
+        LackingError: where llama.cpp is not here.
         ValueError: where the language model cannot be expressed, saying which part.
         OSError: where something is missing, or the disk is full.
     """

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cobra.export.gguf.llama import ARM64
 from cobra.export.gguf.native_library import program
+from cobra.export.lacking import LackingError
 from tests.export.gguf.exported import NO_LLAMA, export, model
 
 pytestmark = [pytest.mark.export, pytest.mark.skipif(bool(NO_LLAMA), reason=NO_LLAMA)]
@@ -25,7 +26,7 @@ def emulated(variant: str) -> list[str | Path]:
         pytest.skip("qemu-aarch64-static is not on the PATH")
     try:
         return [qemu, "-cpu", CPUS[variant], program(variant)]
-    except ModuleNotFoundError as error:
+    except LackingError as error:
         pytest.skip(str(error))
 
 
