@@ -135,7 +135,7 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
         type=expanduser,
         help="folder, file of weights, a run's last.ckpt or hub repository (owner/name[/folder])",
     )
-    parser.add_argument("out", type=path, help="folder to write")
+    parser.add_argument("out", type=path, help="folder to write, without a model in it")
     parser.add_argument(
         "--to", choices=("cobra", "hf"), default="cobra", help="hf: the language model for transformers"
     )
@@ -171,7 +171,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _merge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("adapter", type=expanduser, help="its folder or hub repository")
-    parser.add_argument("out", type=path, help="folder to write")
+    parser.add_argument("out", type=path, help="folder to write, without a model in it")
     _base_argument(parser)
 
 

@@ -44,7 +44,7 @@ def convert(
 
     Args:
         source: folder, file of weights or hub repository, in any layout of `cobra.convert.layouts`.
-        out: folder to write.
+        out: folder to write, in which there is no model yet.
         to: `cobra` for `from_pretrained` or `lm_from_pretrained`, `hf` for transformers (the language model).
         towers: weights of the vision towers, where the checkpoint has none and timm's are not wanted.
         tokenizer: folder or hub name of the tokenizer, where the layout's is not wanted.
@@ -52,13 +52,16 @@ def convert(
 
     Raises:
         OSError: where something is missing, or the disk is full.
-        ValueError: where the checkpoint is not whole or cannot be written this way.
+        ValueError: where the checkpoint is not whole or cannot be written this way, or `out` holds a model.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: name a folder to write to")
     checkpoint = open_checkpoint(source, base)
     if out.resolve() in (checkpoint.source.path.parent.resolve(), Path(source).resolve()):
         raise ValueError(f"{out} holds the source: name another folder to write to")
+    # written last: without it there is no model, but what a conversion that was killed has left
+    if (out / CONFIG).exists():
+        raise ValueError(f"{out} holds a model already: name another folder, or remove that one first")
     if to == "hf":
         _write_hugging_face(checkpoint, out)
     elif set(checkpoint.parts) == {"lm"}:

@@ -367,3 +367,14 @@ def test_an_align_stage_is_no_whole_model(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_source_is_not_written_over(run: Path) -> None:
     with pytest.raises(ValueError, match="holds the source"):
         convert(str(run), run)
+
+
+@pytest.mark.parametrize("to", ["cobra", "hf"])
+def test_a_model_is_not_written_over(run: Path, tmp_path: Path, to: str) -> None:
+    (out := tmp_path / "trained").mkdir()
+    (out / "config.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match="trained holds a model already: name another folder, or remove that"
+    ):
+        convert(str(run), out, to, tokenizer=TOKENIZER)
+    assert [path.name for path in out.iterdir()] == ["config.json"]
