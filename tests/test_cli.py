@@ -364,6 +364,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 ASK = ["generate", "--ckpt", "nowhere", "--prompt", "hello"]
+EVAL = ["eval", "nowhere", "--benchmarks", "shapes"]
 
 
 @pytest.mark.parametrize(
@@ -378,6 +379,8 @@ ASK = ["generate", "--ckpt", "nowhere", "--prompt", "hello"]
         ([*ASK, "--temperature", "nan"], "temperature nan must be finite"),
         ([*ASK, "--repetition-penalty", "0"], "repetition_penalty 0.0 must be finite and above 0"),
         ([*ASK, "--device", "nope"], "--device nope: not on this machine"),
+        ([*ASK, "--group-size", "64"], "--group-size 64 is of --quant int4, not of none: leave it out"),
+        ([*EVAL, "--quant", "int8", "--group-size", "32"], "--group-size 32 is of --quant int4, not of int8"),
         (["data", "shapes", "--out", "x", "--size", "0"], "0 must be 1 to"),
         (["data", "shapes", "--out", "x", "--seed", "-3"], "-3 must be 0 to"),
         (["data", "shapes", "--out", "/dev/null/x", "--size", "1"], "Not a directory: '/dev/null/x"),

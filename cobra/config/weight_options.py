@@ -2,6 +2,8 @@
 
 import argparse
 
+_GROUP_SIZE = 32
+
 
 def add_weight_options(parser: argparse.ArgumentParser) -> None:
     """Add `--device`, `--dtype`, `--quant` and `--group-size`."""
@@ -22,6 +24,18 @@ def add_weight_options(parser: argparse.ArgumentParser) -> None:
         "--group-size",
         type=int,
         choices=(32, 64, 128),
-        default=32,
-        help="weights a scale in int4 (default: 32)",
+        help=f"weights a scale in int4 (default: {_GROUP_SIZE})",
     )
+
+
+def group_size(options: argparse.Namespace) -> int:
+    """Weights a scale in int4.
+
+    Raises:
+        ValueError: where it is said, and no weights are in int4.
+    """
+    if options.group_size is not None and options.quant != "int4":
+        raise ValueError(
+            f"--group-size {options.group_size} is of --quant int4, not of {options.quant}: leave it out"
+        )
+    return options.group_size or _GROUP_SIZE

@@ -8,7 +8,7 @@ from typing import Any
 
 from cobra.config.argument_types import path, whole
 from cobra.config.unsaid_word import with_word
-from cobra.config.weight_options import add_weight_options
+from cobra.config.weight_options import add_weight_options, group_size
 from cobra.export.targets import DEVICES, TARGETS
 
 # the subcommand of `cobra eval MODEL`, which need not be said
@@ -120,7 +120,7 @@ def _list(text: str) -> list[str]:
 def _run(options: argparse.Namespace) -> None:
     from cobra.eval.opening import Settings
 
-    settings = Settings(options.dtype, options.quant, options.group_size, options.adapter)
+    settings = Settings(options.dtype, options.quant, group_size(options), options.adapter)
     what = (options.model, options.benchmarks, options.protocol, options.data)
     how = {
         "settings": settings,
@@ -316,8 +316,8 @@ def _add_mobile(words: Any) -> None:
 def _mobile(options: argparse.Namespace) -> None:
     from cobra.eval.mobile import Mobile
 
-    # else llama.cpp leaves out a GPU in software, such as lavapipe: set here, because laws are checked in this
-    # process or in one that it starts, as answers are given
+    # else llama.cpp leaves out a GPU in software, such as lavapipe; laws are checked in
+    # this very process, or in one that it starts
     os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")
     given = (options.model, options.out, options.benchmark, options.data, options.limit)
     if not Mobile(*given).write(options.target, options.device):

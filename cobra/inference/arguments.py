@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from cobra.config.argument_types import path, whole
 from cobra.config.limits import MAX_SEED
-from cobra.config.weight_options import add_weight_options
+from cobra.config.weight_options import add_weight_options, group_size
 
 if TYPE_CHECKING:
     from cobra.inference.conversation import Conversation
@@ -94,7 +94,7 @@ def _conversation(options: argparse.Namespace) -> "Conversation":
         device=options.device,
         dtype=options.dtype,
         quant=options.quant,
-        group_size=options.group_size,
+        group_size=group_size(options),
         state_dtype=options.state_dtype,
         max_length=options.max_length,
         max_new_tokens=options.max_new_tokens,
