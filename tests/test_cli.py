@@ -381,6 +381,11 @@ EVAL = ["eval", "nowhere", "--benchmarks", "shapes"]
         ([*ASK, "--device", "nope"], "--device nope: not on this machine"),
         ([*ASK, "--group-size", "64"], "--group-size 64 is of --quant int4, not of none: leave it out"),
         ([*EVAL, "--quant", "int8", "--group-size", "32"], "--group-size 32 is of --quant int4, not of int8"),
+        ([*EVAL, "--check-invariance", "--out", "x"], "--out: not with --check-invariance"),
+        (
+            [*EVAL, "--check-invariance", "--batch-size", "1", "--devices", "2"],
+            "--batch-size, --devices: not with --check-invariance",
+        ),
         (["data", "shapes", "--out", "x", "--size", "0"], "0 must be 1 to"),
         (["data", "shapes", "--out", "x", "--seed", "-3"], "-3 must be 0 to"),
         (["data", "shapes", "--out", "/dev/null/x", "--size", "1"], "Not a directory: '/dev/null/x"),

@@ -74,7 +74,8 @@ def _add_run(words: Any) -> None:
     run.add_argument(
         "--check-invariance",
         action="store_true",
-        help="answer at batch sizes 1, 2 and 16 and in reverse instead, and compare; status 1 if any differ",
+        help="answer at batch sizes 1, 2 and 16 and in reverse instead, and compare; status 1 if any differ; "
+        "writes nothing, on one device: not with --out, --batch-size or --devices",
     )
 
 
@@ -129,6 +130,12 @@ def _run(options: argparse.Namespace) -> None:
         "allow_missing": options.allow_missing,
     }
     if options.check_invariance:
+        idle = {"--out": options.out, "--batch-size": options.batch_size, "--devices": options.devices > 1}
+        if said := [name for name, value in idle.items() if value]:
+            raise ValueError(
+                f"{', '.join(said)}: not with --check-invariance, which writes nothing and has its "
+                "own batches, on one device: leave it out"
+            )
         from cobra.eval.invariance import check_invariance
 
         sys.exit(int(check_invariance(*what, **how) > 0))
