@@ -34,8 +34,16 @@ def in_one_line(command: str, *more: type[Exception]) -> Iterator[None]:
         is_told = isinstance(error, (OSError, *more)) or _is_ours(error) or _lacks_memory(error)
         if not is_told or os.environ.get("COBRA_DEBUG", "0") not in ("", "0"):
             raise
-        line = " ".join(str(error).splitlines()) or type(error).__name__
-        sys.exit(harmless(f"{command}: {line}", sys.stderr))
+        sys.exit(harmless(f"{command}: {told(error)}", sys.stderr))
+
+
+def told(error: Exception) -> str:
+    """What an error says, in one line; of one that the system raises, the path and what is wrong with it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        names = (error.filename, error.filename2)
+        text = f"{' -> '.join(str(name) for name in names if name is not None)}: {error.strerror}"
+    return " ".join(text.splitlines()) or type(error).__name__
 
 
 def _is_ours(error: Exception) -> bool:

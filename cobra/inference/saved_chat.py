@@ -15,10 +15,13 @@ def save_chat(conversation: Conversation, path: Path) -> None:
     """Write what was said; `cobra.data.llava.LlavaJson` reads it as well.
 
     Raises:
+        OSError: where it cannot be written there.
         ValueError: where nothing was said, a picture has no file, or another file would be replaced.
     """
     if not conversation.messages:
         raise ValueError("nothing was said yet: there is nothing to save")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: make the folder {path.parent} first")
     if path.exists():
         try:
             _read(path)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cobra.config.one_line import told
 from cobra.config.shown_text import harmless
 from cobra.data.image import load_rgb
 from cobra.inference.conversation import Conversation
@@ -91,7 +92,7 @@ class Session:
             raise
         except (ValueError, OSError) as error:
             self.mistakes += 1
-            _note(f"! {error}")
+            _note(f"! {told(error)}")
 
     def show(self, images: Sequence[Path]) -> None:
         """Read pictures, which go with the next question.

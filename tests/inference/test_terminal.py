@@ -159,7 +159,7 @@ def test_several_pictures_go_with_one_question(pictures: list[str]) -> None:
         ("/again", "/again needs a conversation"),
         ("/save", "/save needs the path of one file"),
         ("/save x.json", "nothing was said yet"),
-        ("/load missing.json", "No such file"),
+        ("/load missing.json", "! missing.json: No such file or directory"),
         ("\udcff", "no UTF-8: retype it"),
     ],
 )
@@ -169,6 +169,20 @@ def test_a_mistake_is_told_in_one_line(line: str, message: str, capsys: pytest.C
     assert len(told) == 1
     assert told[0].startswith("! ")
     assert message.replace("'don't", "\"don't").replace("png'", 'png"') in told[0] or message in told[0]
+
+
+def test_a_place_where_nothing_can_be_saved_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = Session(talk())
+    session.handle("one")
+    capsys.readouterr()
+    session.handle(f"/save {tmp_path}")
+    session.handle(f"/save {tmp_path / 'no' / 'chat.json'}")
+    assert capsys.readouterr().err.splitlines() == [
+        f"! {tmp_path}: Is a directory",
+        f"! {tmp_path / 'no' / 'chat.json'} cannot be written: make the folder {tmp_path / 'no'} first",
+    ]
 
 
 @pytest.mark.parametrize("lm", ["mamba2", "llama"])

@@ -26,7 +26,12 @@ def export_llava(out: Path, split: Split = "train", size: int = 20000, seed: int
 
     Returns:
         The file of questions, written last, so that its presence means that the rest is there.
+
+    Raises:
+        ValueError: where `out` is a file.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: name a folder to write to")
     path, told = out / f"{split}.json", out / f"{split}.settings.json"
     settings = {"version": VERSION, "size": size, "seed": seed}
     if path.is_file() and told.is_file() and json.loads(told.read_text(encoding="utf-8")) == settings:
