@@ -1,5 +1,6 @@
 """manifest.json of an export folder: what is in it, by which versions it was made, how exact it is."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -42,7 +43,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json holds besides the format.
+    """What manifest.json holds besides the format and its own SHA-256.
 
     Attributes:
         target: of the export.
@@ -90,8 +91,15 @@ def write_manifest(folder: Path, target: str, quant: str, model: str, contents: 
     }
     said = asdict(Manifest(target, quant, model, files, contents))
     said["contents"]["versions"] = {**package_versions(_PACKAGES), **contents.versions}
+    # as it will be read: keys that were numbers are texts then
+    said["sha256"] = _hash(json.loads(json.dumps(said)))
     text = json.dumps({"format": _FORMAT, **said}, indent=2, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _hash(said: Mapping[str, Any]) -> str:
+    """Of what a manifest says besides its format, however it is laid out."""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -104,7 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         FileNotFoundError: where there is no manifest.
-        ValueError: where it is none, or of another version.
+        ValueError: where it is none, of another version, or was changed since it was written.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -113,15 +121,22 @@ def read_manifest(folder: Path) -> Manifest:
         said = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(said, dict):
             raise ValueError("it is no object")
-        found = said.pop("format", None)
-        if found == _FORMAT:
-            return _manifest(said)
+        found, hashed = said.pop("format", None), said.pop("sha256", None)
+        manifest = _manifest(said) if found == _FORMAT else None
     # what is no UTF-8 or no JSON is a ValueError as well
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no manifest of an export ({error}): export the model again") from error
-    raise ValueError(
-        f"{path} has format {shortened(found)}, this version of cobra reads {_FORMAT}: export the model again"
-    )
+    if manifest is None:
+        raise ValueError(
+            f"{path} has format {shortened(found)}, this version of cobra reads {_FORMAT}: export the model "
+            "again"
+        )
+    if hashed != _hash(said):
+        raise ValueError(
+            f"{path} was changed since it was written, or an earlier version wrote it without its SHA-256: "
+            "export the model again"
+        )
+    return manifest
 
 
 def _manifest(said: dict[str, Any]) -> Manifest:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cobra.export import targets
+from cobra.export import manifest, targets
 from cobra.export.executorch.runner import Settings
 from cobra.export.manifest import MANIFEST, Contents, Manifest, check_files
 from cobra.export.pixels import planes_in
@@ -21,7 +21,9 @@ def write_two_files(model: Path, quant: str, folder: Path) -> Contents:
     (folder / "sub").mkdir()
     (folder / "sub/lm.bin").write_bytes(b"weights in " + quant.encode())
     (folder / "vision.bin").write_bytes(bytes(100))
-    return Contents({"logits": 1e-6}, {"runtime": "1.2"}, ["pictures of other sizes"], {"side": 64})
+    return Contents(
+        {"logits": 1e-6}, {"runtime": "1.2"}, ["pictures of other sizes"], {"ends": {9: 1, 10: 2}}
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -37,19 +39,26 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_export_says_what_it_is(folder: Path) -> None:
-    manifest = check_files(folder)
-    assert (manifest.target, manifest.quant, manifest.model) == ("two", "f16", "tiny")
-    assert {name: file["bytes"] for name, file in manifest.files.items()} == {
+    found = check_files(folder)
+    assert (found.target, found.quant, found.model) == ("two", "f16", "tiny")
+    assert {name: file["bytes"] for name, file in found.files.items()} == {
         "sub/lm.bin": 14,
         "vision.bin": 100,
     }
-    assert manifest.contents.parity == {"logits": 1e-6}
-    assert {"python", "torch", "runtime"} <= manifest.contents.versions.keys()
+    assert found.contents.parity == {"logits": 1e-6}
+    assert {"python", "torch", "runtime"} <= found.contents.versions.keys()
 
 
 def change(folder: Path, key: str, value: object) -> None:
     said = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**said, key: value}))
+
+
+def write(folder: Path, key: str, value: object) -> None:
+    """A manifest as a writer might write it, hash and all."""
+    change(folder, key, value)
+    said = json.loads((folder / MANIFEST).read_text())
+    change(folder, "sha256", manifest._hash({key: said[key] for key in said.keys() - {"format", "sha256"}}))
 
 
 NUMBERS = {"vocab_size": 4, "d_model": 4, "tokens": 4, "room": 4}
@@ -66,7 +75,7 @@ SAID: dict[str, object] = {"parity": {}, "versions": {}, "missing": [], "setting
         (lambda f: (f / MANIFEST).unlink(), r"manifest\.json is missing: expected a folder that"),
         (lambda f: change(f, "format", 1), r"has format 1, this version of cobra reads 2: export .* again"),
         (
-            lambda f: change(f, "files", {"../tiny": {"bytes": 1, "sha256": ""}}),
+            lambda f: write(f, "files", {"../tiny": {"bytes": 1, "sha256": ""}}),
             r"names '\.\./tiny' outside the folder",
         ),
         (lambda f: change(f, "contents", {"speed": 1}), r"no manifest .*contents\.missing is missing"),
@@ -75,7 +84,7 @@ SAID: dict[str, object] = {"parity": {}, "versions": {}, "missing": [], "setting
         (lambda f: change(f, "contents", {**SAID, "settings": []}), r"settings is \[\], no dict"),
         (lambda f: change(f, "contents", {**SAID, "missing": [1]}), r"missing are not of texts"),
         (lambda f: change(f, "contents", {**SAID, "parity": {"a": "b"}}), r"parity is not of numbers"),
-        (lambda f: change(f, "files", {}), r"names no files: export the model again"),
+        (lambda f: write(f, "files", {}), r"names no files: export the model again"),
         (lambda f: (f / "sub/mmproj.gguf").write_bytes(b"1"), r"mmproj\.gguf is not in the manifest: move"),
         (lambda f: change(f, "files", None), r"files is None, no dict\): export the model again"),
         (lambda f: change(f, "files", ["vision.bin"]), r"files is \['vision\.bin'\], no dict"),
@@ -84,6 +93,12 @@ SAID: dict[str, object] = {"parity": {}, "versions": {}, "missing": [], "setting
         (lambda f: change(f, "files", {"a": {"sha256": ""}}), r"files\.a\.bytes is missing"),
         (lambda f: change(f, "target", ["gguf"]), r"target is \['gguf'\], no str"),
         (lambda f: change(f, "quant", ["f32"]), r"quant is \['f32'\], no str"),
+        (lambda f: change(f, "quant", "q8_0"), r"manifest\.json was changed since it was written"),
+        (lambda f: change(f, "contents", {**SAID, "parity": {"logits": 0}}), r"manifest\.json was changed"),
+        (
+            lambda f: change(f, "sha256", None),
+            r"an earlier version wrote it without its SHA-256: export .* again",
+        ),
         (lambda f: (f / MANIFEST).write_text("{"), r"is no manifest of an export"),
         (lambda f: (f / MANIFEST).write_text("[]"), r"is no manifest of an export"),
         (lambda f: (f / MANIFEST).write_text("[" * 200_000), r"is no manifest of an export"),
@@ -95,6 +110,12 @@ def test_a_folder_that_is_not_as_it_was_written_is_named(folder: Path, spoil, me
     with pytest.raises((ValueError, OSError), match=message) as raised:
         check_files(folder)
     assert "\n" not in str(raised.value)
+
+
+def test_a_manifest_may_be_laid_out_anew(folder: Path) -> None:
+    said = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(dict(reversed(said.items()))))
+    assert check_files(folder).quant == "f16"
 
 
 def test_an_export_that_fails_leaves_nothing_and_one_that_succeeds_replaces(tmp_path: Path) -> None:
