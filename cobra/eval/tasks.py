@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from types import UnionType
 
 from cobra.config.shown_text import harmless
 from cobra.eval.asks import asks_of
@@ -14,6 +15,17 @@ from cobra.eval.benchmarks.find import find_benchmark
 from cobra.eval.missing import missing_files, missing_pictures, told
 from cobra.eval.processes import this_rank
 from cobra.eval.protocols.protocol import Ask, Protocol
+
+# of a question, as `Prediction` has them
+_TYPES = {
+    "id": str,
+    "fields": dict,
+    "images": list,
+    "answers": list,
+    "split": str,
+    "kind": str,
+    "truth": dict,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +57,11 @@ def read_tasks(
 
     Raises:
         FileNotFoundError: where something is missing and may not be; all of it is printed.
-        ValueError: where a file is damaged, a benchmark has no questions, or two of one id.
+        ValueError: where a file is damaged, a benchmark is named twice, has no questions, two of one id, or
+            one with a value of another type than its answer's line has.
     """
     kinds = [find_benchmark(name) for name in dict.fromkeys(names)]
+    _refuse_twice(kinds)
     asks = [asks_of(kind, protocols) for kind in kinds]
     tasks, lacks = [], []
     for kind, given in zip(kinds, asks, strict=True):
@@ -94,19 +108,39 @@ def drawn(questions: Sequence[Question], limit: int | None) -> list[Question]:
     return [questions[number] for number in sorted(taken)]
 
 
+def _refuse_twice(kinds: Sequence[type[Benchmark]]) -> None:
+    """Raise a ValueError where two files of one's own would share their files of answers."""
+    for name, count in Counter(kind.name for kind in kinds).items():
+        if count > 1:
+            raise ValueError(f"{count} of --benchmarks are called {name!r}: leave out all but one")
+
+
 def _refuse_unasked(benchmark: Benchmark, questions: Sequence[Question]) -> None:
-    """Raise a ValueError where answers could not be told apart, or there will be none."""
+    """Raise a ValueError where answers could not be told apart or read again, or there will be none."""
     if not questions:
         raise ValueError(
             f"{benchmark.name} has no questions: are its files below {benchmark.root} empty? `cobra eval "
             f"data {benchmark.name}` says where to get them"
         )
+    for question in questions:
+        _refuse_mistyped(benchmark, question)
     for name, count in Counter(question.id for question in questions).items():
-        if not isinstance(name, str):
-            raise ValueError(f"{benchmark.name}: the id {name!r} of a question is no text: make it a str")
         if count > 1:
             raise ValueError(
                 f"{benchmark.name} has {count} questions of the id {name!r}: let each have its own"
+            )
+
+
+def _refuse_mistyped(benchmark: Benchmark, question: Question) -> None:
+    """Raise a ValueError where a value would make a line of answers that cannot be read again."""
+    values = [(name, getattr(question, name), kind) for name, kind in _TYPES.items()]
+    if isinstance(question.answers, list | tuple):
+        values += [("answers", answer, str) for answer in question.answers]
+    for name, value, kind in values:
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"{benchmark.name}: `{name}` of question {question.id!r} has the value {value!r}, which is "
+                f"no {getattr(kind, '__name__', kind)}: make it one"
             )
 
 

@@ -141,6 +141,14 @@ def test_answers_of_another_checkpoint_are_refused(answered: Evaluate, model: Pa
         answered(limit=2)
 
 
+def test_a_benchmark_that_is_named_twice_is_refused(answered: Evaluate, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(Path(OWN).read_text())
+    with pytest.raises(ValueError, match="2 of --benchmarks are called 'own': leave out all but one"):
+        answered(benchmarks=(OWN, str(other)), limit=2)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_question_that_is_answered_twice_is_refused(answered: Evaluate, tmp_path: Path) -> None:
     answered(limit=2)
     path = tmp_path / "out" / FILES[0]
@@ -185,7 +193,12 @@ def test_words_that_were_never_answered_may_change(answered: Evaluate, tmp_path:
     ("before", "after", "message"),
     [
         ('f"q{number}"', '"q"', r"own has 24 questions of the id 'q'"),
-        ('f"q{number}"', "number", r"the id 0 of a question is no text"),
+        ('f"q{number}"', "number", r"`id` of question 0 has the value 0, which is no str"),
+        ('answers=["red"]', "answers=[1]", r"`answers` of question 'q0' has the value 1, which is no str"),
+        ('answers=["red"]', 'answers="red"', r"`answers` of question 'q0' .* no list"),
+        ('kind="even" if number % 2 == 0 else "odd"', "kind=number", r"`kind` of question 'q0' .* no str"),
+        ('Headline("words"', 'Headline("word"', r"its headline is of the ask 'word', which `asks` has not"),
+        ("    asks = (", "    asks = Ask('a', 'b')\n    more = (", r"`asks` is Ask\(.*: let it be a tuple"),
         ("range(24)", "range(0)", r"own has no questions"),
         ('name = "own"', 'name = "my/own"', r"the name of its benchmark is 'my/own'"),
         ('name = "own"', 'name = "pope"', r"that of a benchmark that ships"),

@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 
 from cobra.eval.benchmarks.base import Benchmark
-from cobra.eval.protocols.protocol import FILE_NAME
+from cobra.eval.protocols.protocol import FILE_NAME, Ask
 
 # Module and class, below this package.
 _OURS = {
@@ -88,4 +88,15 @@ def _in_file(path: Path) -> type[Benchmark]:
             f"{path}: the name of its benchmark is {name!r}: let it be letters, digits and _ . + -, and not "
             "that of a benchmark that ships with the package"
         )
+    _refuse_wrong_asks(path, found[0])
     return found[0]
+
+
+def _refuse_wrong_asks(path: Path, benchmark: type[Benchmark]) -> None:
+    """Raise a ValueError where `asks` is no list of Asks, or the headline is of none of them."""
+    asks, headline = benchmark.asks, benchmark.headline
+    if not isinstance(asks, list | tuple) or not all(isinstance(ask, Ask) for ask in asks):
+        raise ValueError(f"{path}: `asks` is {asks!r}: let it be a tuple of Asks, `(Ask(...),)` if of one")
+    # a protocol may ask it instead, and have its own headline
+    if headline is not None and asks and headline.ask not in {ask.name for ask in asks}:
+        raise ValueError(f"{path}: its headline is of the ask {headline.ask!r}, which `asks` has not")
