@@ -16,12 +16,12 @@ from cobra.eval.missing import missing_files, missing_pictures, told
 from cobra.eval.processes import this_rank
 from cobra.eval.protocols.protocol import Ask, Protocol
 
-# of a question, as `Prediction` has them
-_TYPES = {
+# of a question, as a line of its answer has them
+_TYPES: dict[str, type | UnionType] = {
     "id": str,
     "fields": dict,
-    "images": list,
-    "answers": list,
+    "images": list | tuple,
+    "answers": list | tuple,
     "split": str,
     "kind": str,
     "truth": dict,
