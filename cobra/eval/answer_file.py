@@ -19,6 +19,10 @@ _NAMED = 5
 UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError)
 
 
+class UnknownBenchmark(ValueError):
+    """Predictions name a benchmark of somebody's own, whose file is not given."""
+
+
 @dataclass(frozen=True)
 class AnswerFile:
     """The predictions of a file, and what they have in common.
@@ -47,7 +51,8 @@ class AnswerFile:
 
         Raises:
             OSError: where it cannot be read.
-            ValueError: where lines are broken, questions come twice, or benchmarks, asks or models are mixed.
+            ValueError: where lines are broken, questions come twice, or benchmarks, asks or models are mixed;
+                UnknownBenchmark where nobody knows the one that they name.
         """
         predictions = _read(path)
         names = {what: _only(path, predictions, what) for what in ("benchmark", "ask", "model")}
@@ -138,7 +143,9 @@ def _benchmark(path: Path, named: str, given: str | None) -> Benchmark:
     if named in benchmark_names():
         return find_benchmark(named)(Path())
     if given is None and named:
-        raise ValueError(f"{path}: there is no benchmark {named!r}: name its Python file with --benchmark")
+        raise UnknownBenchmark(
+            f"{path}: there is no benchmark {named!r}: name its Python file with --benchmark"
+        )
     found = find_benchmark(given) if given else ExactMatch
     if named and found.name != named:
         raise ValueError(f"{path} answers {named!r}, and {given} is {found.name!r}")

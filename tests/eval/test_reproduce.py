@@ -43,6 +43,8 @@ def answered(folder: Path, ask: str, answers: str, model: str = "m", **about: An
     ]
     write_predictions(folder / f"pope-{ask}.jsonl", made)
     (folder / "run.json").write_text(json.dumps(about))
+    scored = [{"benchmark": "pope", "ask": path.stem[5:], "questions": 8} for path in folder.glob("*.jsonl")]
+    (folder / "scores.json").write_text(json.dumps(scored))
     return folder
 
 
@@ -149,6 +151,24 @@ def test_a_part_of_the_questions_and_secret_answers_are_marked(
         printed = [n for n in read_numbers() if (n.table, n.system) == row]
         cells = [Cell(n.system, n.column, n.benchmark, n, 70.0, "o", True) for n in printed]
         assert {cell.benchmark for cell in cells if cell.secret} == {"vqav2", "vizwiz"}
+
+
+def test_a_run_that_was_stopped_is_no_whole_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = answered(tmp_path / "o", "short_likelihood", "ynynynnn")
+    (out / "scores.json").unlink()
+    shown = page(capsys, "cobra", f"Cobra-3.5B={out}")
+    assert "| **here** |  |  |  |  |  | 87.50 * |" in shown
+    assert "| short_likelihood | 8, not finished |" in shown
+
+
+def test_a_benchmark_of_ones_own_is_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = answered(tmp_path / "o", "short_likelihood", "ynynynnn")
+    own = Prediction("", "0", "all", "?", "x", ["x"], "mine", "words", model="m")
+    write_predictions(out / "mine-words.jsonl", [own])
+    reproduce("cobra", [f"Cobra-3.5B={out}"], [], None)
+    shown = capsys.readouterr()
+    assert "**87.50** (-0.90)" in shown.out
+    assert shown.err.splitlines() == [f"left out: {out / 'mine-words.jsonl'} is of no benchmark of a paper"]
 
 
 def test_where_nobody_says_how_it_was_asked_ours_does_not_stand_beside_it(

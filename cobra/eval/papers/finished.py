@@ -1,14 +1,16 @@
 """Finished evaluations of a paper's systems: folders of `cobra eval`, scored again, or of another harness."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cobra.eval.answer_file import AnswerFile
+from cobra.config.shown_text import harmless
+from cobra.eval.answer_file import AnswerFile, UnknownBenchmark
 from cobra.eval.benchmarks.base import Scores
 from cobra.eval.benchmarks.json_lines import read_json
-from cobra.eval.evaluation_folder import read_run, read_written
+from cobra.eval.evaluation_folder import RUN, read_run, read_written
 from cobra.eval.papers.paper import Paper
 from cobra.eval.protocols.protocol import Headline
 from cobra.eval.published import read_numbers
@@ -25,6 +27,7 @@ class Scored:
         splits: of the questions, where there are several.
         model: fingerprint of the weights, where it is known.
         total: questions of the benchmark; 0 where nobody says.
+        stopped: whether the run ended before it had scored them.
     """
 
     scores: Scores
@@ -33,11 +36,12 @@ class Scored:
     splits: tuple[str, ...] = ()
     model: str = ""
     total: int = 0
+    stopped: bool = False
 
     @property
     def partial(self) -> bool:
-        """Whether questions were left out."""
-        return self.questions < self.total
+        """Whether questions were left out, or may have been."""
+        return self.stopped or self.questions < self.total
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def _system(name: str, folder: Path, about: Mapping[str, Any], paper: Paper) -> 
 
 
 def _answers(folder: Path) -> dict[tuple[str, str], Scored]:
-    files = [AnswerFile.read(path) for path in sorted(folder.glob("*.jsonl"))]
+    files = list(_known(folder))
     models = {file.model for file in files}
     if len(models) > 1:
         raise ValueError(f"{folder} has answers of {len(models)} models: {', '.join(sorted(models))}")
@@ -118,9 +122,20 @@ def _answers(folder: Path) -> dict[tuple[str, str], Scored]:
             tuple(dict.fromkeys(p.split for p in file.predictions if p.split)),
             file.model,
             totals.get((file.benchmark.name, file.ask), 0),
+            # `cobra eval` writes run.json before the first answer and scores.json behind the last
+            (folder / RUN).is_file() and (file.benchmark.name, file.ask) not in totals,
         )
         for file in files
     }
+
+
+def _known(folder: Path) -> Iterator[AnswerFile]:
+    """Its files of predictions, but for those of benchmarks of one's own: no paper has them."""
+    for path in sorted(folder.glob("*.jsonl")):
+        try:
+            yield AnswerFile.read(path)
+        except UnknownBenchmark:
+            print(harmless(f"left out: {path} is of no benchmark of a paper", sys.stderr), file=sys.stderr)
 
 
 def _harness(folder: Path, group: str) -> dict[tuple[str, str], Scored]:

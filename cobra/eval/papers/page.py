@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cobra.eval.papers.cells import SECRET, Cell
 from cobra.eval.papers.commands import paper_commands
-from cobra.eval.papers.finished import Finished
+from cobra.eval.papers.finished import Finished, Scored
 from cobra.eval.papers.paper import Paper
 from cobra.eval.papers.price import Price
 from cobra.eval.protocols.protocol import Protocol
@@ -121,9 +121,15 @@ def runs_section(runs: Sequence[Finished]) -> str:
             model = run.about.get("model", "–")
             lines.append(
                 f"| {run.system} | {run.folder} | {model} | {scored.model[:12] or '–'} | {benchmark} "
-                f"| {ask or '–'} | {scored.questions:,}{f' of {scored.total:,}' * scored.partial} |"
+                f"| {ask or '–'} | {_asked(scored)} |"
             )
     return "\n".join([*lines, ""])
+
+
+def _asked(scored: Scored) -> str:
+    if scored.stopped:
+        return f"{scored.questions:,}, not finished"
+    return f"{scored.questions:,}" + (f" of {scored.total:,}" if scored.partial else "")
 
 
 def protocols_section(paper: Paper, runs: Sequence[Finished], protocols: Mapping[str, Protocol]) -> str:
