@@ -269,7 +269,8 @@ function press(event) {
   keys[event.key]();
 }
 
-const signed = (value, digits) => value.toFixed(digits).replace("-", "−");
+// no minus before what rounds to nothing
+const signed = (value, digits) => value.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
 const percent = (value) => `${value.toFixed(value > 0 && value < 10 ? 1 : 0)} %`;
 
 start();

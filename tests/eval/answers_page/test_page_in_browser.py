@@ -117,3 +117,27 @@ def test_a_phone_needs_no_sideways_scroll_and_no_text_becomes_a_picture(look: Lo
     needed, there, pictures = look([[ugly], [ugly]], script, width=360)
     assert needed == there <= 360
     assert pictures == 0
+
+
+def test_on_a_phone_no_field_lies_over_another(look: Look) -> None:
+    parts = [
+        Prediction(f"s{n // 6}", str(n), f"k{n % 3}", "?", "yes", ["yes"], "", f"a{n % 2}") for n in range(12)
+    ]
+    script = """
+    const fields = [...page.querySelectorAll("#filters input, #filters select, #filters button")];
+    const boxes = fields.map((field) => field.getBoundingClientRect()).filter((box) => box.width);
+    const over = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+    return [boxes.length, boxes.filter((a) => boxes.some((b) => a !== b && over(a, b))).length];
+    """
+    assert look([parts], script, width=405) == [7, 0]
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign(look: Look) -> None:
+    one = [said(str(number), "yes" if number else "no", benchmark="") for number in range(3000)]
+    script = "return [...page.querySelectorAll('#sums td')].map((cell) => cell.textContent);"
+    assert look([one, [*one[1:], said("0", "yes", benchmark="")]], script) == [
+        "3,000",
+        "100.0",
+        "100.0",
+        "0.0",
+    ]
