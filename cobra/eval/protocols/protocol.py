@@ -173,11 +173,14 @@ def read_protocol(name: str) -> Protocol:
     """A protocol by its name, or one of a user's own by the path of its yaml.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: where there is none, or a user's own is named as one of ours.
     """
     path = Path(name) if name.endswith(".yaml") else Path(__file__).with_name(f"{name}.yaml")
     if not path.is_file():
         raise ValueError(
             f"there is no protocol {name!r}: take one of {', '.join(protocol_names())}, or a yaml"
         )
+    # scores and papers' numbers are told apart by it
+    if path.stem in protocol_names() and path.parent.resolve() != _SHIPPED.parent.resolve():
+        raise ValueError(f"{path} is named as a protocol that ships with the package: give it another name")
     return Protocol.read(path)

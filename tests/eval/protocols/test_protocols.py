@@ -65,3 +65,11 @@ def test_a_field_without_choices_is_refused_and_the_fields_are_named(field: str)
     ask = Ask("a", "{{ question }}", choices_field=field)
     with pytest.raises(ValueError, match=f"choices_field of ask 'a' is '{field}'.* fields question, letters"):
         ask.choices_of({"question": "Is it?", "letters": []})
+
+
+def test_a_protocol_of_ones_own_does_not_pass_for_one_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "llava.yaml"
+    path.write_text("about: mine\nbenchmarks: {}\n")
+    with pytest.raises(ValueError, match=r"llava\.yaml is named as a protocol that ships"):
+        read_protocol(str(path))
+    assert read_protocol(str(path.rename(tmp_path / "mine.yaml"))).name == "mine"
