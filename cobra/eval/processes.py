@@ -59,7 +59,7 @@ def join_processes(devices: int, device: str) -> Processes:
         device: `cpu`, `cuda` or one of these by number.
 
     Raises:
-        ValueError: where there are not so many.
+        ValueError: where there are not so many on this machine.
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     total = int(os.environ.get("WORLD_SIZE", local)) if "LOCAL_WORLD_SIZE" in os.environ else local
@@ -73,10 +73,14 @@ def join_processes(devices: int, device: str) -> Processes:
 
     from lightning.fabric import Fabric  # isort: skip
     from lightning.fabric.strategies import DDPStrategy
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     # they only wait for each other, which gloo can do on any device
     strategy = DDPStrategy(process_group_backend="gloo", timeout=_PATIENCE)
-    fabric = Fabric(accelerator=device, devices=local, num_nodes=total // local, strategy=strategy)
+    try:
+        fabric = Fabric(accelerator=device, devices=local, num_nodes=total // local, strategy=strategy)
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise ValueError(f"--devices {local} --device {device}: not on this machine ({error})") from error
     fabric.launch()
     return Processes(fabric.global_rank, fabric.world_size, str(fabric.device), fabric)
 

@@ -27,6 +27,7 @@ from cobra.eval.evaluate import evaluate
 from cobra.eval.invariance import check_invariance
 from cobra.eval.opening import Settings, fingerprint, model_path, open_model
 from cobra.eval.predictions import read_predictions, write_predictions
+from cobra.eval.processes import join_processes
 from cobra.eval.protocols.protocol import read_protocol
 from cobra.eval.tasks import drawn, read_tasks
 from cobra.models.projectors.pixel_unshuffle import PixelUnshuffleProjector
@@ -430,6 +431,12 @@ def test_no_process_goes_on_when_the_first_is_killed(model: Path, tmp_path: Path
 def test_a_device_that_is_not_there_is_told(model: Path, device: str) -> None:
     with pytest.raises(ValueError, match=f"--device {device}: not on this machine"):
         open_model(model, Settings(), device)
+
+
+@pytest.mark.slow
+def test_devices_that_are_not_there_are_told() -> None:
+    with pytest.raises(ValueError, match="--devices 2 --device bogus: not on this machine"):
+        join_processes(2, "bogus")
 
 
 @pytest.mark.faults
