@@ -226,6 +226,22 @@ def test_results_of_the_language_models_harness_fill_mobilellms_table(
     assert "| arc_easy | – | 2,376 |" in shown
 
 
+def test_a_limit_of_the_language_models_harness_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    results = {"boolq": {"acc,none": 0.5}, "piqa": {"acc,none": 0.5}, "commonsense": {"acc,none": 0.5}}
+    counts = {"boolq": {"original": 3270, "effective": 10}, "piqa": {"original": 8, "effective": 8}}
+    path = tmp_path / "results_2026.json"
+    path.write_text(json.dumps({"results": results, "n-samples": counts}))
+    shown = page(capsys, "mobilellm", f"MobileLLM-125M={tmp_path}")
+    row = shown.split("| MobileLLM-125M | 43.9 |")[1].splitlines()[1]
+    assert row == "| **here** |  |  | 50.00 * | **50.00** (-15.30) |  |  |  |  | 50.00 * |"
+    assert "| boolq | – | 10 of 3,270 |" in shown
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"results_2026\.json has no `results`"):
+        page(capsys, "mobilellm", f"MobileLLM-125M={tmp_path}")
+
+
 def test_commands_are_those_that_there_are() -> None:
     parser = _parser()
     for paper in read_papers():

@@ -143,6 +143,9 @@ def _harness(folder: Path, group: str) -> dict[tuple[str, str], Scored]:
     made = {}
     for path in written:  # of a task that was run again the newest
         report = read_json(path)
+        if not isinstance(report, dict) or not isinstance(report.get("results"), dict):
+            raise ValueError(f"{path} has no `results`: it is none of lm-evaluation-harness; remove it")
+        counts = report.get("n-samples", {})
         for task, metrics in report["results"].items():
             scores = {
                 name.partition(",")[0]: 100 * value
@@ -150,7 +153,9 @@ def _harness(folder: Path, group: str) -> dict[tuple[str, str], Scored]:
                 if isinstance(value, int | float) and name.split(",")[0].startswith("acc")
                 if not name.split(",")[0].endswith("_stderr")
             }
-            asked = report.get("n-samples", {}).get(task, {}).get("effective", 0)
+            # a group has no counts of its own: it is of all tasks in the file
+            of_task = counts.values() if task == group else [counts.get(task, {})]
+            asked, total = (sum(each.get(of, 0) for each in of_task) for of in ("effective", "original"))
             if scores:
-                made["average" if task == group else task, ""] = Scored(scores, asked, path)
+                made["average" if task == group else task, ""] = Scored(scores, asked, path, total=total)
     return made
