@@ -83,19 +83,28 @@ def compare_files(a: Path, b: Path, common: bool = False, benchmark: str | None 
     if not both:
         raise NothingInCommon(f"{a} and {b} have no question in common")
     _refuse_other_truths(a, b, both)
-    credit = first.benchmark.credit
+    judge = first.benchmark
     try:
         with first.scored():
-            earned = np.array([[credit(p), credit(q)] for p, q in both], dtype=np.float64)
+            earned = np.array([[judge.credit(p), judge.credit(q)] for p, q in both], dtype=np.float64)
+            units = [judge.unit(p) for p, _ in both]
     except ValueError as error:
         raise Unscored(str(error)) from error
-    parts = np.array([p.kind for p, _ in both])
-    if len(set(parts)) == 1:
-        parts = np.array([p.split for p, _ in both])
-    results = {"all": compare_credits(*earned.T)}
-    if len(set(parts)) > 1:
-        results |= {part: compare_credits(*earned[parts == part].T) for part in sorted(set(parts))}
-    return results
+    return {
+        part: compare_credits(earned[places, 0], earned[places, 1], units=[units[place] for place in places])
+        for part, places in _parts([p for p, _ in both]).items()
+    }
+
+
+def _parts(predictions: Sequence[Prediction]) -> dict[str, list[int]]:
+    """Places of `all`, then of each kind, or split where all are of one kind."""
+    names = [p.kind for p in predictions]
+    if len(set(names)) == 1:
+        names = [p.split for p in predictions]
+    parts: dict[str, list[int]] = {name: [] for name in sorted(set(names))}
+    for place, name in enumerate(names):
+        parts[name].append(place)
+    return {"all": list(range(len(predictions))), **(parts if len(parts) > 1 else {})}
 
 
 def comparison_table(results: Mapping[str, Mapping[str, Paired]]) -> str:

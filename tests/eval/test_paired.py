@@ -71,3 +71,18 @@ def test_nine_thousand_fractional_questions_take_little_memory_and_time() -> Non
     start = time.process_time()
     bootstrap_interval(np.random.default_rng(0).choice(np.linspace(-1, 1, 61), 9000))
     assert time.process_time() - start < 1
+
+
+def test_what_belongs_together_is_drawn_together() -> None:
+    random = np.random.default_rng(0)
+    a, b = (random.integers(0, 2, 300).astype(float) for _ in range(2))
+    once = compare_credits(a, b)
+    # four rotations of each, all right or all wrong: no more is known than of one
+    rotations = compare_credits(np.repeat(a, 4), np.repeat(b, 4), units=np.repeat(np.arange(300), 4).tolist())
+    assert (rotations.low, rotations.high) == pytest.approx((once.low, once.high))
+    assert (rotations.difference, rotations.questions) == (pytest.approx(once.difference), 1200)
+    assert once.p is not None
+    assert rotations.p is None
+    # of units of different size a question counts as much as any other
+    uneven = compare_credits(np.zeros(4), np.array([1.0, 1, 1, 0]), units=["x", "x", "x", "y"])
+    assert (uneven.difference, uneven.low, uneven.high) == (75, 0, 100)

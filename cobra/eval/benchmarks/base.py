@@ -1,7 +1,7 @@
 """What a benchmark is: published files become questions, predictions become scores."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -101,6 +101,10 @@ class Benchmark(ABC):
     @abstractmethod
     def credit(self, prediction: Prediction) -> float:
         """What a prediction earns, 0 to 1."""
+
+    def unit(self, prediction: Prediction) -> Hashable:
+        """What is drawn as a whole for an interval: its question, unless some belong together."""
+        return prediction.split, prediction.question_id
 
     def boxes(self, prediction: Prediction) -> tuple[Box | None, Box | None]:
         """The true box and the one that an answer names, for people; None where there is none."""

@@ -1,7 +1,7 @@
 """MMBench: questions with options, asked in every rotation of these (Liu et al. 2023, arXiv 2307.06281)."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -64,6 +64,10 @@ class MMBench(Benchmark):
                 "mmbench FILE --out FILE` writes what its server scores"
             )
         return float(read_letter(prediction.prediction, prediction.truth["options"]) in prediction.answers)
+
+    def unit(self, prediction: Prediction) -> Hashable:
+        """The question that it is a rotation of."""
+        return int(prediction.question_id) % _COPY
 
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """`vanilla`, `circular`, and those of each l2-category; `unread`, answers without a letter.

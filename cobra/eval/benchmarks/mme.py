@@ -1,6 +1,6 @@
 """MME: two questions about each picture, of which one is to be denied (Fu et al. 2023, arXiv 2306.13394)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -65,6 +65,10 @@ class Mme(Benchmark):
     def credit(self, prediction: Prediction) -> float:
         """1 where it says the true one of `yes` and `no`, and not the other."""
         return float(read_word(prediction.prediction) is (prediction.answers[0] == "Yes"))
+
+    def unit(self, prediction: Prediction) -> Hashable:
+        """Its picture, of which one question is to be denied."""
+        return prediction.truth["picture"]
 
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """`perception` (2,000 at most), `cognition` (800), `total`, and `acc` and `acc+` of each category.

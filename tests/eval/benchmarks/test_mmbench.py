@@ -98,6 +98,11 @@ def test_circular_accuracy_falls_with_any_rotation(real: MMBench) -> None:
     assert scores["unread"] == pytest.approx(100 * np.mean(~right))
 
 
+def test_rotations_are_one_unit(real: MMBench) -> None:
+    units = Counter(map(real.unit, answered(real, ["B"] * 78)))
+    assert len(units) == 20
+
+
 def test_published_copies_are_taken_as_they_are(tmp_path: Path) -> None:
     benchmark = table(tmp_path, {**ROW, "index": 3}, COPY)
     first, copy = benchmark.questions()
