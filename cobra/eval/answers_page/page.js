@@ -189,7 +189,7 @@ function firstVisible() {
 function drawSums() {
   const several = data.sides.length > 1;
   const names = several ? data.sides.map((_, side) => `${LETTERS[side]}, %`) : ["%"];
-  const heads = ["", "questions", ...names, ...(several ? ["A − B"] : [])];
+  const heads = ["", "questions", ...names, ...(several ? ["B − A"] : [])];
   const number = (index) => (index ? { className: "number", scope: "col" } : { scope: "col" });
   $("sums").querySelector("thead").append(make("tr", {}, ...heads.map((head, index) => make("th", number(index), head))));
   for (const sum of data.sums) {
@@ -202,7 +202,7 @@ function drawSums() {
       filter();
     });
     const [a, b] = sum.credit;
-    const credits = [...sum.credit, ...(several ? [a === null || b === null ? null : a - b] : [])];
+    const credits = [...sum.credit, ...(several ? [a === null || b === null ? null : b - a] : [])];
     $("sums").querySelector("tbody").append(
       make(
         "tr", { className: sum.part ? "part" : "" }, make("th", { scope: "row" }, jump),
