@@ -114,7 +114,8 @@ class GGUFEngine(Engine):
     def turn_to(self, pictures: bool) -> None:
         """See `Engine.turn_to`: one of the two files is in memory, and of the other what was read."""
         if pictures:
-            self._read = None if self._one is None else self._one.snapshot()
+            if self._one is not None:
+                self._read = self._one.snapshot()
             self._close_text()
             self._program()
         else:
