@@ -49,6 +49,22 @@ class ForgetsAfter256(OwnEngine):
         return super().prefill(tokens)
 
 
+class ReadsTheLastTokenAlone(OwnEngine):
+    """Nothing is remembered, and there is no end of text by which that shows."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.lacks = {**self.lacks, "end": "none"}
+
+    def prefill(self, tokens: Ids | Floats) -> Floats:
+        self.state.reset()
+        return super().prefill(tokens[-1:])
+
+    def step(self, token: int) -> Floats:
+        self.state.reset()
+        return super().step(token)
+
+
 class ResetsAtTheEnd(OwnEngine):
     """An end of text makes it forget, as packing by it would."""
 

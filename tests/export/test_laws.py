@@ -117,6 +117,17 @@ def test_an_engine_that_breaks_a_law_is_red_with_the_shortest_text(
         assert found.reason == "RuntimeError: not implemented for this runtime"
 
 
+@pytest.mark.parametrize("engine", [broken.ForgetsAfter256, broken.ReadsTheLastTokenAlone])
+def test_a_beginning_that_is_forgotten_is_red_where_much_is_rounded(
+    engine: type[OwnEngine], vlm: tuple[CobraVLM, Processor]
+) -> None:
+    forgetful = engine(vlm[0].lm, *vlm)
+    forgetful.rounding = 1.0
+    (found,) = check_laws(forgetful, [LAWS["long"]], [])
+    assert found.status == RED
+    assert found.reproduction["what"] == "the last 8 tokens alone make the logits"
+
+
 def test_weights_that_do_not_compute_as_they_are_unpacked_are_red() -> None:
     lm = tiny("mamba2")
     quantize_(lm, "int4")
