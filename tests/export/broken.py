@@ -188,6 +188,22 @@ class SeesNothing(OwnEngine):
         return [np.zeros_like(tokens) for tokens in super().read_pictures(paths)]
 
 
+class ForgetsWhileItSees(OwnEngine):
+    """A picture takes the memory of what was read."""
+
+    def read_pictures(self, paths: Sequence[Any]) -> list[Floats]:
+        self.reset()
+        return super().read_pictures(paths)
+
+
+class ForgetsWhenItTurns(OwnEngine):
+    """What was read is gone with the file of the language model."""
+
+    def turn_to(self, pictures: bool) -> None:
+        if pictures:
+            self.reset()
+
+
 class SeesTheFirst(OwnEngine):
     """All pictures of a batch are the first one."""
 

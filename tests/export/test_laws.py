@@ -101,6 +101,8 @@ def test_a_model_that_sees_keeps_the_laws_in_4_bits_too(
         ("oracle", broken.RoundsWeights),
         ("pictures", broken.SeesNothing),
         ("pictures", broken.SeesTheFirst),
+        ("pictures", broken.ForgetsWhileItSees),
+        ("pictures", broken.ForgetsWhenItTurns),
         ("pictures-oracle", broken.SeesOtherColours),
     ],
 )

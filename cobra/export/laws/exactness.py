@@ -31,7 +31,7 @@ def _dequantised(engine: Engine, probe: Probe) -> Iterator[Difference]:
 
 
 def _pictures(engine: Engine, probe: Probe) -> Iterator[Difference]:
-    """Pictures are the same alone and among others, and their tokens are read in one piece or in several."""
+    """Pictures are the same alone and among others, read in one piece or in several, and after any text."""
     together = engine.read_pictures(probe.pictures)
     for number, picture in enumerate(probe.pictures):
         (alone,) = engine.read_pictures([picture])
@@ -42,6 +42,13 @@ def _pictures(engine: Engine, probe: Probe) -> Iterator[Difference]:
         logits, step = behind(engine, [first[:position], first[position:], ids], last)
         yield difference(logits, whole, position, "logits, the picture cut there")
         yield difference(step, stepped, position, "logits of a step, the picture cut there")
+    _, unseen = behind(engine, [ids], last)
+    engine.reset()
+    engine.prefill(ids)
+    engine.turn_to(pictures=True)
+    engine.read_pictures(probe.pictures)
+    engine.turn_to(pictures=False)
+    yield difference(engine.step(last), unseen, len(ids), "logits of a step, pictures seen before it")
     blind, _ = behind(engine, [np.zeros_like(first), ids], last)
     # of a model that has hardly learned to see, less than what is rounded
     if np.array_equal(whole, blind):
