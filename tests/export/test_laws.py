@@ -79,6 +79,15 @@ def test_a_model_that_sees_keeps_the_laws_in_4_bits_too(
     assert found["dequantised"].error
 
 
+def test_a_picture_of_one_token_is_not_cut(vlm: tuple[CobraVLM, Processor], pictures: list[Path]) -> None:
+    class OneToken(OwnEngine):
+        def read_pictures(self, paths):  # type: ignore[no-untyped-def]
+            return [tokens[:1] for tokens in super().read_pictures(paths)]
+
+    (found,) = check_laws(OneToken(vlm[0].lm, *vlm), [LAWS["pictures"]], pictures)
+    assert (found.status, found.reason) == (GREEN, "")
+
+
 @pytest.mark.parametrize(
     ("law", "engine"),
     [

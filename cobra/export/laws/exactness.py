@@ -38,7 +38,7 @@ def _pictures(engine: Engine, probe: Probe) -> Iterator[Difference]:
         yield difference(together[number], alone, 0, f"image tokens of picture {number} among others")
     first, ids, last = together[0], probe.ids[:-1], int(probe.ids[-1])
     whole, stepped = behind(engine, [first, ids], last)
-    for position in sorted({1, len(first) // 2, len(first) - 1} - {0}):
+    for position in sorted({1, len(first) // 2, len(first) - 1} - {0, len(first)}):
         logits, step = behind(engine, [first[:position], first[position:], ids], last)
         yield difference(logits, whole, position, "logits, the picture cut there")
         yield difference(step, stepped, position, "logits of a step, the picture cut there")
