@@ -34,7 +34,7 @@ class Spent:
         reading: seconds of prompts.
         writing: seconds of answers.
         read: tokens of prompts, image tokens included.
-        written: tokens of answers.
+        written: tokens of answers but the first of each, which comes with its prompt.
     """
 
     seeing: float = 0.0
@@ -138,10 +138,10 @@ class Talk:
             start = perf_counter()
             logits[unknown] = -np.inf
             token = int(logits.argmax())
-            self.spent.written += 1
             is_last = token == self.chat.eos_id or number == self.max_new_tokens
             if not is_last:
                 logits = self.engine.step(token)
+                self.spent.written += 1
             self.spent.writing += perf_counter() - start
             yield token
             if is_last:
