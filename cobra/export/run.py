@@ -88,7 +88,7 @@ class Talk:
         """The answer in pieces of text, greedily.
 
         Raises:
-            ValueError: where pictures are shown to an engine that reads none.
+            ValueError: where pictures are shown to an engine that reads none, or logits are no numbers.
         """
         if images and "pictures" in self.engine.lacks:
             raise ValueError(f"this export reads no pictures: {self.engine.lacks['pictures']}")
@@ -138,6 +138,9 @@ class Talk:
             start = perf_counter()
             logits[unknown] = -np.inf
             token = int(logits.argmax())
+            # which is the first that is none, where there is one
+            if np.isnan(logits[token]):
+                raise ValueError("its logits are no numbers: see `cobra export verify`, or export it again")
             is_last = token == self.chat.eos_id or number == self.max_new_tokens
             if not is_last:
                 logits = self.engine.step(token)

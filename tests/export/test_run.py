@@ -90,6 +90,14 @@ def test_pictures_that_an_engine_cannot_read_are_refused(model: CobraVLM, tmp_pa
         next(talk.ask("what?", [tmp_path / "none.png"]))
 
 
+def test_logits_that_are_no_numbers_are_no_answer(model: CobraVLM) -> None:
+    with torch.no_grad():
+        next(model.lm.parameters())[5] = np.nan
+    talk = Talk(OwnEngine(model.lm), Chat("cobra:data/shapes/tokenizer"))
+    with pytest.raises(ValueError, match="its logits are no numbers: see `cobra export verify`"):
+        list(talk.ask("what?"))
+
+
 def test_an_empty_question_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a question is empty: ask something"):
         run_export(tmp_path / "none", [], ["what?", " \n"], 8)
