@@ -127,6 +127,7 @@ def test_spaces_of_sentencepiece_are_those_of_the_engine(
         ({}, ["--prompt", "an <image>?"], "a question places a picture: remove '<image>' from it"),
         ({}, ["--image", "p.png", "--image", "q.png"], "--image is one picture"),
         ({}, ["--image", ""], "--image names no file"),
+        ({}, ["--prompt", "--image", "p.png"], "--prompt needs a value, and --image is an option"),
         ({}, ["--pictures", "p.png"], "--pictures is no option"),
     ],
 )  # fmt: skip
@@ -158,6 +159,26 @@ def test_a_folder_that_reads_no_pictures_or_has_no_turns_says_why(
     said["contents"]["missing"].append("a tokenizer: the model has none")
     (blind / MANIFEST).write_text(json.dumps(said))
     assert "its manifest says: a tokenizer: the model has none" in run(blind, "--prompt", "a").stderr.decode()
+
+
+def test_answers_that_are_none_or_go_nowhere_are_told(exported: Path, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [str(program()), str(exported), "--prompt", "a", "--threads", "1"]
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert (found.returncode, found.stderr) == (
+        1,
+        b"cobra-run: the answer cannot be written: is the disk full?\n",
+    )
+    folder = shutil.copytree(exported, tmp_path / "out")
+    weights = (folder / "lm.gguf").read_bytes()
+    (folder / "lm.gguf").write_bytes(weights[:-4096] + b"\xff" * 4096)
+    found = run(folder, "--prompt", "a")
+    assert (found.returncode, found.stdout) == (1, b"")
+    assert found.stderr == b"cobra-run: its logits are no numbers: export the model again\n"
+
+
+def test_one_token_takes_no_step(exported: Path) -> None:
+    assert b"S_gen 0.0 tokens/s" in run(exported, "--prompt", "a", "--max-new-tokens", "1").stderr
 
 
 def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(exported: Path, tmp_path: Path) -> None:

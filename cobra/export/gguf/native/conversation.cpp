@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 
 namespace cobra {
@@ -89,7 +90,6 @@ void Conversation::ask(const std::string& question, const Picture* picture,
   TextStream text;
   for (int number = 1;; ++number) {
     const llama_token token = likeliest();
-    ++spent_.written;
     const bool is_end = token == said_.eos_id, is_last = is_end || number == most_new_tokens_;
     say(text.add(text_of(token), is_last));
     if (is_last) {
@@ -97,6 +97,7 @@ void Conversation::ask(const std::string& question, const Picture* picture,
       break;
     }
     read(std::vector<llama_token>{token});
+    ++spent_.written;
   }
   spent_.writing += seconds() - begun;
 }
@@ -163,8 +164,11 @@ llama_token Conversation::likeliest() const {
   const float* logits = llama_get_logits_ith(context_.get(), -1);
   check(logits != nullptr, "nothing was read");
   llama_token best = -1;
-  for (size_t id = 0; id < is_unknown_.size(); ++id)
-    if (!is_unknown_[id] && (best < 0 || logits[id] > logits[best])) best = llama_token(id);
+  for (size_t id = 0; id < is_unknown_.size(); ++id) {
+    if (is_unknown_[id]) continue;
+    if (std::isnan(logits[id])) throw Refused("its logits are no numbers: export the model again");
+    if (best < 0 || logits[id] > logits[best]) best = llama_token(id);
+  }
   return best;
 }
 

@@ -17,7 +17,7 @@ struct Picture {
   std::vector<float> values;
 };
 
-// Seconds and tokens, as Imp's and MobileVLM's tables count them.
+// Seconds and tokens, as Imp's and MobileVLM's tables count them: the first of an answer comes with its prompt.
 struct Spent {
   double seeing = 0, reading = 0, writing = 0;
   int64_t read = 0, written = 0;

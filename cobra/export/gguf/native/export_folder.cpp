@@ -14,8 +14,8 @@ constexpr int kMostTokens = 1 << 24;
 
 std::string text_of(const std::string& path) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
-  check(bool(file), path + " is missing: expected a folder that `cobra export` wrote");
-  check(file.tellg() <= kMostBytes, path + " is too large for a manifest");
+  check(bool(file), "it is missing: expected a folder that `cobra export` wrote");
+  check(file.tellg() <= kMostBytes, "it is too large for a manifest");
   std::ostringstream text;
   text << file.seekg(0).rdbuf();
   return text.str();

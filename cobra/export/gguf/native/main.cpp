@@ -63,6 +63,7 @@ Arguments parsed(const std::vector<std::string>& words) {
     }
     if (place + 1 == words.size()) throw Misused(word + " needs a value");
     const std::string& value = words[++place];
+    if (value.compare(0, 2, "--") == 0) throw Misused(word + " needs a value, and " + value + " is an option");
     if (word == "--image") {
       if (value.empty()) throw Misused("--image names no file");
       if (!found.image.empty()) throw Misused("--image is one picture");
@@ -172,6 +173,7 @@ void run(const Arguments& arguments) {
     std::puts("");
     // before the times, where both go to one file
     std::fflush(stdout);
+    check(!std::ferror(stdout), "the answer cannot be written: is the disk full?");
   }
   Spent spent = conversation.spent();
   spent.seeing = seeing;
