@@ -38,14 +38,18 @@ class PictureProgram:
         self._tokens = tuple(tokens)
 
     def __call__(self, *planes: Floats) -> Floats:
-        """Pixels (1, 3, H, W), as many as the program has, to image tokens (M, D)."""
+        """Pixels (1, 3, H, W), as many as the program has, to image tokens (M, D).
+
+        Raises:
+            ValueError: where pixels do not fit, or ggml makes no numbers of them.
+        """
         if (found := [list(plane.shape) for plane in planes]) != self._shapes:
             raise ValueError(f"pixels are of {found}, the program takes {self._shapes}")
         values = [np.ascontiguousarray(plane, np.float32) for plane in planes]
         addresses = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         tokens = np.empty(self._tokens, np.float32)
         if self._library.cobra_pictures_run(self._opened, addresses, tokens.ctypes.data):
-            raise RuntimeError(self._error())
+            raise ValueError(self._error())
         return tokens
 
     def close(self) -> None:

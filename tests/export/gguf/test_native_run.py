@@ -177,6 +177,19 @@ def test_answers_that_are_none_or_go_nowhere_are_told(exported: Path, tmp_path: 
     assert found.stderr == b"cobra-run: its logits are no numbers: export the model again\n"
 
 
+def test_a_picture_whose_tokens_are_no_numbers_is_not_answered_about(picture: Path, tmp_path: Path) -> None:
+    # a language model in 8 bits would make numbers of them
+    folder = export(model(), tmp_path, "q8_0")
+    file = folder / "pictures.gguf"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4096] + b"\xff" * 4096)
+    found = run(folder, "--prompt", "a", "--image", str(picture))
+    told = "the picture's tokens are no numbers: export the model again"
+    assert (found.returncode, found.stderr.decode()) == (1, f"cobra-run: {told}\n")
+    with pytest.raises(ValueError, match=told):
+        run_export(folder, [picture], ["a"], 2)
+
+
 def test_one_token_takes_no_step(exported: Path) -> None:
     assert b"S_gen 0.0 tokens/s" in run(exported, "--prompt", "a", "--max-new-tokens", "1").stderr
 

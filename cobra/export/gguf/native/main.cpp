@@ -108,7 +108,9 @@ Picture seen(const Export& said, const Arguments& arguments, double& seconds_spe
   int64_t shape[2];
   cobra_pictures_token_shape(program.get(), shape);
   Picture picture{shape[0], shape[1], std::vector<float>(size_t(shape[0] * shape[1]))};
-  check(cobra_pictures_run(program.get(), planes.data(), picture.values.data()) == 0, cobra_pictures_error());
+  const int32_t failed = cobra_pictures_run(program.get(), planes.data(), picture.values.data());
+  // which is told only then
+  check(failed == 0, cobra_pictures_error());
   seconds_spent = seconds() - start;
   return picture;
 }

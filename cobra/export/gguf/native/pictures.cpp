@@ -1,6 +1,7 @@
 #include "pictures.h"
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <memory>
 
@@ -75,6 +76,9 @@ struct cobra_pictures {
     if (ggml_backend_graph_compute(backend.get(), graph.graph()) != GGML_STATUS_SUCCESS)
       throw cobra::Refused("ggml could not run it");
     ggml_backend_tensor_get(graph.tokens().tensor, made, 0, ggml_nbytes(graph.tokens().tensor));
+    // a language model that rounds them to 8 bits would make numbers of them
+    if (!std::all_of(made, made + cobra::count(tokens), [](float value) { return std::isfinite(value); }))
+      throw cobra::Refused("the picture's tokens are no numbers: export the model again");
   }
 
   cobra::Json program;
