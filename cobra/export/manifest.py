@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
@@ -17,6 +18,8 @@ _FORMAT = 2
 # begins what an export that reads no pictures says is missing
 BLIND = "the way of pictures"
 _TOKENIZER = "tokenizer.json"
+# bytes of a file that is read whole whenever an export is opened: a tenth of a second
+_SMALL = 2**24
 _PACKAGES = ("torch", "transformers", "numpy", "pillow")
 # what JSON makes of the fields, and of what is in those that have names of their own
 _FIELDS = {"target": str, "quant": str, "model": str, "files": dict, "contents": dict}
@@ -174,24 +177,26 @@ def check_files(folder: Path) -> Manifest:
         FileNotFoundError: where a file, or the manifest, is missing.
         ValueError: where a file was changed, the manifest does not name it, or it names none.
     """
-    manifest = check_sizes(folder)
+    manifest = _checked(folder, inf)
     if not manifest.files:
         raise ValueError(f"{folder / MANIFEST} names no files: export the model again")
     if others := sorted(_files(folder).keys() - manifest.files.keys() - {MANIFEST}):
         raise ValueError(
             f"{folder / others[0]} is not in the manifest: move it away, or export the model again"
         )
-    for name, said in manifest.files.items():
-        if file_hash(path := folder / name) != said["sha256"]:
-            raise ValueError(f"{path} was changed since it was written: its SHA-256 is not the manifest's")
     return manifest
 
 
-def check_sizes(folder: Path) -> Manifest:
+def check_at_start(folder: Path) -> Manifest:
     """The manifest of a folder whose files are all there, in their sizes; errors as of `check_files`.
 
-    It reads nothing but the manifest.
+    Only small files, such as a tokenizer or template, are read whole.
     """
+    return _checked(folder, _SMALL)
+
+
+def _checked(folder: Path, largest: float) -> Manifest:
+    """The manifest; files up to so many bytes are as they were written, all of them have their sizes."""
     manifest = read_manifest(folder)
     for name, said in manifest.files.items():
         path = folder / name
@@ -203,4 +208,6 @@ def check_sizes(folder: Path) -> Manifest:
             raise ValueError(
                 f"{path} has {size} bytes, not the {said['bytes']} that were written: copy or export it again"
             )
+        if size <= largest and file_hash(path) != said["sha256"]:
+            raise ValueError(f"{path} was changed since it was written: its SHA-256 is not the manifest's")
     return manifest

@@ -7,7 +7,7 @@ import pytest
 
 from cobra.export import manifest, targets
 from cobra.export.executorch.runner import Settings
-from cobra.export.manifest import MANIFEST, Contents, Manifest, check_files
+from cobra.export.manifest import MANIFEST, Contents, Manifest, check_at_start, check_files
 from cobra.export.pixels import planes_in
 from cobra.export.targets import Target
 from cobra.export.write import export_model
@@ -47,6 +47,21 @@ def test_an_export_says_what_it_is(folder: Path) -> None:
     }
     assert found.contents.parity == {"logits": 1e-6}
     assert {"python", "torch", "runtime"} <= found.contents.versions.keys()
+
+
+def test_small_files_are_looked_at_whole_when_an_export_is_opened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "_SMALL", 14)
+    for name in ("vision.bin", "sub/lm.bin"):
+        file = folder / name
+        file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+        with pytest.raises(ValueError, match=f"{name} was changed since it was written"):
+            check_files(folder)
+        if name == "vision.bin":
+            assert check_at_start(folder).files[name]["bytes"] == 100
+    with pytest.raises(ValueError, match=r"lm\.bin was changed since it was written"):
+        check_at_start(folder)
 
 
 def change(folder: Path, key: str, value: object) -> None:

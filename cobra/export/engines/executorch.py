@@ -12,7 +12,7 @@ from cobra.data.plain_chat import PlainChat
 from cobra.export.engine import Engine, Floats, Ids
 from cobra.export.executorch.runner import Runner, Settings
 from cobra.export.executorch.write import PROGRAMS
-from cobra.export.manifest import check_sizes
+from cobra.export.manifest import check_at_start
 from cobra.export.oracle import ORACLE, Oracle
 from cobra.export.pixels import planes_in, read_pixels
 
@@ -37,7 +37,7 @@ class ExecuTorchEngine(Engine):
     """
 
     def __init__(self, folder: Path) -> None:
-        manifest = check_sizes(folder)
+        manifest = check_at_start(folder)
         if manifest.target != _TARGET:
             raise ValueError(f"{folder} is an export for {manifest.target}, and this engine runs {_TARGET}")
         if manifest.quant not in _ROUNDING:

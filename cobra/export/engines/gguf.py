@@ -16,7 +16,7 @@ from cobra.export.gguf.embedding import embedding_rows
 from cobra.export.gguf.llama import VERSION, bindings
 from cobra.export.gguf.picture import PictureProgram
 from cobra.export.gguf.quantize import dequantize
-from cobra.export.manifest import check_sizes
+from cobra.export.manifest import check_at_start
 from cobra.export.oracle import ORACLE, Oracle
 from cobra.export.pixels import planes_in, read_pixels
 
@@ -62,7 +62,7 @@ class GGUFEngine(Engine):
         **more: Any,
     ) -> None:
         self.folder, self._length, self._device, self._more = folder, context, device, more
-        manifest = check_sizes(folder)
+        manifest = check_at_start(folder)
         if manifest.target != _TARGET:
             raise ValueError(f"{folder} is an export for {manifest.target}, and this engine runs {_TARGET}")
         self.vocab_size, self.d_model = (manifest.setting(name, int) for name in ("vocab_size", "d_model"))
