@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from cobra.config.config_json import VLM, write_config
+from cobra.config.config_json import CONFIG, LM, VLM, read_config, write_config
 from cobra.config.package_versions import package_versions
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
@@ -54,6 +54,8 @@ def write_vulkan(model: Path, quant: str, folder: Path) -> Contents:
 
 def _written(path: Path, quant: str, folder: Path, backend: str) -> tuple[CobraVLM, Settings, dict[str, Any]]:
     """The model whose programs were written, what they are called with, and all settings."""
+    if (path / CONFIG).is_file() and read_config(path / CONFIG).get("model_type") == LM:
+        raise ValueError(f"{path} is a language model alone, without pictures: export it with --target gguf")
     model, processor = from_pretrained(path)
     if model.lm.quantized is not None:
         raise ValueError(f"the weights of {path} are packed already: export the model that they were made of")

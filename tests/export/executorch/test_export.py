@@ -15,10 +15,12 @@ from cobra.export.laws import LAWS
 from cobra.export.laws.check import check_laws, drawn_pictures
 from cobra.export.laws.law import GREEN
 from cobra.export.manifest import check_files, read_manifest
+from cobra.export.random_lm import write_random_lm
 from cobra.export.verify import verify
 from cobra.export.write import export_model
 from cobra.models.vlm import CobraVLM
 from cobra.pretrained import from_pretrained, save_pretrained
+from tests.export.test_conform import MAMBA2
 from tests.models.builders import ENCODERS, LMS, PROJECTORS
 
 pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]
@@ -124,3 +126,13 @@ def test_an_export_for_vulkan_is_not_run(exported: Exported, capsys: pytest.Capt
 def test_a_model_without_a_form_leaves_nothing(exported: Exported) -> None:
     with pytest.raises(ValueError, match="MambaMixer has no form for ExecuTorch"):
         exported("mamba")
+
+
+def test_a_language_model_alone_is_refused_with_the_target_that_takes_it(tmp_path: Path) -> None:
+    (tmp_path / "lm").mkdir()
+    write_random_lm(MAMBA2, tmp_path / "lm")
+    with pytest.raises(
+        ValueError, match="language model alone, without pictures: export it with --target gguf"
+    ):
+        export_model(tmp_path / "lm", "executorch-cpu", "fp32", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
