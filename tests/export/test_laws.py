@@ -1,6 +1,6 @@
 """The laws: our models keep them, and an engine that breaks one is caught by it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 
 from cobra.data.chat import Chat
 from cobra.data.processor import Processor
-from cobra.export.engine import ABILITIES
+from cobra.export.engine import ABILITIES, Floats
 from cobra.export.engines.exact import dequantised
 from cobra.export.engines.ours import OwnEngine
 from cobra.export.laws import LAWS
@@ -81,7 +81,7 @@ def test_a_model_that_sees_keeps_the_laws_in_4_bits_too(
 
 def test_a_picture_of_one_token_is_not_cut(vlm: tuple[CobraVLM, Processor], pictures: list[Path]) -> None:
     class OneToken(OwnEngine):
-        def read_pictures(self, paths):  # type: ignore[no-untyped-def]
+        def read_pictures(self, paths: Sequence[Path]) -> list[Floats]:
             return [tokens[:1] for tokens in super().read_pictures(paths)]
 
     (found,) = check_laws(OneToken(vlm[0].lm, *vlm), [LAWS["pictures"]], pictures)
